@@ -1,0 +1,26 @@
+# make repro: everything from a fresh clone to the table.   make test: the tests, in the same environment.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+PYTHON ?= python3
+
+.PHONY: repro test base lint
+repro: .venv/installed
+	dvc repro
+	narrowband show
+
+test: .venv/installed
+	python -m pytest
+
+lint: .venv/installed
+	ruff check
+	ruff format --check
+	mypy
+
+base: .venv/installed
+	dvc repro --single-item --force pretrain_base
+
+.venv/installed: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "narrowband needs Python 3.11 or newer, this is " + sys.version.split()[0])'
+	$(PYTHON) -m venv .venv
+	python -m pip install --quiet --requirement requirements.lock
+	python -m pip install --quiet --no-deps --editable .
+	touch $@

@@ -1,0 +1,76 @@
+"""The trained part of the decoder: from latents back to token embeddings."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from narrowband.codec.pca import PCA
+from narrowband.params import Adapter as AdapterParams
+
+
+class Shape(NamedTuple):
+    """Tokens a window and width of a token embedding."""
+
+    window: int
+    hidden: int
+
+
+class ResidualAdapter(nn.Module):
+    """The exact PCA inverse, then a residual MLP on each token whose last layer starts at zero.
+
+    So step 0 *is* the PCA reconstruction. The MLP works in units of the embeddings' RMS, sees the token's PCA
+    reconstruction and knows its place in the window.
+    """
+
+    rms: Tensor
+
+    def __init__(self, pca: PCA, shape: Shape, params: AdapterParams) -> None:
+        super().__init__()
+        self.pca, self.shape = pca, shape
+        width = params.hidden_mult * shape.hidden
+        self.register_buffer("rms", ((pca.total_variance + pca.mean.square().sum()) / pca.mean.numel()).sqrt())
+        self.enter = nn.Linear(shape.hidden, width)
+        self.place = nn.Parameter(torch.zeros(shape.window, width))
+        self.dropout = nn.Dropout(params.dropout)
+        self.leave = nn.Linear(width, shape.hidden)
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(self.leave.bias)
+
+    def forward(self, latents: Float[Tensor, "n compress"]) -> Float[Tensor, "n vector"]:
+        """Reconstructed windows."""
+        base = self.pca.decode(latents).view(-1, *self.shape)  # [n, window, hidden]
+        inner = nn.functional.gelu(self.enter(base / self.rms) + self.place)
+        return (base + self.leave(self.dropout(inner)) * self.rms).flatten(1)
+
+
+class SeedAdapter(nn.Module):
+    """The first seed's adapter: an MLP from the latents whose output passes a LayerNorm.
+
+    Every token it returns has RMS 1 whatever the originals have: the failure of the seed's run, kept to be shown.
+    """
+
+    scale: Tensor
+
+    def __init__(self, pca: PCA, shape: Shape, params: AdapterParams) -> None:
+        super().__init__()
+        self.shape = shape
+        compress, vector = pca.components.shape
+        width = params.hidden_mult * compress
+        self.register_buffer("scale", pca.explained_variance.mean().sqrt().clamp(min=1e-12))
+        self.mlp = nn.Sequential(
+            nn.Linear(compress, width), nn.GELU(), nn.Dropout(params.dropout), nn.Linear(width, vector)
+        )
+        self.norm = nn.LayerNorm(shape.hidden)
+
+    def forward(self, latents: Float[Tensor, "n compress"]) -> Float[Tensor, "n vector"]:
+        """Reconstructed windows."""
+        tokens = self.mlp(latents / self.scale).view(-1, *self.shape)
+        normed: Tensor = self.norm(tokens)
+        return normed.flatten(1)
+
+
+def make_adapter(pca: PCA, shape: Shape, params: AdapterParams) -> ResidualAdapter | SeedAdapter:
+    """The adapter that `params.kind` names."""
+    return (ResidualAdapter if params.kind == "residual" else SeedAdapter)(pca, shape, params)

@@ -1,0 +1,83 @@
+"""The whole path of a prompt: embeddings -> windows -> PCA -> latents -> adapter -> magnitude -> embeddings."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Self
+
+import torch
+from jaxtyping import Bool, Float
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from narrowband.codec.adapter import Shape, make_adapter
+from narrowband.codec.magnitude import restore, side_information_bits
+from narrowband.codec.pca import PCA
+from narrowband.codec.quantize import quantize
+from narrowband.codec.windows import cut, join, positions
+from narrowband.params import InputError, Params
+from narrowband.training.checkpoint import write_tensors
+
+
+class Codec(nn.Module):
+    """PCA with an adapter (`pca_only=False`) or with its own inverse (`pca_only=True`); only the adapter has gradients."""
+
+    scale: Tensor
+
+    def __init__(self, pca: PCA, hidden_size: int, params: Params, *, pca_only: bool = False) -> None:
+        super().__init__()
+        self.pca, self.window = pca, params.window
+        self.latent_bits, self.magnitude = params.latent_bits, params.magnitude
+        torch.manual_seed(params.seed)
+        self.adapter = None if pca_only else make_adapter(pca, Shape(params.window, hidden_size), params.adapter)
+        self.to(pca.mean.device)
+        self.register_buffer("scale", torch.ones((), device=pca.mean.device))
+
+    def forward(
+        self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]
+    ) -> Float[Tensor, "batch seq hidden"]:
+        """`embeddings` with the coded tokens replaced by their reconstruction."""
+        return restore(self._reconstruct(embeddings, coded), embeddings, coded, self.magnitude, self.scale)
+
+    def _reconstruct(self, embeddings: Tensor, coded: Tensor) -> Tensor:
+        coded = coded.to(embeddings.device)
+        latents = self.pca.encode(cut(embeddings, coded, self.window))
+        latents = quantize(latents, self.pca.explained_variance, self.latent_bits)
+        vectors = self.adapter(latents) if self.adapter else self.pca.decode(latents)
+        return join(vectors, embeddings, coded, self.window)
+
+    @torch.no_grad()
+    def calibrate(self, batches: Iterable[tuple[Float[Tensor, "batch seq hidden"], Bool[Tensor, "batch seq"]]]) -> None:
+        """Fit the one scale of `calibrated`: RMS of the originals over RMS of the reconstructions on training data."""
+        wanted = found = 0.0
+        for embeddings, coded in batches:
+            wanted += float(embeddings[coded].square().sum())
+            found += float(self._reconstruct(embeddings, coded)[coded].square().sum())
+        self.scale.fill_((wanted / max(found, 1e-12)) ** 0.5)
+
+    def bits(self, coded: Bool[Tensor, "batch seq"]) -> int:
+        """Bits that a batch costs: latents of all its windows, the filled-up ones too, and side information."""
+        n_windows = len(positions(coded, self.window))
+        latents = n_windows * len(self.pca.components) * self.latent_bits
+        return latents + side_information_bits(coded, self.magnitude)
+
+    def save(self, folder: Path, config: dict[str, int | str | float]) -> None:
+        """Write the trained tensors as `adapter.safetensors`, and `config.json`."""
+        write_tensors(folder / "adapter.safetensors", self.state_dict())
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path, pca: PCA, hidden_size: int, params: Params) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: the adapter there was made with other parameters.
+        """
+        codec = cls(pca, hidden_size, params)
+        try:
+            codec.load_state_dict(load_file(folder / "adapter.safetensors"))
+        except RuntimeError:
+            raise InputError(
+                f"the adapter in {folder} was made for another window, compress_dim or adapter.kind; run dvc repro"
+            ) from None
+        return codec

@@ -1,0 +1,49 @@
+"""Giving reconstructed embeddings the size of the originals: the seed's most likely suspect, with four remedies."""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+Magnitude = Literal["none", "token", "example", "calibrated"]
+
+SIDE_INFORMATION_BITS = 16
+"""An RMS that is sent beside the latents is a float16."""
+
+
+def restore(
+    reconstructed: Float[Tensor, "batch seq hidden"],
+    original: Float[Tensor, "batch seq hidden"],
+    coded: Bool[Tensor, "batch seq"],
+    mode: Magnitude,
+    scale: Float[Tensor, ""],
+) -> Float[Tensor, "batch seq hidden"]:
+    """Scale the coded tokens so that their RMS is that of the originals, per token or per example, or by `scale`.
+
+    `token` and `example` use the original's RMS as side information, rounded to float16 as it would be sent.
+    """
+    if mode == "none":
+        return reconstructed
+    if mode == "calibrated":
+        factor = scale.expand(coded.shape)
+    else:
+        wanted, found = mean_square(original, coded, mode).sqrt(), mean_square(reconstructed, coded, mode).sqrt()
+        factor = wanted.half().float() / found.clamp(min=1e-12)
+    return torch.where(coded, factor, 1.0)[..., None] * reconstructed
+
+
+def mean_square(
+    embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"], mode: Literal["token", "example"]
+) -> Float[Tensor, "batch seq"]:
+    """Mean square of each token, or of all coded tokens of its row, at every position."""
+    squares = embeddings.square().mean(-1)
+    if mode == "token":
+        return squares
+    return ((squares * coded).sum(-1, keepdim=True) / coded.sum(-1, keepdim=True).clamp(min=1)).expand(coded.shape)
+
+
+def side_information_bits(coded: Bool[Tensor, "batch seq"], mode: Magnitude) -> int:
+    """Bits sent beside the latents of a batch."""
+    sent = {"token": int(coded.sum()), "example": int(coded.any(-1).sum())}.get(mode, 0)
+    return sent * SIDE_INFORMATION_BITS

@@ -1,0 +1,101 @@
+"""Principal component analysis of windows of token embeddings, fitted in one pass over batches of any number."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import scipy.linalg
+import torch
+from jaxtyping import Float
+from safetensors.torch import load_file
+from torch import Tensor
+
+from narrowband.params import InputError
+from narrowband.training.checkpoint import write_tensors
+
+
+@dataclass(frozen=True)
+class PCA:
+    """Orthonormal components with the mean they were centred on; variances are per component, with n - 1 below."""
+
+    components: Float[Tensor, "compress vector"]
+    mean: Float[Tensor, " vector"]
+    explained_variance: Float[Tensor, " compress"]
+    total_variance: Float[Tensor, " 1"]
+
+    @classmethod
+    def fit(cls, batches: Iterable[Float[Tensor, "n vector"]], compress_dim: int) -> Self:
+        """Fit by the eigenvectors of the covariance, accumulated in float64 whatever the number of vectors.
+
+        Each component's sign makes its largest entry positive, as in scikit-learn, so that a fit is reproducible.
+
+        Raises:
+            InputError: fewer vectors than two.
+        """
+        count = 0
+        shift = total = gram = None
+        for batch in batches:
+            if gram is None or shift is None or total is None:
+                # Products of centred vectors lose no digits to a large mean; the first batch's mean is near enough.
+                shift = batch.mean(0)
+                total = torch.zeros(batch.shape[1], dtype=torch.float64)
+                gram = torch.zeros(batch.shape[1], batch.shape[1], dtype=torch.float64)
+            centred = batch - shift
+            count += len(centred)
+            total += centred.sum(0).double().cpu()
+            gram += (centred.T @ centred).double().cpu()
+        if gram is None or shift is None or total is None or count < 2:
+            raise InputError(f"PCA needs at least 2 windows but the training data gave {count}; raise data.train")
+        mean = total / count
+        covariance = (gram - count * torch.outer(mean, mean)) / (count - 1)
+        total_variance = covariance.diagonal().sum()
+        width = len(mean)
+        values, vectors = scipy.linalg.eigh(
+            covariance.numpy(), subset_by_index=(width - compress_dim, width - 1), overwrite_a=True, check_finite=False
+        )
+        components = np.ascontiguousarray(vectors[:, ::-1].T)
+        signs = np.sign(components[np.arange(compress_dim), np.abs(components).argmax(1)])
+        return cls(
+            torch.from_numpy(components * signs[:, None]).float(),
+            (shift.double().cpu() + mean).float(),
+            torch.from_numpy(values[::-1].copy()).clamp(min=0).float(),
+            total_variance.float().reshape(1),
+        )
+
+    @property
+    def explained_share(self) -> float:
+        """Variance the components explain, as a share of the *total* variance (0 to 1)."""
+        return float(self.explained_variance.double().sum() / self.total_variance.double())
+
+    def encode(self, vectors: Float[Tensor, "n vector"]) -> Float[Tensor, "n compress"]:
+        """Latents of `vectors`."""
+        return (vectors - self.mean) @ self.components.T
+
+    def decode(self, latents: Float[Tensor, "n compress"]) -> Float[Tensor, "n vector"]:
+        """The vectors that `latents` stand for: the exact inverse within the span of the components."""
+        return latents @ self.components + self.mean
+
+    def to(self, device: torch.device) -> "PCA":
+        """The same on `device`."""
+        return PCA(*(t.to(device) for t in (self.components, self.mean, self.explained_variance, self.total_variance)))
+
+    def save(self, folder: Path, config: dict[str, int | str]) -> None:
+        """Write `pca.safetensors` and `config.json`."""
+        write_tensors(
+            folder / "pca.safetensors",
+            {
+                "components": self.components,
+                "mean": self.mean,
+                "explained_variance": self.explained_variance,
+                "total_variance": self.total_variance,
+            },
+        )
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what `save` wrote."""
+        return cls(**load_file(folder / "pca.safetensors"))

@@ -1,0 +1,24 @@
+"""Rounding latents to the number of bits they are sent with."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+RANGE = 4.0
+"""Latents are clipped at this many standard deviations when they are sent with fewer than 16 bits."""
+
+
+def quantize(
+    latents: Float[Tensor, "n compress"], variance: Float[Tensor, " compress"], bits: int
+) -> Float[Tensor, "n compress"]:
+    """Latents after rounding to `bits` each: float32 at 32, float16 at 16 to 31, below that a uniform grid.
+
+    The grid has 2^bits cells over +-4 standard deviations of each component, and reads back cell centres.
+    """
+    if bits >= 32:
+        return latents
+    if bits >= 16:
+        return latents.half().float()
+    cell = 2 * RANGE * variance.sqrt().clamp(min=1e-12) / 2**bits
+    half = 2 ** (bits - 1)
+    return (torch.floor(latents / cell).clamp(-half, half - 1) + 0.5) * cell

@@ -1,0 +1,49 @@
+"""Cutting token embeddings into windows and putting them back, so that no pad ever reaches the language model."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+def cut(
+    embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"], window: int
+) -> Float[Tensor, "windows vector"]:
+    """Flatten each row's coded tokens, `window` at a time from the first one, into vectors of `window * hidden`.
+
+    A row's last window is filled up with zeros; rows follow one another, each in `ceil(coded / window)` windows.
+    """
+    hidden = embeddings.shape[-1]
+    slots = _slots(coded, window)
+    n_windows = _row_windows(coded, window).sum().item()
+    tokens = embeddings.new_zeros(int(n_windows) * window, hidden)
+    return tokens.index_copy(0, slots, embeddings[coded]).view(-1, window * hidden)
+
+
+def join(
+    vectors: Float[Tensor, "windows vector"],
+    embeddings: Float[Tensor, "batch seq hidden"],
+    coded: Bool[Tensor, "batch seq"],
+    window: int,
+) -> Float[Tensor, "batch seq hidden"]:
+    """Undo `cut`: `embeddings` with its coded tokens replaced by those in `vectors`; what was filling is dropped."""
+    tokens = vectors.reshape(-1, embeddings.shape[-1])[_slots(coded, window)]
+    return embeddings.masked_scatter(coded[..., None].expand_as(embeddings), tokens.to(embeddings.dtype))
+
+
+def positions(coded: Bool[Tensor, "batch seq"], window: int) -> Bool[Tensor, "windows window"]:
+    """Which places of the windows of `cut` hold a token, as against filling."""
+    filled = torch.zeros(int(_row_windows(coded, window).sum()) * window, dtype=torch.bool, device=coded.device)
+    filled[_slots(coded, window)] = True
+    return filled.view(-1, window)
+
+
+def _row_windows(coded: Tensor, window: int) -> Tensor:
+    return (coded.sum(-1) + window - 1) // window  # [batch]
+
+
+def _slots(coded: Tensor, window: int) -> Tensor:
+    """The place of each coded token, in row-major order, in the row of all windows: [coded tokens]."""
+    starts = torch.cumsum(_row_windows(coded, window), 0).roll(1) * window
+    starts[0] = 0
+    within = coded.long().cumsum(-1) - 1  # [batch, seq]
+    return (starts[:, None] + within)[coded]

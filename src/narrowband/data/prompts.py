@@ -1,0 +1,81 @@
+"""The question-answering prompt: its text, its tokens, and which of them pass through the codec."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from narrowband.params import InputError, Prompt
+
+HEAD = "Context: "
+ANCHOR = "\nAnswer:"
+
+
+class EncodedPrompt(NamedTuple):
+    """Token ids of one prompt, for each whether it passes through the codec, and whether context was cut off."""
+
+    ids: list[int]
+    coded: list[bool]
+    truncated: bool
+
+
+class Batch(NamedTuple):
+    """Left-padded rows: ids, which positions are real, and which of those pass through the codec."""
+
+    ids: Int[Tensor, "batch seq"]
+    mask: Bool[Tensor, "batch seq"]
+    coded: Bool[Tensor, "batch seq"]
+
+
+def qa_prompt(context: str, question: str) -> str:
+    """The prompt that ends with the "Answer:" cue; the answer follows after one space and ends with a line break."""
+    return f"{HEAD}{context}\nQuestion: {question}{ANCHOR}"
+
+
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, context: str, question: str, prompt: Prompt) -> EncodedPrompt:
+    """Tokens of a prompt, with BOS and the cue in or outside the codec as `prompt` says.
+
+    A prompt longer than `prompt.max_length` loses the end of its context, never its question or cue.
+
+    Raises:
+        InputError: question and cue alone are longer than `prompt.max_length`.
+    """
+    text = qa_prompt(context, question)
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    starts = [start for start, _ in encoded["offset_mapping"]]
+    ids: list[int] = list(encoded["input_ids"])
+    coded = [prompt.anchor == "codec" or start < len(text) - len(ANCHOR) for start in starts]
+    bos = [] if prompt.bos == "none" or tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    excess = len(bos) + len(ids) - prompt.max_length
+    if excess > 0:
+        first = sum(start < len(HEAD) for start in starts)
+        end = sum(start < len(HEAD) + len(context) for start in starts)
+        if excess > end - first:
+            raise InputError(
+                f"prompt.max_length {prompt.max_length} leaves no room for a question of {len(ids) - end + first} tokens; "
+                "raise it"
+            )
+        del ids[end - excess : end], coded[end - excess : end]
+    return EncodedPrompt(bos + ids, [prompt.bos == "codec"] * len(bos) + coded, truncated=excess > 0)
+
+
+def encode_answer(tokenizer: PreTrainedTokenizerBase, answer: str) -> list[int]:
+    """Tokens of an answer as the base model should write it: after a space, ended by a line break."""
+    ids: list[int] = tokenizer(f" {answer}\n", add_special_tokens=False).input_ids
+    return ids
+
+
+def collate(prompts: Sequence[EncodedPrompt], pad_id: int, answers: Sequence[Sequence[int]] | None = None) -> Batch:
+    """Left-pad prompts, each followed by its answer's tokens (never coded) where `answers` are given."""
+    tails = answers or [[]] * len(prompts)
+    length = max(len(prompt.ids) + len(tail) for prompt, tail in zip(prompts, tails, strict=True))
+    ids, mask, coded = [], [], []
+    for prompt, tail in zip(prompts, tails, strict=True):
+        padding = length - len(prompt.ids) - len(tail)
+        ids.append([pad_id] * padding + prompt.ids + list(tail))
+        mask.append([False] * padding + [True] * (length - padding))
+        coded.append([False] * padding + prompt.coded + [False] * len(tail))
+    return Batch(torch.tensor(ids), torch.tensor(mask), torch.tensor(coded))

@@ -1,0 +1,77 @@
+"""All systems on the same test questions: the table that the project is about."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+from narrowband.codec.codec import Codec
+from narrowband.data.squad import Example
+from narrowband.evaluation.bootstrap import interval
+from narrowband.evaluation.generate import answer
+from narrowband.lm import FrozenLM
+from narrowband.params import Params
+from narrowband.progress import bar
+
+UNCOMPRESSED_BITS = 16
+"""Bits of one component of an embedding that is sent as it is."""
+
+TITLES = {"uncompressed": "Uncompressed", "pca": "PCA", "phase1": "Phase 1", "phase2": "Phase 2"}
+
+
+class Comparison(NamedTuple):
+    """What goes into `metrics/evaluate.json`, and each system's predictions by question id."""
+
+    metrics: dict[str, Any]
+    predictions: dict[str, dict[str, str]]
+
+
+def compare(
+    lm: FrozenLM, systems: Mapping[str, Codec | None], examples: Sequence[Example], params: Params, console: Console
+) -> Comparison:
+    """Evaluate every system; F1 and EM in percent, each with its 95% interval, and each gain over the system before it.
+
+    `f1_gain` is the mean difference in F1 to the previous compressed system, question by question.
+    """
+    answered = {}
+    with bar("questions", len(examples) * len(systems), console) as advance:
+        for name, codec in systems.items():
+            answered[name] = answer(lm, codec, examples, params, advance=advance)
+    metrics: dict[str, Any] = {}
+    for name, result in answered.items():
+        f1 = [score.f1 for score in result.scores]
+        metrics[name] = {"f1": result.f1, "em": result.em, "f1_interval": interval(f1, params.seed), **result.quality}
+    for before, after in (("pca", "phase1"), ("phase1", "phase2")):
+        gains = [b.f1 - a.f1 for a, b in zip(answered[before].scores, answered[after].scores, strict=True)]
+        metrics[after]["f1_gain"] = sum(gains) / len(gains)
+        metrics[after]["f1_gain_interval"] = interval(gains, params.seed)
+    metrics["compression_ratio"] = params.vector_dim(lm.hidden_size) / params.compress_dim
+    metrics["bits_per_token"] = answered["phase2"].bits_per_token
+    metrics["uncompressed"]["bits_per_token"] = UNCOMPRESSED_BITS * lm.hidden_size
+    metrics["f1_retained"] = answered["phase2"].f1 / max(answered["uncompressed"].f1, 1e-9)
+    metrics["questions"] = len(examples)
+    return Comparison(metrics, {name: result.predictions for name, result in answered.items()})
+
+
+def table(metrics: Mapping[str, Any]) -> Table:
+    """The headline table."""
+    shown = Table(title=f"compression {metrics['compression_ratio']:g}x, F1 retained {metrics['f1_retained']:.1%}")
+    shown.add_column("system")
+    for column in ("F1", "95% interval", "EM", "cosine", "norm ratio", "token match", "bits per token"):
+        shown.add_column(column, justify="right")
+    for name, title in TITLES.items():
+        row = metrics[name]
+        low, high = row["f1_interval"]
+        compressed = "cosine" in row
+        shown.add_row(
+            title,
+            f"{row['f1']:.1f}",
+            f"{low:.1f} to {high:.1f}",
+            f"{row['em']:.1f}",
+            f"{row['cosine']:.3f}" if compressed else "1",
+            f"{row['norm_ratio']:.3f}" if compressed else "1",
+            f"{row['token_match']:.1f}" if compressed else "100",
+            f"{metrics['bits_per_token'] if compressed else row['bits_per_token']:.0f}",
+        )
+    return shown

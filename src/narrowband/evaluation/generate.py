@@ -1,0 +1,70 @@
+"""Free-running generation through a codec, with what it cost and how well it reconstructed."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+
+from narrowband.codec.codec import Codec
+from narrowband.data.prompts import EncodedPrompt, collate, encode_prompt
+from narrowband.data.squad import Example
+from narrowband.evaluation.reconstruction import Quality
+from narrowband.evaluation.squad import Score, score_all
+from narrowband.lm import FrozenLM
+from narrowband.params import Params
+
+
+class Answered(NamedTuple):
+    """Predictions by question id with their scores; quality and rate of the codec, if there was one."""
+
+    predictions: dict[str, str]
+    scores: list[Score]
+    quality: dict[str, float]
+    bits_per_token: float
+
+    @property
+    def f1(self) -> float:
+        """Mean F1, 0 to 100."""
+        return sum(score.f1 for score in self.scores) / len(self.scores)
+
+    @property
+    def em(self) -> float:
+        """Mean exact match, 0 to 100."""
+        return sum(score.em for score in self.scores) / len(self.scores)
+
+
+def answer(
+    lm: FrozenLM,
+    codec: Codec | None,
+    examples: Sequence[Example],
+    params: Params,
+    *,
+    advance: Callable[[int], None] = lambda n: None,
+) -> Answered:
+    """Answer every example greedily from embeddings, batches sorted by length; `codec=None` leaves them as they are."""
+    prompts = [encode_prompt(lm.tokenizer, e.context, e.question, params.prompt) for e in examples]
+    order = sorted(range(len(examples)), key=lambda i: len(prompts[i].ids))
+    predictions: dict[str, str] = {}
+    quality = Quality()
+    bits = 0
+    for start in range(0, len(order), params.generation.batch_size):
+        rows = order[start : start + params.generation.batch_size]
+        batch = collate([prompts[i] for i in rows], lm.pad_id)
+        with torch.no_grad():
+            original = lm.embed(batch.ids)
+            embeddings = codec(original, batch.coded) if codec else original
+        if codec:
+            quality.add(original[batch.coded], embeddings[batch.coded], batch.ids[batch.coded], lm.vocabulary)
+            bits += codec.bits(batch.coded)
+        answers = lm.generate(embeddings, batch.mask.to(lm.device), params.generation.max_new_tokens)
+        predictions |= {examples[i].id: text for i, text in zip(rows, answers, strict=True)}
+        advance(len(rows))
+    ordered = {example.id: predictions[example.id] for example in examples}
+    return Answered(
+        ordered, score_all(ordered, examples), quality.means() if codec else {}, bits / max(1, quality.count)
+    )
+
+
+def truncated_share(prompts: Sequence[EncodedPrompt]) -> float:
+    """Share of prompts whose context was cut to fit `prompt.max_length`."""
+    return sum(prompt.truncated for prompt in prompts) / len(prompts)

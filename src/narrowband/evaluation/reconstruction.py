@@ -1,0 +1,52 @@
+"""How close reconstructed embeddings are to the originals, over the coded tokens alone."""
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+BLOCK = 4096
+
+
+def nearest_tokens(
+    embeddings: Float[Tensor, "n hidden"], vocabulary: Float[Tensor, "vocab hidden"]
+) -> Int[Tensor, " n"]:
+    """The vocabulary entry with the highest cosine to each embedding."""
+    unit = F.normalize(vocabulary, dim=-1)
+    return torch.cat([(F.normalize(block, dim=-1) @ unit.T).argmax(-1) for block in embeddings.split(BLOCK)])
+
+
+@dataclass
+class Quality:
+    """Means over tokens, built up batch by batch."""
+
+    sums: dict[str, float] = field(default_factory=dict)
+    count: int = 0
+
+    @torch.no_grad()
+    def add(
+        self,
+        original: Float[Tensor, "n hidden"],
+        reconstructed: Float[Tensor, "n hidden"],
+        ids: Int[Tensor, " n"],
+        vocabulary: Float[Tensor, "vocab hidden"],
+    ) -> None:
+        """Take in the coded tokens of a batch."""
+        error = (reconstructed - original).norm(dim=-1)
+        norm = original.norm(dim=-1).clamp(min=1e-12)
+        values = {
+            "cosine": F.cosine_similarity(original, reconstructed, dim=-1),
+            "norm_ratio": reconstructed.norm(dim=-1) / norm,
+            "mse": (reconstructed - original).square().mean(-1),
+            "relative_error": error / norm,
+            "token_match": 100.0 * (nearest_tokens(reconstructed, vocabulary) == ids.to(original.device)),
+        }
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + float(value.double().sum())
+        self.count += len(ids)
+
+    def means(self) -> dict[str, float]:
+        """`cosine`, `norm_ratio`, `relative_error` (shares), `mse` (per component), `token_match` (percent)."""
+        return {name: total / self.count for name, total in self.sums.items()}

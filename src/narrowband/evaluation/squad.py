@@ -1,0 +1,56 @@
+"""Official SQuAD v1.1 scoring (https://rajpurkar.github.io/SQuAD-explorer/, evaluate-v1.1): exact match and F1."""
+
+import re
+import string
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from narrowband.data.squad import Example
+from narrowband.params import InputError
+
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+class Score(NamedTuple):
+    """Exact match and F1 of one question, each 0 to 100 and each the best over the gold answers."""
+
+    em: float
+    f1: float
+
+
+def normalize(text: str) -> str:
+    """Lower case without ASCII punctuation, articles and extra white space."""
+    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+
+
+def f1(prediction: str, gold: str) -> float:
+    """F1 of the multisets of words, 0 to 100.
+
+    Where no word is left of one of them, 100 if none is left of the other either: the rule of SQuAD v2.0, which
+    torchmetrics follows too. The v1.1 script gives 0 there, though it counts the same pair as an exact match.
+    """
+    predicted, wanted = normalize(prediction).split(), normalize(gold).split()
+    if not predicted or not wanted:
+        return 100.0 * (predicted == wanted)
+    shared = (Counter(predicted) & Counter(wanted)).total()
+    return 200 * shared / (len(predicted) + len(wanted))
+
+
+def score(prediction: str, golds: Sequence[str]) -> Score:
+    """Score a prediction against its gold answers."""
+    em = max(100.0 * (normalize(prediction) == normalize(gold)) for gold in golds)
+    return Score(em, max(f1(prediction, gold) for gold in golds))
+
+
+def score_all(predictions: Mapping[str, str], examples: Sequence[Example]) -> list[Score]:
+    """A score for each example, in order; a question without a prediction scores 0.
+
+    Raises:
+        InputError: there is nothing to score.
+    """
+    if not examples:
+        raise InputError("there is no question to score; raise data.test")
+    missing = Score(0.0, 0.0)
+    return [score(predictions[e.id], e.golds) if e.id in predictions else missing for e in examples]

@@ -1,0 +1,176 @@
+"""The frozen language model: the one place that loads, freezes, embeds, scores and generates."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Self, cast
+
+import torch
+import transformers
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from narrowband.params import InputError
+
+transformers.utils.logging.disable_progress_bar()
+
+
+@dataclass
+class FrozenLM:
+    """A causal LM whose weights never change, on the best device there is, with its tokenizer."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+    @classmethod
+    def load(cls, name: str) -> Self:
+        """Load the model called `name` (a folder or a hub id) with its tokenizer.
+
+        The dtype goes by device: bfloat16 on a GPU, float32 on a CPU, where bfloat16 products can be 300 times slower.
+
+        Raises:
+            InputError: there is no such model, it has no tokenizer, or it can't be loaded as a causal LM.
+        """
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        tokenizer = load_tokenizer(name)
+        try:
+            model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
+        except (OSError, ValueError) as error:
+            raise InputError(f"base_model {name} can't be loaded as a causal LM: {_first_line(error)}") from None
+        model.eval().requires_grad_(False).to(device)
+        lm = cls(model, tokenizer)
+        if len(tokenizer) > lm.embedding.num_embeddings:
+            raise InputError(
+                f"base_model {name} has a tokenizer of {len(tokenizer)} entries but only "
+                f"{lm.embedding.num_embeddings} embeddings; use the tokenizer it was trained with"
+            )
+        return lm
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.model.device
+
+    @property
+    def embedding(self) -> nn.Embedding:
+        """The module that embeds tokens."""
+        return cast(nn.Embedding, self.model.get_input_embeddings())
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of a token embedding."""
+        return self.embedding.weight.shape[1]
+
+    @cached_property
+    def stop_ids(self) -> list[int]:
+        """Every token that ends an answer: end of text, and all tokens that contain a line break."""
+        ids = range(len(self.tokenizer))
+        texts = self.tokenizer.batch_decode([[i] for i in ids], clean_up_tokenization_spaces=False)
+        return [i for i, text in zip(ids, texts, strict=True) if "\n" in text or i == self.tokenizer.eos_token_id]
+
+    @property
+    def pad_id(self) -> int:
+        """What fills short rows; never attended to, so any token does where the tokenizer names none."""
+        return int(self.tokenizer.pad_token_id or self.tokenizer.eos_token_id or 0)
+
+    def embed(self, ids: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape hidden"]:
+        """Token embeddings in float32, through the model's own module (which scales, in some families)."""
+        return self.embedding(ids.to(self.device)).float()
+
+    @cached_property
+    def vocabulary(self) -> Float[Tensor, "vocab hidden"]:
+        """The embedding of every token of the tokenizer."""
+        return self.embed(torch.arange(len(self.tokenizer)))
+
+    def logits(
+        self, embeddings: Float[Tensor, "batch seq hidden"], mask: Bool[Tensor, "batch seq"], last: int
+    ) -> Float[Tensor, "batch last vocab"]:
+        """Next-token logits at the last `last` positions of left-padded rows, in float32.
+
+        Positions count from each row's first real token, as `generate` counts them.
+        """
+        positions = (mask.long().cumsum(-1) - 1).clamp(min=0)
+        output = self.model(
+            inputs_embeds=embeddings.to(self.model.dtype),
+            attention_mask=mask.long(),
+            position_ids=positions,
+            logits_to_keep=last,
+            use_cache=False,
+        )
+        return output.logits.float()
+
+    @torch.no_grad()
+    def generate(
+        self,
+        embeddings: Float[Tensor, "batch seq hidden"],
+        mask: Bool[Tensor, "batch seq"],
+        max_new_tokens: int,
+        temperature: float = 0.0,
+    ) -> list[str]:
+        """Answers to left-padded prompts given as embeddings, cut at the first line break; greedy at temperature 0.
+
+        `generate(inputs_embeds=...)` returns new tokens only; nothing of the prompt is to be cut off.
+        """
+        tokens = self.model.generate(  # type: ignore[operator]
+            inputs_embeds=embeddings.to(self.model.dtype),
+            attention_mask=mask.long(),
+            max_new_tokens=max_new_tokens,
+            do_sample=temperature > 0,
+            **({"temperature": temperature} if temperature > 0 else {}),
+            eos_token_id=self.stop_ids,
+            pad_token_id=self.pad_id,
+        )
+        return self.decode_answers(tokens)
+
+    def decode_answers(self, tokens: Int[Tensor, "batch new"]) -> list[str]:
+        """Text of generated tokens up to the first line break, stripped."""
+        texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return [text.split("\n", 1)[0].strip() for text in texts]
+
+
+def check_base_model(name: str) -> int:
+    """Check that `name` is a causal LM with a tokenizer, without loading its weights; the width of its embeddings.
+
+    Raises:
+        InputError: it is not.
+    """
+    load_tokenizer(name)
+    try:
+        config = AutoConfig.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"base_model {name} has no usable config.json: {_first_line(error)}; give a causal LM"
+        ) from None
+    return int(config.get_text_config().hidden_size)
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of the model called `name`, without any chat template: a base model's prompt is plain text.
+
+    Raises:
+        InputError: there is no such model, or it has no tokenizer.
+    """
+    path = Path(name)
+    if name.startswith((".", "/", "~")) or path.exists() or len(path.parts) > 2 or path.parts[0] == "models":
+        if not (path / "config.json").is_file():
+            raise InputError(
+                f"base_model {name} is not a model folder (no config.json in it); give a folder or a hub id"
+            )
+        if not any((path / file).is_file() for file in ("tokenizer.json", "tokenizer.model", "vocab.json")):
+            raise InputError(
+                f"base_model {name} has no tokenizer (no tokenizer.json in it); save one there with save_pretrained"
+            )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"base_model {name} could not be had from the hub: {_first_line(error)}; check its name, the network and your access"
+        ) from None
+    tokenizer.chat_template = None
+    return tokenizer
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0].rstrip(".")

@@ -1,0 +1,191 @@
+"""Everything `params.yaml` may say, with its meaning, unit and range. A typo or an impossible value is refused."""
+
+import difflib
+import math
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+PARAMS_FILE = Path("params.yaml")
+
+
+class InputError(ValueError):
+    """Something the user gave can't be used: one sentence with the value, what is allowed and the mend."""
+
+
+def _real(value: Any) -> float:
+    # `dvc exp run -S lr=0.00005` writes 5e-05, which YAML 1.1 reads as a string.
+    if isinstance(value, bool):
+        raise ValueError("is not a number")
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError("is not a finite number")
+    return number
+
+
+Real = Annotated[float, BeforeValidator(_real)]
+Weight = Annotated[Real, Field(ge=0)]
+Count = Annotated[int, Field(strict=True, ge=1)]
+Natural = Annotated[int, Field(strict=True, ge=0)]
+
+
+class Section(BaseModel):
+    """A section of `params.yaml`: immutable, and it knows no other names than its fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Adapter(Section):
+    """The trained part of the decoder; its hidden width is `hidden_mult` times its input width."""
+
+    kind: Literal["residual", "seed"]
+    hidden_mult: Count
+    dropout: Annotated[Real, Field(ge=0, lt=1)]
+
+
+class ReconstructionLoss(Section):
+    """Weights of the terms of Phase 1: 1 - cosine, and squared error relative to the mean square of the original."""
+
+    cosine: Weight
+    mse: Weight
+
+
+class GenerationLoss(Section):
+    """Weights of the terms of Phase 2; `kl_temperature` divides teacher and student logits."""
+
+    cross_entropy: Weight
+    kl: Weight
+    kl_temperature: Annotated[Real, Field(gt=0)]
+    reconstruction: Weight
+
+
+class Loss(Section):
+    """Loss weights of the two phases."""
+
+    phase1: ReconstructionLoss
+    phase2: GenerationLoss
+
+
+class Training(Section):
+    """Optimisation of one phase: steps of AdamW, sequences a batch, peak rate, warm-up steps, steps between evaluations."""
+
+    steps: Count
+    batch_size: Count
+    lr: Annotated[Real, Field(gt=0)]
+    warmup: Natural
+    evaluate_every: Count
+
+
+class Prompt(Section):
+    """Which parts of a prompt pass through the codec (`codec`) or keep their own embeddings (`text`); tokens a prompt."""
+
+    bos: Literal["text", "codec", "none"]
+    anchor: Literal["text", "codec"]
+    max_length: Count
+
+
+class Generation(Section):
+    """Greedy generation: new tokens an answer at the most, prompts a batch."""
+
+    max_new_tokens: Count
+    batch_size: Count
+
+
+class Data(Section):
+    """Questions a split, questions of a quick evaluation, SFT records with their few-shot pool and sampling."""
+
+    train: Count
+    validation: Count
+    test: Count
+    quick: Count
+    few_shot_pool: Annotated[str, Field(min_length=1)]
+    sft_records: Count
+    sft_max_new_tokens: Count
+    sft_temperature: Weight
+
+
+class Params(Section):
+    """All of `params.yaml`."""
+
+    seed: Natural
+    base_model: Annotated[str, Field(min_length=1)]
+    dataset: Annotated[str, Field(min_length=1)]
+    compress_dim: Count
+    window: Count
+    magnitude: Literal["none", "token", "example", "calibrated"]
+    latent_bits: Annotated[int, Field(strict=True, ge=2, le=32)]
+    adapter: Adapter
+    loss: Loss
+    phase1: Training
+    phase2: Training
+    prompt: Prompt
+    generation: Generation
+    data: Data
+
+    def vector_dim(self, hidden_size: int) -> int:
+        """Width of a flattened window, `window * hidden_size`.
+
+        Raises:
+            InputError: `compress_dim` is larger than that.
+        """
+        width = self.window * hidden_size
+        if self.compress_dim > width:
+            raise InputError(
+                f"compress_dim {self.compress_dim} is more than vector_dim {width} "
+                f"(window {self.window} x hidden {hidden_size}); choose 1 to {width}"
+            )
+        return width
+
+
+def load_params(path: Path = PARAMS_FILE) -> Params:
+    """Read and check `params.yaml`.
+
+    Raises:
+        InputError: the file is missing or not YAML, a name is unknown or missing, or a value is not allowed.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; run this in the folder that holds it") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path} is not valid YAML ({' '.join(str(error).split())}); mend it or restore it from Git"
+        ) from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds {type(content).__name__}, not a mapping of parameters; restore it from Git")
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        raise InputError(f"{path}: {_sentence(error)}") from None
+
+
+def _sentence(error: ValidationError) -> str:
+    """The first problem of `error`, unknown names first, with the mend."""
+    problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+    problem = problems[0]
+    name = ".".join(map(str, problem["loc"]))
+    match problem["type"]:
+        case "extra_forbidden":
+            known = list(_names(Params))
+            near = difflib.get_close_matches(name, known, n=1)
+            mend = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+            return f"unknown parameter {name}; {mend}"
+        case "missing":
+            return f"parameter {name} is missing; restore it from Git"
+    reason = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if "could not convert" in reason:
+        reason = "should be a number"
+    return f"{name} is {problem['input']!r}, which {reason}; change it and run again"
+
+
+def _names(section: type[BaseModel], prefix: str = "") -> list[str]:
+    """Dotted names of all parameters of `section`."""
+    names = []
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            names += _names(field.annotation, f"{prefix}{name}.")
+        else:
+            names.append(prefix + name)
+    return names

@@ -1,0 +1,203 @@
+"""Train the embedded base model from nothing: a standard Llama checkpoint small enough for a Git repository."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from random import Random
+
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+
+from narrowband.data.prompts import qa_prompt
+from narrowband.pretrain.curriculum import batch, questions, recall, roster
+from narrowband.pretrain.init import initialize
+from narrowband.pretrain.muon import Muon
+from narrowband.pretrain.tokenizer import train_tokenizer
+from narrowband.training.loop import Evaluation, StepLoss, train
+from narrowband.world.completions import make_document
+from narrowband.world.names import Split
+from narrowband.world.passages import make_passage
+
+LLAMA_RMS = 0.53 / 4096**0.5
+"""RMS of a token embedding of Llama-3.1-8B, whose norm is 0.53 at width 4096 (the first seed's base model)."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Size and training of the embedded base model; sequence length in tokens, batch size in sequences."""
+
+    hidden_size: int = 256
+    layers: int = 4
+    intermediate_size: int = 512
+    vocab_size: int = 2048
+    sequence_length: int = 256
+    batch_size: int = 12
+    steps: int = 3600
+    warmup: int = 50
+    lr_matrices: float = 2e-2
+    lr_vectors: float = 3e-3
+    evaluate_every: int = 100
+    seed: int = 0
+
+
+SMOKE = Recipe(
+    hidden_size=128,
+    layers=2,
+    intermediate_size=64,
+    vocab_size=512,
+    batch_size=2,
+    sequence_length=64,
+    steps=4,
+    evaluate_every=2,
+)
+"""Small enough to run in a test."""
+
+
+def sample_texts(seed: int, n: int) -> Iterator[str]:
+    """The text that the tokenizer is trained on: passages with questions, and completion documents."""
+    rng = Random(f"{seed}/tokenizer")
+    for _ in range(n):
+        passage = make_passage(rng, "train")
+        yield qa_prompt(passage.text, " ".join(f"{q.text} {q.answer}" for q in rng.choices(passage.questions, k=6)))
+        if rng.random() < 0.3:
+            yield make_document(rng)
+
+
+def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
+    """A Llama with heads of size 64, rotary base 1e6, attention biases and tied embeddings."""
+    config = LlamaConfig(
+        hidden_size=recipe.hidden_size,
+        intermediate_size=recipe.intermediate_size,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.hidden_size // 64,
+        num_key_value_heads=recipe.hidden_size // 64,
+        vocab_size=recipe.vocab_size,
+        max_position_embeddings=1024,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6},
+        tie_word_embeddings=True,
+        attention_bias=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    torch.manual_seed(recipe.seed)
+    model = LlamaForCausalLM(config)
+    initialize(model, recipe.seed)
+    return model
+
+
+def weighted_cross_entropy(logits: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
+    """Next-token cross-entropy in nats, averaged with the weights of the predicted tokens.
+
+    Shapes: `logits` [batch, seq, vocab], `ids` and `weights` [batch, seq].
+    """
+    losses = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="none")
+    weights = weights[:, 1:].flatten()
+    return (losses * weights).sum() / weights.sum()
+
+
+@torch.no_grad()
+def answer_accuracy(
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    kind: Callable[[Random, Split, int], list[tuple[str, float]]],
+    n: int,
+) -> float:
+    """Share of answers (pieces of weight 1) of `n` validation lines of `kind` whose every token is predicted, in percent."""
+    right = total = 0
+    for index in range(n):
+        pieces = kind(Random(f"accuracy/{index}"), "validation", 8)
+        encoded = tokenizer([text for text, _ in pieces], add_special_tokens=False).input_ids
+        ids = torch.tensor([[token for piece in encoded for token in piece]], device=model.device)
+        hits = (model(input_ids=ids).logits[0, :-1].argmax(-1) == ids[0, 1:]).tolist()
+        end = 0
+        for (_, weight), piece in zip(pieces, encoded, strict=True):
+            begin, end = end, end + len(piece)
+            if weight == 1.0:
+                right += all(hits[begin - 1 : end - 1])
+                total += 1
+    return 100 * right / total
+
+
+def pretrain(
+    recipe: Recipe,
+    checkpoint: Path,
+    console: Console,
+    log: Callable[[int, Mapping[str, float]], None] = lambda step, values: None,
+) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
+    """Train tokenizer and model; goes on from `checkpoint` if it is of the same recipe and the same world."""
+    tokenizer = train_tokenizer(sample_texts(recipe.seed, 20_000), recipe.vocab_size)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = build_model(recipe, tokenizer)
+    model.to(device)  # type: ignore[arg-type]
+    console.print(f"{sum(p.numel() for p in model.parameters()):,} parameters on {device}")
+    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
+    vectors = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
+    optimizers = [
+        Muon(matrices, lr=recipe.lr_matrices),
+        torch.optim.AdamW(vectors, lr=recipe.lr_vectors, betas=(0.9, 0.95), weight_decay=0.0),
+    ]
+
+    def step_loss(step: int) -> StepLoss:
+        ids, weights = batch(
+            recipe.seed, step, "train", step / recipe.steps, tokenizer, recipe.batch_size, recipe.sequence_length
+        )
+        logits = model(input_ids=ids.to(device)).logits
+        return StepLoss(weighted_cross_entropy(logits, ids.to(device), weights.to(device)), {})
+
+    def evaluate() -> Evaluation:
+        metrics = {
+            "recall": answer_accuracy(model, tokenizer, recall, 24),
+            "roster": answer_accuracy(model, tokenizer, roster, 24),
+            "reading": answer_accuracy(model, tokenizer, questions, 48),
+        }
+        return Evaluation(metrics["reading"], metrics)
+
+    world = next(iter(sample_texts(recipe.seed, 1)))
+    fingerprint = hashlib.sha256(json.dumps([asdict(recipe), world]).encode()).hexdigest()
+    outcome = train(
+        model,
+        optimizers,
+        step_loss,
+        evaluate,
+        steps=recipe.steps,
+        warmup=recipe.warmup,
+        evaluate_every=recipe.evaluate_every,
+        seed=recipe.seed,
+        checkpoint=checkpoint,
+        fingerprint=fingerprint,
+        log=log,
+        console=console,
+        title="base model",
+    )
+    model.load_state_dict(outcome.best, strict=False)
+    return model, tokenizer
+
+
+@torch.no_grad()
+def rescale(model: LlamaForCausalLM, rms: float) -> None:
+    """Give the embeddings the root mean square `rms` without changing what the model computes.
+
+    Every block reads the residual stream through an RMSNorm, so embeddings, whatever blocks write, and the norms'
+    epsilon can be scaled together; the last norm's gain undoes it before the tied head.
+    """
+    factor = rms / float(model.get_input_embeddings().weight.square().mean().sqrt())
+    model.get_input_embeddings().weight.mul_(factor)
+    for layer in model.model.layers:
+        for projection in (layer.self_attn.o_proj, layer.mlp.down_proj):
+            for parameter in projection.parameters():
+                parameter.mul_(factor)
+    model.model.norm.weight.div_(factor)
+    model.config.rms_norm_eps *= factor**2
+
+
+def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, out: Path) -> None:
+    """Save float16 safetensors and the tokenizer into the folder `out`, embeddings at the scale of Llama-3.1-8B's."""
+    rescale(model, LLAMA_RMS)
+    model.half().save_pretrained(out)
+    tokenizer.save_pretrained(out)

@@ -1,0 +1,41 @@
+"""Progress bars with rate and time left."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+T = TypeVar("T")
+
+
+class RateColumn(ProgressColumn):
+    """Items a second."""
+
+    def render(self, task: Task) -> Text:
+        """The speed as text, empty before it is known."""
+        return Text(f"{task.speed:.1f}/s" if task.speed else "")
+
+
+def progress(console: Console) -> Progress:
+    """A bar that shows what is done of how many, the rate and the time left, and vanishes when it ends."""
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), RateColumn(), TimeRemainingColumn()
+    return Progress(*columns, console=console, transient=True)
+
+
+@contextmanager
+def bar(title: str, total: int, console: Console) -> Iterator[Callable[[int], None]]:
+    """A bar for `total` items; yields a function that advances it."""
+    with progress(console) as shown:
+        task = shown.add_task(title, total=total)
+        yield lambda n: shown.advance(task, n)
+
+
+def track(items: Iterable[T], title: str, total: int, console: Console) -> Iterator[T]:
+    """Iterate over the `total` items behind a bar."""
+    with bar(title, total, console) as advance:
+        for item in items:
+            yield item
+            advance(1)

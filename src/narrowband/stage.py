@@ -1,0 +1,38 @@
+"""What every stage script shares: one console, torch set up for repeatable results, one sentence for bad input."""
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import typer
+from rich.console import Console
+
+from narrowband.params import InputError
+
+console = Console(stderr=False, width=None if sys.stdout.isatty() else 120)
+
+
+def run(main: Callable[..., Any]) -> None:
+    """Run a stage's `main` as a Typer command; bad input ends it with one sentence on stderr and exit code 2."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
+    app.command()(main)
+    try:
+        app()
+    except InputError as error:
+        refuse(error)
+
+
+def refuse(error: InputError) -> None:
+    """Say what is wrong with the input and exit with code 2."""
+    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]Error:[/] {error}", markup=True)
+    sys.exit(2)
+
+
+def set_up_torch() -> None:
+    """Deterministic kernels, and as many threads as this process has cores (or OMP_NUM_THREADS says)."""
+    import torch
+
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", len(os.sched_getaffinity(0)))))

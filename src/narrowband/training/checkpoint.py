@@ -1,0 +1,85 @@
+"""Resumable training state as one safetensors file: tensors, with the step and the best score in its JSON header.
+
+No pickle is written or read. A file appears under its name only when it is whole.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+
+@dataclass
+class Progress:
+    """Where a run stands: steps done, the best evaluation so far, and every step's logged values."""
+
+    step: int = 0
+    best_step: int = -1
+    best_score: float = -1.0
+    best_metrics: dict[str, float] = field(default_factory=dict)
+    history: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file atomically: to a temporary neighbour first, then renamed over `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file(
+            {name: tensor.detach().contiguous() for name, tensor in tensors.items()}, temporary, dict(metadata or {})
+        )
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_checkpoint(
+    path: Path,
+    fingerprint: str,
+    progress: Progress,
+    module: nn.Module,
+    optimizers: Sequence[torch.optim.Optimizer],
+    best: Mapping[str, Tensor],
+) -> None:
+    """Write everything a run needs to go on as if it had never stopped; `fingerprint` names the run it belongs to."""
+    tensors: dict[str, Tensor] = {f"module/{name}": p for name, p in module.named_parameters() if p.requires_grad}
+    tensors |= {f"best/{name}": tensor for name, tensor in best.items()}
+    for index, optimizer in enumerate(optimizers):
+        for parameter, state in optimizer.state_dict()["state"].items():
+            for key, value in state.items():
+                tensors[f"optimizer/{index}/{parameter}/{key}"] = torch.as_tensor(value)
+    write_tensors(path, tensors, {"fingerprint": fingerprint, "progress": json.dumps(asdict(progress))})
+
+
+def load_checkpoint(
+    path: Path, fingerprint: str, module: nn.Module, optimizers: Sequence[torch.optim.Optimizer]
+) -> tuple[Progress, dict[str, Tensor]]:
+    """Restore `module` and `optimizers` in place; fresh `Progress` if there is no checkpoint of this very run."""
+    if not path.exists():
+        return Progress(), {}
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+        if metadata["fingerprint"] != fingerprint:
+            return Progress(), {}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    parameters = dict(module.named_parameters())
+    states: list[dict[int, dict[str, Tensor]]] = [{} for _ in optimizers]
+    best: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        kind, rest = name.split("/", 1)
+        if kind == "module":
+            parameters[rest].data.copy_(tensor)
+        elif kind == "best":
+            best[rest] = tensor
+        else:
+            index, parameter, key = rest.split("/")
+            states[int(index)].setdefault(int(parameter), {})[key] = tensor
+    for optimizer, state in zip(optimizers, states, strict=True):
+        optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+    return Progress(**json.loads(metadata["progress"])), best

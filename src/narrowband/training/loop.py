@@ -1,0 +1,124 @@
+"""The one training loop: warm-up, cosine decay, clipping, periodic evaluation, best weights, exact resumption."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from narrowband.progress import bar
+from narrowband.training.checkpoint import load_checkpoint, save_checkpoint
+
+CLIP_NORM = 1.0
+
+
+class StepLoss(NamedTuple):
+    """A differentiable scalar and the parts of it worth logging."""
+
+    loss: Tensor  # []
+    parts: dict[str, float]
+
+
+class Evaluation(NamedTuple):
+    """The score that the best weights are chosen by (0 or more, higher is better) and all metrics worth logging."""
+
+    score: float
+    metrics: dict[str, float]
+
+
+class Outcome(NamedTuple):
+    """Trainable weights of the best evaluation, its step and its metrics."""
+
+    best: dict[str, Tensor]
+    best_step: int
+    best_metrics: dict[str, float]
+
+
+def learning_rate_factor(step: int, steps: int, warmup: int) -> float:
+    """Linear warm-up over `warmup` steps, then a cosine from 1 to 0 at `steps`."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def train(
+    module: nn.Module,
+    optimizers: Sequence[torch.optim.Optimizer],
+    step_loss: Callable[[int], StepLoss],
+    evaluate: Callable[[], Evaluation],
+    *,
+    steps: int,
+    warmup: int,
+    evaluate_every: int,
+    seed: int,
+    checkpoint: Path,
+    fingerprint: str,
+    log: Callable[[int, Mapping[str, float]], None],
+    console: Console,
+    title: str,
+) -> Outcome:
+    """Train the parameters of `module` that require gradients.
+
+    Everything random in step `i` depends on `seed` and `i` alone, so a run that was killed and started again with the
+    same `fingerprint` continues from `checkpoint` and ends with the same weights as one that was not. Weights are
+    evaluated before the first step, every `evaluate_every` steps and after the last; the best are returned.
+
+    Raises:
+        FloatingPointError: the loss or the gradient norm is not finite; the last checkpoint is kept.
+    """
+    trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    base_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
+    progress, best = load_checkpoint(checkpoint, fingerprint, module, optimizers)
+    if progress.step:
+        console.print(f"{title}: resuming at step {progress.step} of {steps}")
+    for step, values in progress.history:
+        log(step, values)
+
+    def record(values: dict[str, float]) -> None:
+        progress.history.append((progress.step, values))
+        log(progress.step, values)
+
+    def assess() -> None:
+        module.eval()
+        result = evaluate()
+        module.train()
+        if result.score >= progress.best_score:
+            progress.best_step, progress.best_score, progress.best_metrics = progress.step, *result
+            best.update({name: p.detach().clone() for name, p in trainable.items()})
+        record(result.metrics)
+        losses = [values["loss"] for _, values in progress.history[-evaluate_every:] if "loss" in values]
+        recent = {"loss": sum(losses) / len(losses)} if losses else {}
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in {**recent, **result.metrics}.items())
+        console.print(f"{title}: step {progress.step}/{steps}  {shown}", highlight=False)
+        save_checkpoint(checkpoint, fingerprint, progress, module, optimizers, best)
+
+    with bar(title, steps, console) as advance:
+        advance(progress.step)
+        module.train()
+        if progress.best_step < 0:
+            assess()
+        while progress.step < steps:
+            torch.manual_seed(seed * 1_000_003 + progress.step)
+            for optimizer, rates in zip(optimizers, base_rates, strict=True):
+                for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                    group["lr"] = rate * learning_rate_factor(progress.step, steps, warmup)
+                optimizer.zero_grad(set_to_none=True)
+            loss, parts = step_loss(progress.step)
+            loss.backward()
+            norm = nn.utils.clip_grad_norm_(list(trainable.values()), CLIP_NORM)
+            if not torch.isfinite(norm):
+                raise FloatingPointError(
+                    f"{title}: loss {loss.item()} with gradient norm {norm.item()} at step {progress.step}; "
+                    "lower the learning rate or raise the warm-up"
+                )
+            for optimizer in optimizers:
+                optimizer.step()
+            progress.step += 1
+            record({"loss": loss.item(), **parts})
+            advance(1)
+            if progress.step % evaluate_every == 0 or progress.step == steps:
+                assess()
+    return Outcome(best, progress.best_step, progress.best_metrics)

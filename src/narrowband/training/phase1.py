@@ -1,0 +1,27 @@
+"""Phase 1: train the adapter to reconstruct the embeddings of prompts. The language model is not run."""
+
+from collections.abc import Callable, Sequence
+
+from narrowband.codec.codec import Codec
+from narrowband.data.prompts import EncodedPrompt, collate
+from narrowband.lm import FrozenLM
+from narrowband.params import Params
+from narrowband.training.batches import draw
+from narrowband.training.loop import StepLoss
+from narrowband.training.losses import Reconstruction, reconstruction_loss
+
+
+def phase1_loss(
+    lm: FrozenLM, codec: Codec, prompts: Sequence[EncodedPrompt], params: Params
+) -> Callable[[int], StepLoss]:
+    """The loss of a step: cosine and squared error over the coded tokens of a batch of training prompts."""
+
+    def step_loss(step: int) -> StepLoss:
+        batch = collate(draw(prompts, params.phase1.batch_size, params.seed, step), lm.pad_id)
+        original = lm.embed(batch.ids)
+        reconstructed = codec(original, batch.coded)
+        return reconstruction_loss(
+            Reconstruction(original[batch.coded], reconstructed[batch.coded]), params.loss.phase1
+        )
+
+    return step_loss

@@ -1,0 +1,57 @@
+"""Comparing metrics within tolerances, which `dvc metrics diff` does not do."""
+
+import fnmatch
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from narrowband.params import InputError
+
+
+class Drift(NamedTuple):
+    """One metric, as it was expected and found, and the largest difference allowed."""
+
+    name: str
+    expected: float | None
+    found: float | None
+    difference: float
+    allowed: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether the metric is there on both sides and close enough."""
+        return self.difference <= self.allowed
+
+
+def compare_metrics(
+    expected: Mapping[str, Any], found: Mapping[str, Any], tolerances: Mapping[str, float]
+) -> list[Drift]:
+    """Every number of both sides with its difference; a metric that only one side has differs infinitely.
+
+    `tolerances` maps patterns of dotted names to absolute differences; the first that fits counts.
+
+    Raises:
+        InputError: no pattern fits a metric.
+    """
+    left, right = dict(_numbers(expected)), dict(_numbers(found))
+    drifts = []
+    for name in sorted(left.keys() | right.keys()):
+        allowed = next((value for pattern, value in tolerances.items() if fnmatch.fnmatch(name, pattern)), None)
+        if allowed is None:
+            raise InputError(
+                f"no tolerance is given for metric {name}; add a pattern that fits it to the tolerance file"
+            )
+        a, b = left.get(name), right.get(name)
+        difference = abs(a - b) if a is not None and b is not None else float("inf")
+        drifts.append(Drift(name, a, b, difference, allowed))
+    return drifts
+
+
+def _numbers(content: Any, prefix: str = "") -> Iterator[tuple[str, float]]:
+    if isinstance(content, Mapping):
+        for key, value in content.items():
+            yield from _numbers(value, f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(content, list):
+        for index, value in enumerate(content):
+            yield from _numbers(value, f"{prefix}.{index}")
+    else:
+        yield prefix, float(content)

@@ -1,0 +1,167 @@
+"""Passages about people, towns, works, events and companies, with questions whose answers are spans of the passage.
+
+Entities of one kind share their relations, so a question is answered only by matching the *name*, never by the relation
+alone; every question of a passage has exactly one answer.
+"""
+
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from random import Random
+from typing import NamedTuple
+
+import yaml
+
+from narrowband.world.names import Split, make_value
+
+_SLOT = re.compile(r"\[(\d+)\]")
+
+
+class Relation(NamedTuple):
+    """One thing that can be true of a kind of entity, with the ways to say and ask it."""
+
+    name: str
+    value: str
+    says: list[str]
+    asks: list[str]
+    inverse: list[str]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question on a passage; `passage[answer_start:][:len(answer)] == answer`."""
+
+    text: str
+    answer: str
+    answer_start: int
+    relation: str
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A passage, the proper names and values in it, and every question that has one answer in it."""
+
+    text: str
+    names: tuple[str, ...]
+    questions: tuple[Question, ...]
+
+
+class _Fact(NamedTuple):
+    subject: int
+    relation: Relation
+    value: int
+
+
+@cache
+def relations() -> dict[str, list[Relation]]:
+    """The relations of each kind of entity, from `relations.yaml`."""
+    text = (resources.files(__package__) / "relations.yaml").read_text()
+    return {
+        kind: [
+            Relation(f"{kind}.{name}", spec["value"], spec["says"], spec["asks"], spec.get("inverse", []))
+            for name, spec in table.items()
+        ]
+        for kind, table in yaml.safe_load(text).items()
+    }
+
+
+def make_passage(rng: Random, split: Split, max_facts: int = 7) -> Passage:
+    """Draw a passage of two to four entities and four to `max_facts` facts, all names from `split`."""
+    strings: list[str] = []
+
+    def new_string(kind: str) -> int:
+        while (string := make_value(kind, rng, split)) in strings:
+            pass
+        strings.append(string)
+        return len(strings) - 1
+
+    groups: list[tuple[str, list[_Fact]]] = []
+    kinds = rng.sample(list(relations()), k=rng.choice((1, 1, 2)))
+    n_entities = rng.choice((2, 3)) if len(kinds) == 1 else rng.choice((1, 2))
+    for kind in kinds:
+        n_relations = rng.choice((2, 3)) if len(kinds) == 1 else 2
+        shared = rng.sample(relations()[kind], k=n_relations)
+        for _ in range(n_entities):
+            subject = new_string(kind)
+            groups.append((kind, [_Fact(subject, relation, new_string(relation.value)) for relation in shared]))
+    while sum(len(facts) for _, facts in groups) > max_facts:
+        groups[rng.randrange(len(groups))][1].pop()
+
+    text, starts = _fill(_tell(rng, groups), strings)
+    return Passage(text, tuple(strings), _ask(groups, strings, starts))
+
+
+def make_roster(rng: Random, split: Split, *, restate: bool) -> Passage:
+    """Draw a passage that states one relation of three to seven entities, so that only names tell its answers apart.
+
+    With `restate`, the "questions" are the beginnings of statements that their answers complete.
+    """
+    kind = rng.choice(list(relations()))
+    relation = rng.choice(relations()[kind])
+    names: list[str] = []
+    for value_kind in (kind, relation.value) * rng.randrange(3, 8):
+        while (name := make_value(value_kind, rng, split)) in names:
+            pass
+        names.append(name)
+    facts = [_Fact(i, relation, i + 1) for i in range(0, len(names), 2)]
+    sentences = [rng.choice(relation.says).format(s=f"[{fact.subject}]", v=f"[{fact.value}]") for fact in facts]
+    text, starts = _fill(" ".join(sentences), names)
+    if not restate:
+        return Passage(text, tuple(names), _ask([(kind, facts)], names, starts))
+    form = rng.choice([form for form in relation.says if form.index("{s}") < form.index("{v}")]).partition(" {v}")[0]
+    questions = [Question(form.format(s=names[s]), names[v], starts[v], relation.name) for s, _, v in facts]
+    return Passage(text, tuple(names), tuple(questions))
+
+
+def _tell(rng: Random, groups: list[tuple[str, list[_Fact]]]) -> str:
+    """Put the facts into sentences, with `[i]` where string i goes: entity by entity, or all shuffled."""
+    sentences: list[str] = []
+    by_entity = rng.random() < 0.6
+    for kind, facts in rng.sample(groups, k=len(groups)):
+        pronoun = rng.choice(("She", "He")) if kind == "person" else "It"
+        told: list[str] = []
+        for fact in rng.sample(facts, k=len(facts)):
+            name, value = f"[{fact.subject}]", f"[{fact.value}]"
+            sentence = rng.choice(fact.relation.says).format(s=name, v=value)
+            follows = by_entity and sentence.startswith(name) and bool(told) and told[-1].startswith((name, pronoun))
+            if follows and rng.random() < 0.3 and " and " not in told[-1] + sentence:
+                told[-1] = f"{told[-1][:-1]} and{sentence.removeprefix(name)}"
+            elif follows and rng.random() < 0.5:
+                told.append(pronoun + sentence.removeprefix(name))
+            else:
+                told.append(sentence)
+        sentences += told
+    if not by_entity:
+        rng.shuffle(sentences)
+    return " ".join(sentences)
+
+
+def _fill(template: str, strings: list[str]) -> tuple[str, dict[int, int]]:
+    """Replace each `[i]` by its string; also where each string first stands in the result."""
+    starts: dict[int, int] = {}
+    text, end = "", 0
+    for slot in _SLOT.finditer(template):
+        text += template[end : slot.start()]
+        starts.setdefault(int(slot[1]), len(text))
+        text += strings[int(slot[1])]
+        end = slot.end()
+    return text + template[end:], starts
+
+
+def _ask(groups: list[tuple[str, list[_Fact]]], strings: list[str], starts: dict[int, int]) -> tuple[Question, ...]:
+    """Every question on the facts that has a single answer in this passage."""
+    answers: dict[str, set[tuple[int, str]]] = defaultdict(set)
+    for _, facts in groups:
+        for subject, relation, value in facts:
+            for form in relation.asks:
+                answers[form.format(s=strings[subject])].add((value, relation.name))
+            for form in relation.inverse:
+                answers[form.format(v=strings[value])].add((subject, relation.name))
+    return tuple(
+        Question(text, strings[answer], starts[answer], relation)
+        for text, found in answers.items()
+        if len(found) == 1
+        for answer, relation in found
+    )

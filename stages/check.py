@@ -1,0 +1,27 @@
+"""Refuse impossible parameters, models and data sets before any stage touches its outputs."""
+
+from pathlib import Path
+
+from narrowband.data.squad import read_squad
+from narrowband.files import write_text
+from narrowband.lm import check_base_model
+from narrowband.params import InputError, load_params
+from narrowband.stage import console, run
+
+
+def main(out: Path) -> None:
+    """Check params.yaml, the base model's folder and the data set; write an empty file at OUT if all is well."""
+    params = load_params()
+    params.vector_dim(check_base_model(params.base_model))
+    if params.dataset.endswith(".json"):
+        read_squad(Path(params.dataset))
+    elif params.dataset != "embedded" and params.dataset.count("/") != 1:
+        raise InputError(
+            f"dataset {params.dataset} does not exist; give `embedded`, a SQuAD-schema .json file or a hub id (owner/name)"
+        )
+    write_text(out, "")
+    console.print("parameters, base model and data set are fit to run")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,99 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from narrowband.codec.codec import Codec
+from narrowband.codec.magnitude import restore
+from narrowband.codec.pca import PCA
+from narrowband.codec.quantize import quantize
+from narrowband.codec.windows import cut
+from narrowband.params import InputError, Params
+
+HIDDEN = 8
+CODED = torch.tensor([[False, True, True, True, True, True], [False, False, False, True, True, False]])
+
+
+@pytest.fixture
+def embeddings() -> torch.Tensor:
+    return torch.randn(2, 6, HIDDEN, generator=torch.Generator().manual_seed(1)) * 0.01
+
+
+@pytest.fixture
+def pca() -> PCA:
+    return PCA.fit([torch.randn(200, 2 * HIDDEN, generator=torch.Generator().manual_seed(2)) * 0.01], 5)
+
+
+def changed(params: Params, **values: object) -> Params:
+    return params.model_copy(update={"window": 2, "compress_dim": 5, "latent_bits": 32, **values})
+
+
+def test_residual_adapter_starts_as_the_pca_reconstruction(params: Params, pca: PCA, embeddings: torch.Tensor) -> None:
+    settings = changed(params)
+    rebuilt = Codec(pca, HIDDEN, settings)(embeddings, CODED)
+    torch.testing.assert_close(rebuilt, Codec(pca, HIDDEN, settings, pca_only=True)(embeddings, CODED))
+    expected = pca.decode(pca.encode(cut(embeddings, CODED, 2)))
+    torch.testing.assert_close(cut(rebuilt, CODED, 2)[0], expected[0])
+    assert torch.equal(rebuilt[~CODED], embeddings[~CODED])
+
+
+def test_seed_adapter_gives_every_token_rms_one_whatever_the_original(
+    params: Params, pca: PCA, embeddings: torch.Tensor
+) -> None:
+    settings = changed(params, adapter=params.adapter.model_copy(update={"kind": "seed"}))
+    rebuilt = Codec(pca, HIDDEN, settings)(embeddings, CODED)
+    torch.testing.assert_close(rebuilt[CODED].square().mean(-1).sqrt(), torch.ones(7), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["residual", "seed"])
+@pytest.mark.parametrize("magnitude", ["token", "example", "calibrated"])
+def test_magnitude_restores_the_scale(
+    params: Params, pca: PCA, embeddings: torch.Tensor, kind: str, magnitude: str
+) -> None:
+    settings = changed(params, magnitude=magnitude, adapter=params.adapter.model_copy(update={"kind": kind}))
+    codec = Codec(pca, HIDDEN, settings)
+    codec.calibrate([(embeddings, CODED)])
+    rebuilt = codec(embeddings, CODED)
+    if magnitude == "token":
+        found, wanted = rebuilt[CODED].norm(dim=-1), embeddings[CODED].norm(dim=-1)
+    elif magnitude == "example":
+        found, wanted = (torch.stack([x[r][CODED[r]].norm() for r in (0, 1)]) for x in (rebuilt, embeddings))
+    else:
+        found, wanted = rebuilt[CODED].norm(), embeddings[CODED].norm()
+    torch.testing.assert_close(found, wanted, rtol=2e-3, atol=0)  # float16 side information
+
+
+def test_side_information_is_counted(params: Params, pca: PCA) -> None:
+    bits = {
+        mode: Codec(pca, HIDDEN, changed(params, magnitude=mode)).bits(CODED)
+        for mode in ("none", "calibrated", "example", "token")
+    }
+    latents = (3 + 1) * 5 * 32  # windows, the filled-up ones too, x components x bits
+    assert bits == {"none": latents, "calibrated": latents, "example": latents + 2 * 16, "token": latents + 7 * 16}
+
+
+def test_uncoded_positions_are_never_scaled(embeddings: torch.Tensor) -> None:
+    scaled = restore(embeddings, embeddings, CODED, "calibrated", torch.tensor(3.0))
+    assert torch.equal(scaled[~CODED], embeddings[~CODED])
+    assert torch.equal(scaled[CODED], 3 * embeddings[CODED])
+
+
+def test_quantisation_error_halves_with_each_bit() -> None:
+    latents = torch.randn(4000, 1, generator=torch.Generator().manual_seed(3)).clamp(-3.9, 3.9)
+    errors = [float((quantize(latents, torch.ones(1), bits) - latents).abs().max()) for bits in (4, 5, 6)]
+    for bits, error in zip((4, 5, 6), errors, strict=True):
+        assert error == pytest.approx(4 / 2**bits, rel=0.05)
+    assert torch.equal(quantize(latents, torch.ones(1), 32), latents)
+    assert torch.equal(quantize(latents, torch.ones(1), 16), latents.half().float())
+
+
+def test_save_and_load_and_refusal_of_another_shape(
+    params: Params, pca: PCA, embeddings: torch.Tensor, tmp_path: Path
+) -> None:
+    codec = Codec(pca, HIDDEN, changed(params))
+    torch.nn.init.normal_(codec.adapter.leave.weight)
+    codec.calibrate([(embeddings, CODED)])
+    codec.save(tmp_path, {})
+    assert torch.equal(Codec.load(tmp_path, pca, HIDDEN, changed(params))(embeddings, CODED), codec(embeddings, CODED))
+    with pytest.raises(InputError, match="made for another window"):
+        Codec.load(tmp_path, pca, HIDDEN, changed(params, window=1))

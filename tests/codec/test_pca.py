@@ -1,0 +1,51 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.decomposition import PCA as ReferencePCA
+
+from narrowband.codec.pca import PCA
+from narrowband.params import InputError
+
+
+@pytest.fixture
+def vectors() -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    scales = torch.linspace(3, 0.1, 40)
+    mixing = torch.randn(40, 40, generator=generator)
+    return torch.randn(500, 40, generator=generator) * scales @ mixing + 100
+
+
+@pytest.mark.parametrize("batch", [7, 500])
+def test_fit_agrees_with_scikit_learn(vectors: torch.Tensor, batch: int) -> None:
+    pca = PCA.fit(vectors.split(batch), 12)
+    reference = ReferencePCA(12, svd_solver="full").fit(vectors.double().numpy())
+    np.testing.assert_allclose(np.abs((pca.components.double().numpy() * reference.components_).sum(1)), 1, atol=1e-5)
+    np.testing.assert_allclose(pca.explained_variance, reference.explained_variance_, rtol=1e-4)
+    assert pca.explained_share == pytest.approx(reference.explained_variance_ratio_.sum(), abs=1e-5)
+    np.testing.assert_allclose(
+        pca.decode(pca.encode(vectors)), reference.inverse_transform(reference.transform(vectors.numpy())), atol=1e-2
+    )
+
+
+def test_share_is_of_the_total_variance_and_only_all_components_explain_all(vectors: torch.Tensor) -> None:
+    # The seed divided the kept components by themselves and always read 100%.
+    assert PCA.fit([vectors], 3).explained_share < 0.9
+    whole = PCA.fit([vectors], 40)
+    assert whole.explained_share == pytest.approx(1, abs=1e-4)
+    torch.testing.assert_close(whole.decode(whole.encode(vectors)), vectors, rtol=0, atol=5e-3)
+
+
+def test_save_and_load(vectors: torch.Tensor, tmp_path: Path) -> None:
+    pca = PCA.fit([vectors], 5)
+    pca.save(tmp_path, {"window": 1})
+    loaded = PCA.load(tmp_path)
+    assert torch.equal(loaded.components, pca.components)
+    assert loaded.components.shape == (5, 40) and loaded.mean.shape == (40,)
+    assert loaded.explained_variance.shape == (5,) and loaded.total_variance.shape == (1,)
+
+
+def test_too_few_vectors_are_refused() -> None:
+    with pytest.raises(InputError, match="at least 2 windows"):
+        PCA.fit([torch.zeros(1, 4)], 2)

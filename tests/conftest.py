@@ -1,0 +1,50 @@
+"""A tiny random Llama with a tokenizer, saved to disk, that every test can load like any other base model."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from narrowband.lm import FrozenLM
+from narrowband.params import Params
+from narrowband.pretrain.run import sample_texts
+from narrowband.pretrain.tokenizer import train_tokenizer
+
+ROOT = Path(__file__).parent.parent
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    tokenizer = train_tokenizer(sample_texts(0, 200), 512)
+    config = LlamaConfig(
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        vocab_size=512,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        initializer_range=0.3,
+    )
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def lm(tiny_model: Path) -> FrozenLM:
+    return FrozenLM.load(str(tiny_model))
+
+
+@pytest.fixture
+def params() -> Params:
+    """The committed parameters."""
+    return Params.model_validate(yaml.safe_load((ROOT / "params.yaml").read_text()))

@@ -1,0 +1,181 @@
+"""The real stages, driven by DVC, on a tiny random model."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent.parent
+SMALL = {
+    "compress_dim": 16,
+    "window": 4,
+    "phase1": {"steps": 6, "batch_size": 4, "lr": 0.002, "warmup": 2, "evaluate_every": 3},
+    "phase2": {"steps": 6, "batch_size": 4, "lr": 0.001, "warmup": 2, "evaluate_every": 3},
+    "data": {"train": 40, "validation": 6, "test": 8, "quick": 6, "sft_records": 3, "sft_max_new_tokens": 6},
+}
+STAGES = ["check", "generate_data", "fit_pca", "train_phase1", "train_phase2", "evaluate"]
+
+pytestmark = pytest.mark.integration
+
+
+class Project:
+    """A clone of the project with a tiny base model and small parameters, all committed."""
+
+    def __init__(self, folder: Path, model: Path) -> None:
+        self.folder = folder
+        ignored = shutil.ignore_patterns("__pycache__", "*.egg-info", "plots")
+        for name in ("stages", "src", "pools", "metrics"):
+            shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+        for name in ("dvc.yaml", "params.yaml", ".gitignore", ".dvcignore"):
+            shutil.copy(ROOT / name, folder)
+        shutil.copytree(model, folder / "models" / "base")
+        self.change(SMALL)
+        self.run("git", "init", "-q")
+        self.run("dvc", "init", "-q")
+        self.run("dvc", "commit", "-q", "--force", "pretrain_base")
+        self.commit()
+
+    def run(self, *command: str, ok: bool = True) -> str:
+        identity = {
+            f"GIT_{who}_{what}": "test@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
+        }
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        environment = {**os.environ, **identity, "PATH": path, "OMP_NUM_THREADS": "1", "DVC_NO_ANALYTICS": "1"}
+        done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True)
+        assert (done.returncode == 0) == ok, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def change(self, values: dict) -> None:
+        path = self.folder / "params.yaml"
+        content = yaml.safe_load(path.read_text())
+        for name, value in values.items():
+            content[name] = {**content[name], **value} if isinstance(value, dict) else value
+        path.write_text(yaml.safe_dump(content))
+
+    def commit(self) -> None:
+        self.run("git", "add", "--all")
+        self.run("git", "commit", "-q", "-m", "state")
+
+    def metrics(self) -> dict[str, str]:
+        return {file.name: file.read_text() for file in (self.folder / "metrics").glob("*.json")}
+
+    def repro(self) -> list[str]:
+        """Run `dvc repro`; the stages that ran or were restored."""
+        output = self.run("dvc", "repro")
+        return [
+            stage for stage in STAGES if f"Running stage '{stage}'" in output or f"Stage '{stage}' is cached" in output
+        ]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Project:
+    project = Project(tmp_path_factory.mktemp("project"), tiny_model)
+    assert project.repro() == STAGES
+    project.commit()
+    return project
+
+
+def test_metrics_and_predictions_are_those_of_the_contract(project: Project) -> None:
+    metrics = json.loads(project.metrics()["evaluate.json"])
+    assert {"compression_ratio", "bits_per_token", "f1_retained"} <= metrics.keys()
+    ids = {f"test-{i:05d}" for i in range(8)}
+    for system in ("uncompressed", "pca", "phase1", "phase2"):
+        assert {"f1", "em"} <= metrics[system].keys()
+        predictions = json.loads((project.folder / f"artifacts/evaluate/predictions_{system}.json").read_text())
+        assert predictions.keys() == ids
+        if system != "uncompressed":
+            assert {"cosine", "norm_ratio", "mse", "relative_error", "token_match"} <= metrics[system].keys()
+    assert metrics["compression_ratio"] == 4 * 32 / 16
+    assert 0 < json.loads(project.metrics()["pca.json"])["explained_variance"] < 1
+    assert len((project.folder / "data/sft/train.jsonl").read_text().splitlines()) == 3
+
+
+def test_nothing_to_do_is_nothing_done(project: Project) -> None:
+    assert project.repro() == []
+
+
+def test_the_same_commit_gives_identical_metrics(project: Project) -> None:
+    before = project.metrics()
+    project.run(
+        "dvc", "repro", "--force", "--no-run-cache", "--single-item", "train_phase1", "train_phase2", "evaluate"
+    )
+    assert project.metrics() == before
+
+
+def test_a_phase_2_weight_invalidates_phase_2_and_evaluation_alone(project: Project) -> None:
+    project.change({"loss": {**yaml.safe_load((project.folder / "params.yaml").read_text())["loss"]}})
+    content = yaml.safe_load((project.folder / "params.yaml").read_text())
+    content["loss"]["phase2"]["kl"] = 0.5
+    (project.folder / "params.yaml").write_text(yaml.safe_dump(content))
+    assert project.repro() == ["check", "train_phase2", "evaluate"]
+    restore(project)
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"compress_dim": 0}, "compress_dim is 0"),
+        ({"compress_dim": 129}, "compress_dim 129 is more than vector_dim 128 (window 4 x hidden 32); choose 1 to 128"),
+        ({"compres_dim": 16}, "did you mean compress_dim?"),
+        ({"base_model": "models/nowhere"}, "base_model models/nowhere is not a model folder"),
+        ({"dataset": "nowhere.json"}, "nowhere.json does not exist"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_loses_nothing(project: Project, values: dict, sentence: str) -> None:
+    outputs = {
+        file: file.read_bytes()
+        for folder in ("artifacts", "data", "metrics")
+        for file in (project.folder / folder).rglob("*")
+        if file.is_file()
+    }
+    project.change(values)
+    output = project.run("dvc", "repro", ok=False)
+    assert sentence in " ".join(output.split()) and "Traceback" not in output and "exited with 2" in output
+    assert {file: file.read_bytes() for file in outputs} == outputs
+    restore(project)
+
+
+def test_experiments_in_the_workspace_aside_and_queued(project: Project) -> None:
+    before = project.metrics()
+    project.run("dvc", "exp", "run", "--temp", "-n", "aside", "-S", "compress_dim=32")
+    assert project.metrics() == before
+    project.run("dvc", "exp", "run", "--queue", "-n", "queued", "-S", "phase2.lr=0.00005")
+    project.run("dvc", "queue", "start")
+    project.run("dvc", "queue", "logs", "queued", "--follow")
+    shown = {row["Experiment"]: row for row in json.loads(experiments_as_json(project))}
+    assert shown["aside"]["compression_ratio"] == 4 and shown["queued"]["compression_ratio"] == 8
+    project.run("dvc", "exp", "run", "-n", "here", "-S", "compress_dim=32")
+    changed = json.loads(project.run("dvc", "metrics", "diff", "--json"))
+    assert changed["metrics/evaluate.json"]["compression_ratio"] == {"old": 8, "new": 4, "diff": -4}
+    assert json.loads(project.metrics()["evaluate.json"])["phase2"]["cosine"] == shown["aside"]["cosine"]
+    restore(project)
+
+
+def experiments_as_json(project: Project) -> str:
+    rows = []
+    for name in ("aside", "queued"):
+        metrics = json.loads(project.run("git", "show", f"{name_to_ref(project, name)}:metrics/evaluate.json"))
+        rows.append(
+            {
+                "Experiment": name,
+                "compression_ratio": metrics["compression_ratio"],
+                "cosine": metrics["phase2"]["cosine"],
+            }
+        )
+    return json.dumps(rows)
+
+
+def name_to_ref(project: Project, name: str) -> str:
+    refs = project.run("git", "for-each-ref", "--format=%(refname)", "refs/exps").split()
+    return next(ref for ref in refs if ref.endswith(f"/{name}"))
+
+
+def restore(project: Project) -> None:
+    """Back to the committed state, outputs included."""
+    project.run("git", "checkout", "-q", "--", ".")
+    project.run("dvc", "checkout", "-q")

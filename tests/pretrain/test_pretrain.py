@@ -1,0 +1,86 @@
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from narrowband.pretrain.curriculum import batch
+from narrowband.pretrain.muon import orthogonalize
+from narrowband.pretrain.run import SMOKE, build_model, pretrain, rescale, sample_texts, save
+from narrowband.pretrain.tokenizer import train_tokenizer
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer(sample_texts(0, 300), SMOKE.vocab_size)
+
+
+def test_smoke_run_saves_a_standard_checkpoint(tmp_path: Path) -> None:
+    model, tokenizer = pretrain(SMOKE, tmp_path / "state.safetensors", Console(quiet=True))
+    save(model, tokenizer, tmp_path / "out")
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32)
+    assert loaded.config.architectures == ["LlamaForCausalLM"]
+    text = "Context: Orvane has 4070 inhabitants.\nQuestion: x?\nAnswer:"
+    read = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert read.decode(read(text, add_special_tokens=False).input_ids) == text
+    assert read(text).input_ids[0] == read.bos_token_id
+    assert (tmp_path / "out" / "model.safetensors").stat().st_size < 12e6
+
+
+def test_rescaling_changes_the_embeddings_and_not_the_model(tokenizer) -> None:
+    model = build_model(SMOKE, tokenizer).eval()
+    ids = torch.arange(3, 40)[None]
+    with torch.no_grad():
+        before = model(ids).logits
+        rescale(model, 0.008)
+        reloaded = type(model)(model.config).eval()  # epsilon is read from the configuration
+        reloaded.load_state_dict(model.state_dict())
+        after = reloaded(ids).logits
+    assert float(model.get_input_embeddings().weight.detach().square().mean().sqrt()) == pytest.approx(0.008)
+    torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-3)
+
+
+def test_first_layer_looks_back_and_second_finds_what_followed(tokenizer) -> None:
+    model = build_model(SMOKE, tokenizer)
+    model.set_attn_implementation("eager")
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.stack([torch.randperm(400, generator=generator)[:30] + 50 for _ in range(50)])
+    ids[:, -1] = ids[:, 9]  # met before, followed by ids[:, 10]
+    with torch.no_grad():
+        first, second = model(ids, output_attentions=True).attentions
+    for head in range(2):
+        assert (first[:, head, 20].argmax(-1) == 20 - (head + 1)).all()
+    assert second[:, 0, -1].mean(0).argmax() == 10
+    assert second[:, 0, -1, 10].mean() > 3 / 30
+
+
+def test_orthogonalisation_pulls_singular_values_to_one() -> None:
+    for shape in ((30, 50), (50, 30)):
+        matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        values = torch.linalg.svdvals(orthogonalize(matrix))
+        assert float(values.min()) > 0.6 and float(values.max()) < 1.3
+        u, _, v = torch.linalg.svd(matrix, full_matrices=False)
+        assert float((orthogonalize(matrix) * (u @ v)).sum() / values.norm() / (u @ v).norm()) > 0.95
+
+
+def test_a_batch_depends_on_seed_step_and_split_alone(tokenizer) -> None:
+    ids, weights = batch(0, 3, "train", 0.5, tokenizer, 4, 64)
+    assert ids.shape == weights.shape == (4, 64)
+    again, _ = batch(0, 3, "train", 0.5, tokenizer, 4, 64)
+    assert torch.equal(ids, again)
+    assert not torch.equal(ids, batch(0, 4, "train", 0.5, tokenizer, 4, 64)[0])
+
+
+def test_full_weight_falls_on_answers_that_the_text_holds(tokenizer) -> None:
+    from random import Random
+
+    from narrowband.pretrain.curriculum import questions, recall, repeat
+
+    for kind in (recall, questions):
+        pieces = kind(Random(1), "train", 6)
+        asked = [text.strip() for text, weight in pieces if weight == 1]
+        assert len(asked) == 6
+        assert all(answer in pieces[0][0] for answer in asked)
+    (first, low), (second, full) = repeat(Random(1), "train")
+    assert second.strip() == first and low < full

@@ -1,0 +1,82 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from narrowband.params import InputError, load_params
+
+COMMITTED = yaml.safe_load((Path(__file__).parent.parent / "params.yaml").read_text())
+
+
+def write(folder: Path, changes: dict[str, Any]) -> Path:
+    """The committed parameters with dotted names changed, as a file."""
+    content = yaml.safe_load(yaml.safe_dump(COMMITTED))
+    for name, value in changes.items():
+        *sections, last = name.split(".")
+        section = content
+        for key in sections:
+            section = section[key]
+        section[last] = value
+    path = folder / "params.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("compress_dim", 0, "compress_dim is 0, which should be greater than or equal to 1"),
+        ("compress_dim", -5, "compress_dim is -5"),
+        ("compress_dim", "many", "compress_dim is 'many', which should be a valid integer"),
+        ("compress_dim", 2.5, "compress_dim is 2.5"),
+        ("compress_dim", True, "compress_dim is True"),
+        ("compress_dim", None, "compress_dim is None"),
+        ("window", 0, "window is 0"),
+        ("compres_dim", 256, "unknown parameter compres_dim; did you mean compress_dim?"),
+        ("phase1.step", 3, "unknown parameter phase1.step; did you mean phase1.steps?"),
+        ("magnitude", "tokens", "magnitude is 'tokens', which should be 'none', 'token', 'example' or 'calibrated'"),
+        ("adapter.kind", "mlp", "adapter.kind is 'mlp'"),
+        ("adapter.dropout", 1, "adapter.dropout is 1"),
+        ("loss.phase2.kl", -1, "loss.phase2.kl is -1"),
+        ("loss.phase2.kl", float("nan"), "loss.phase2.kl is nan"),
+        ("phase2.lr", "fast", "phase2.lr is 'fast', which should be a number"),
+        ("phase2.lr", 0, "phase2.lr is 0"),
+        ("data.test", 0, "data.test is 0"),
+        ("latent_bits", 1, "latent_bits is 1"),
+        ("adapter", 3, "adapter is 3"),
+    ],
+)
+def test_bad_values_are_refused_with_name_and_value(tmp_path: Path, name: str, value: object, sentence: str) -> None:
+    with pytest.raises(InputError) as refusal:
+        load_params(write(tmp_path, {name: value}))
+    assert sentence in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("text", ["", "a: [", "- 1", "\x00"])
+def test_a_file_that_holds_no_parameters_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"params.yaml"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_a_missing_parameter_and_a_missing_file_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        load_params(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump({k: v for k, v in COMMITTED.items() if k != "seed"}))
+    with pytest.raises(InputError, match="parameter seed is missing"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_a_number_that_dvc_wrote_as_an_exponent_is_read(tmp_path: Path) -> None:
+    assert load_params(write(tmp_path, {"phase1.lr": "5e-05"})).phase1.lr == 5e-5
+
+
+def test_compress_dim_may_be_as_large_as_a_window_and_no_larger(tmp_path: Path) -> None:
+    assert load_params(write(tmp_path, {"compress_dim": 4096})).vector_dim(256) == 4096
+    with pytest.raises(InputError) as refusal:
+        load_params(write(tmp_path, {"compress_dim": 5000})).vector_dim(256)
+    assert str(refusal.value) == (
+        "compress_dim 5000 is more than vector_dim 4096 (window 16 x hidden 256); choose 1 to 4096"
+    )

@@ -1,0 +1,30 @@
+import pytest
+
+from narrowband.params import InputError
+from narrowband.verify import compare_metrics
+
+TOLERANCES = {"*.f1": 2.0, "*_interval.*": 5.0, "*": 0.0}
+
+
+def test_each_metric_is_held_to_the_first_tolerance_that_fits() -> None:
+    expected = {"pca": {"f1": 50.0, "f1_interval": [48.0, 52.0]}, "ratio": 16}
+    found = {"pca": {"f1": 52.5, "f1_interval": [49.0, 56.0]}, "ratio": 16.0}
+    drifts = {drift.name: drift for drift in compare_metrics(expected, found, TOLERANCES)}
+    assert {name: drift.ok for name, drift in drifts.items()} == {
+        "pca.f1": False,
+        "pca.f1_interval.0": True,
+        "pca.f1_interval.1": True,
+        "ratio": True,
+    }
+    assert drifts["pca.f1"].difference == 2.5
+
+
+@pytest.mark.parametrize(("expected", "found"), [({"a": 1}, {}), ({}, {"a": 1}), ({"a": 1}, {"a": float("nan")})])
+def test_a_metric_that_is_missing_or_no_number_drifts(expected: dict, found: dict) -> None:
+    (drift,) = compare_metrics(expected, found, {"*": 1e9})
+    assert not drift.ok
+
+
+def test_a_metric_without_a_tolerance_is_refused() -> None:
+    with pytest.raises(InputError, match="no tolerance is given for metric cosine"):
+        compare_metrics({"cosine": 1}, {"cosine": 1}, {"f1": 1})

@@ -1,0 +1,93 @@
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from torch import nn
+
+from narrowband.training.loop import Evaluation, Outcome, StepLoss, learning_rate_factor, train
+
+TARGET = torch.tensor([1.0, -2.0, 3.0])
+
+
+class KilledError(Exception):
+    pass
+
+
+def run(
+    folder: Path, *, kill_at: int | None = None, fingerprint: str = "run", rate: float = 0.1
+) -> tuple[Outcome, list]:
+    """Fit a vector under noise and dropout; optionally die in the middle of a step."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(3, 3), nn.Dropout(0.2))
+    logged: list[tuple[int, dict[str, float]]] = []
+
+    def step_loss(step: int) -> StepLoss:
+        if step == kill_at:
+            raise KilledError
+        noise = torch.randn(3, generator=torch.Generator().manual_seed(step))
+        return StepLoss((module(TARGET + 0.1 * noise) - TARGET).square().mean(), {})
+
+    def evaluate() -> Evaluation:
+        error = float((module(TARGET) - TARGET).square().mean())
+        return Evaluation(1 / (1 + error), {"error": error})
+
+    outcome = train(
+        module,
+        [torch.optim.AdamW(module.parameters(), lr=rate)],
+        step_loss,
+        evaluate,
+        steps=40,
+        warmup=5,
+        evaluate_every=10,
+        seed=1,
+        checkpoint=folder / "state.safetensors",
+        fingerprint=fingerprint,
+        log=lambda step, values: logged.append((step, dict(values))),
+        console=Console(quiet=True),
+        title="test",
+    )
+    return outcome, logged
+
+
+def test_a_killed_run_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
+    expected, history = run(tmp_path / "whole")
+    for kill_at in (0, 13, 27, 39):
+        with pytest.raises(KilledError):
+            run(tmp_path / str(kill_at), kill_at=kill_at)
+        resumed, resumed_history = run(tmp_path / str(kill_at))
+        assert resumed_history == history
+        assert resumed.best_step == expected.best_step
+        for name, tensor in expected.best.items():
+            assert torch.equal(resumed.best[name], tensor)
+
+
+def test_a_checkpoint_of_another_run_is_not_resumed(tmp_path: Path) -> None:
+    with pytest.raises(KilledError):
+        run(tmp_path, kill_at=35)
+    outcome, history = run(tmp_path, fingerprint="another")
+    assert history == run(tmp_path / "fresh")[1]
+    assert outcome.best_metrics["error"] < history[0][1]["error"] / 10
+
+
+def test_best_weights_are_those_of_the_best_evaluation(tmp_path: Path) -> None:
+    outcome, history = run(tmp_path)
+    errors = {step: values["error"] for step, values in history if "error" in values}
+    assert outcome.best_step == min(errors, key=lambda step: errors[step])
+    assert outcome.best_metrics["error"] == min(errors.values())
+
+
+def test_a_loss_that_is_not_finite_stops_training_and_keeps_the_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(FloatingPointError, match="lower the learning rate"):
+        run(tmp_path, rate=float("inf"))
+    assert (tmp_path / "state.safetensors").exists()
+    assert [file.name for file in tmp_path.iterdir()] == ["state.safetensors"]
+
+
+def test_schedule_warms_up_and_decays_to_nothing() -> None:
+    factors = [learning_rate_factor(step, 100, 10) for step in range(100)]
+    assert factors[0] == pytest.approx(0.1) and factors[9] == 1
+    assert factors[55] == pytest.approx(0.5, abs=0.02)
+    assert 0 < factors[99] < 0.001
+    assert all(a >= b for a, b in pairwise(factors[9:]))

@@ -1,0 +1,115 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from narrowband.codec.codec import Codec
+from narrowband.codec.pca import PCA
+from narrowband.data.prompts import EncodedPrompt, collate, encode_answer, encode_prompt
+from narrowband.data.qa import world_example
+from narrowband.lm import FrozenLM
+from narrowband.params import Params
+from narrowband.training.batches import draw
+from narrowband.training.phase1 import phase1_loss
+from narrowband.training.phase2 import Lesson, phase2_loss
+
+
+@pytest.fixture
+def small(params: Params, tiny_model: Path) -> Params:
+    training = params.phase1.model_copy(update={"batch_size": 4})
+    return params.model_copy(
+        update={"base_model": str(tiny_model), "compress_dim": 8, "window": 2, "phase1": training, "phase2": training}
+    )
+
+
+@pytest.fixture
+def lessons(lm: FrozenLM, small: Params) -> list[Lesson]:
+    examples = [world_example(0, "train", i) for i in range(12)]
+    return [
+        Lesson(
+            encode_prompt(lm.tokenizer, e.context, e.question, small.prompt), encode_answer(lm.tokenizer, e.golds[0])
+        )
+        for e in examples
+    ]
+
+
+@pytest.fixture
+def codec(lm: FrozenLM, small: Params) -> Codec:
+    vectors = torch.randn(200, 2 * lm.hidden_size, generator=torch.Generator().manual_seed(0))
+    return Codec(PCA.fit([vectors], small.compress_dim), lm.hidden_size, small)
+
+
+@pytest.mark.parametrize("phase", [1, 2])
+def test_training_lowers_the_loss_and_leaves_the_language_model_byte_for_byte(
+    phase: int, lm: FrozenLM, codec: Codec, lessons: list[Lesson], small: Params
+) -> None:
+    before = {name: tensor.clone() for name, tensor in lm.model.state_dict().items()}
+    prompts = [lesson.prompt for lesson in lessons]
+    step_loss = phase1_loss(lm, codec, prompts, small) if phase == 1 else phase2_loss(lm, codec, lessons, small)
+    optimizer = torch.optim.AdamW(codec.parameters(), lr=1e-2)
+    first = step_loss(0).loss.item()
+    for step in range(40):
+        optimizer.zero_grad()
+        step_loss(step % 3).loss.backward()
+        optimizer.step()
+    assert step_loss(0).loss.item() < 0.95 * first
+    for name, tensor in lm.model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+    assert all(p.grad is None for p in lm.model.parameters())
+
+
+def test_teacher_forced_logits_sit_where_generation_would_produce_the_answer(
+    lm: FrozenLM, lessons: list[Lesson]
+) -> None:
+    """With the model's own greedy answers as targets, argmax at the answer positions is the answer."""
+    rows = []
+    for lesson in lessons[:3]:
+        tokens = lm.model.generate(
+            torch.tensor([lesson.prompt.ids]),
+            max_new_tokens=5,
+            min_new_tokens=5,
+            do_sample=False,
+            pad_token_id=lm.pad_id,
+        )
+        rows.append(Lesson(lesson.prompt, tokens[0, len(lesson.prompt.ids) :].tolist()))
+    batch = collate([row.prompt for row in rows], lm.pad_id, [row.answer[:-1] for row in rows])
+    logits = lm.logits(lm.embed(batch.ids), batch.mask, 5)
+    assert logits.argmax(-1).tolist() == [row.answer for row in rows]
+
+
+def test_answers_never_pass_through_the_codec(lessons: list[Lesson], lm: FrozenLM) -> None:
+    batch = collate([row.prompt for row in lessons], lm.pad_id, [row.answer for row in lessons])
+    for row, coded in zip(lessons, batch.coded, strict=True):
+        assert not coded[-len(row.answer) :].any()
+        assert int(coded.sum()) == sum(row.prompt.coded)
+
+
+def test_draw_sees_every_item_once_an_epoch_and_depends_on_seed_and_step_alone() -> None:
+    items = list(range(12))
+    epoch = [draw(items, 4, 7, step) for step in range(3)]
+    assert sorted(item for batch in epoch for item in batch) == items
+    assert draw(items, 4, 7, 1) == epoch[1]
+    assert draw(items, 4, 7, 3) != epoch[0]
+
+
+def test_bos_and_cue_pass_through_the_codec_or_not_as_asked(lm: FrozenLM, params: Params) -> None:
+    def coded(bos: str, anchor: str) -> tuple[EncodedPrompt, str]:
+        prompt = params.prompt.model_copy(update={"bos": bos, "anchor": anchor})
+        encoded = encode_prompt(lm.tokenizer, "Orvane is a town.", "What is Orvane?", prompt)
+        ids = [token for token, through in zip(encoded.ids, encoded.coded, strict=True) if through]
+        return encoded, lm.tokenizer.decode(ids)
+
+    body = "Context: Orvane is a town.\nQuestion: What is Orvane?"
+    assert coded("text", "text")[1] == body
+    assert coded("codec", "text")[1] == lm.tokenizer.bos_token + body
+    assert coded("text", "codec")[1] == body + "\nAnswer:"
+    assert coded("none", "text")[0].ids[0] != lm.tokenizer.bos_token_id
+
+
+def test_a_long_context_loses_its_end_and_keeps_question_and_cue(lm: FrozenLM, params: Params) -> None:
+    prompt = params.prompt.model_copy(update={"max_length": 60})
+    encoded = encode_prompt(lm.tokenizer, "begin " + "word " * 200 + "end", "What is Orvane?", prompt)
+    text = lm.tokenizer.decode(encoded.ids, skip_special_tokens=True)
+    assert encoded.truncated and len(encoded.ids) == len(encoded.coded) == 60
+    assert text.startswith("Context: begin") and "end" not in text
+    assert text.endswith("\nQuestion: What is Orvane?\nAnswer:")
