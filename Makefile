@@ -16,7 +16,8 @@ lint: .venv/installed
 	mypy
 
 base: .venv/installed
-	dvc repro --single-item --force pretrain_base
+	python stages/pretrain_base.py models/base
+	dvc commit --force pretrain_base
 
 .venv/installed: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "narrowband needs Python 3.11 or newer, this is " + sys.version.split()[0])'

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from narrowband.data.squad import read_squad
+from narrowband.data.qa import make_splits
+from narrowband.data.sft import read_pool
 from narrowband.files import write_text
 from narrowband.lm import check_base_model
 from narrowband.params import InputError, load_params
@@ -13,8 +14,9 @@ def main(out: Path) -> None:
     """Check params.yaml, the base model's folder and the data set; write an empty file at OUT if all is well."""
     params = load_params()
     params.vector_dim(check_base_model(params.base_model))
+    read_pool(Path(params.data.few_shot_pool))
     if params.dataset.endswith(".json"):
-        read_squad(Path(params.dataset))
+        make_splits(params)
     elif params.dataset != "embedded" and params.dataset.count("/") != 1:
         raise InputError(
             f"dataset {params.dataset} does not exist; give `embedded`, a SQuAD-schema .json file or a hub id (owner/name)"

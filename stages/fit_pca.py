@@ -11,13 +11,13 @@ def main(qa: Path, out: Path, metrics: Path) -> None:
     """Fit on the training questions in QA; write the PCA to OUT and its figures to METRICS."""
     from narrowband.codec.pca import PCA
     from narrowband.codec.windows import cut
+    from narrowband.data.embedded import embedded
     from narrowband.data.prompts import encode_prompt
     from narrowband.data.squad import read_squad
     from narrowband.files import write_json
     from narrowband.lm import FrozenLM
     from narrowband.params import load_params
     from narrowband.progress import track
-    from narrowband.training.batches import embedded
 
     set_up_torch()
     params = load_params()

@@ -9,16 +9,13 @@ from narrowband.stage import console, run, set_up_torch
 
 
 def main(
-    out: Path,
-    checkpoint: Annotated[Path, typer.Option(help="Where to keep the state to resume from.")] = Path(
-        ".checkpoints/pretrain_base.safetensors"
-    ),
-    smoke: Annotated[bool, typer.Option(help="A tiny model and a few steps, to see that it runs.")] = False,
+    out: Path, smoke: Annotated[bool, typer.Option(help="A tiny model and a few steps, to see that it runs.")] = False
 ) -> None:
     """Train the base model into the folder OUT; run again after a kill and it goes on where it was."""
     from narrowband.pretrain.run import SMOKE, Recipe, pretrain, save
 
     set_up_torch()
+    checkpoint = Path(".checkpoints") / ("pretrain_smoke.safetensors" if smoke else "pretrain_base.safetensors")
     model, tokenizer = pretrain(SMOKE if smoke else Recipe(), checkpoint, console)
     save(model, tokenizer, out)
     checkpoint.unlink()

@@ -1,6 +1,9 @@
 """A tiny random Llama with a tokenizer, saved to disk, that every test can load like any other base model."""
 
+import os
 from pathlib import Path
+
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the same numbers on every machine
 
 import pytest
 import torch
@@ -35,6 +38,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     torch.manual_seed(0)
     LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.chat_template = "{{ 'You are a helpful assistant' }}"  # which must never reach a prompt
     tokenizer.save_pretrained(folder)
     return folder
 

@@ -7,13 +7,13 @@ TOLERANCES = {"*.f1": 2.0, "*_interval.*": 5.0, "*": 0.0}
 
 
 def test_each_metric_is_held_to_the_first_tolerance_that_fits() -> None:
-    expected = {"pca": {"f1": 50.0, "f1_interval": [48.0, 52.0]}, "ratio": 16}
-    found = {"pca": {"f1": 52.5, "f1_interval": [49.0, 56.0]}, "ratio": 16.0}
+    expected = {"pca": {"f1": 50.0, "f1_interval": {"low": 48.0, "high": 52.0}}, "ratio": 16}
+    found = {"pca": {"f1": 52.5, "f1_interval": {"low": 49.0, "high": 56.0}}, "ratio": 16.0}
     drifts = {drift.name: drift for drift in compare_metrics(expected, found, TOLERANCES)}
     assert {name: drift.ok for name, drift in drifts.items()} == {
         "pca.f1": False,
-        "pca.f1_interval.0": True,
-        "pca.f1_interval.1": True,
+        "pca.f1_interval.low": True,
+        "pca.f1_interval.high": True,
         "ratio": True,
     }
     assert drifts["pca.f1"].difference == 2.5

@@ -1,5 +1,6 @@
 """The `narrowband` command: the results table of any revision, and whether results still are what was committed."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,9 +10,10 @@ import typer
 import yaml
 from dvc.exceptions import DvcException
 from rich.table import Table
+from scmrepo.exceptions import RevError
 
 from narrowband.evaluation.compare import table
-from narrowband.params import InputError
+from narrowband.params import InputError, first_line
 from narrowband.stage import console, refuse
 from narrowband.verify import compare_metrics
 
@@ -22,29 +24,26 @@ TOLERANCES = Path("metrics/tolerance.yaml")
 
 
 def read_metrics(revision: str | None) -> dict[str, Any]:
-    """All metrics of the workspace, or of a Git revision or DVC experiment, by file and dotted name.
+    """Every metrics file that `dvc.yaml` declares, by name, of the workspace or of a Git revision or DVC experiment.
 
     Raises:
         InputError: there is no such revision, or it has no metrics.
     """
+    where = f"revision {revision}" if revision else "the workspace"
     try:
-        metrics: dict[str, Any] = dvc.api.metrics_show(rev=revision)
-    except DvcException as error:
+        stages = yaml.safe_load(dvc.api.read("dvc.yaml", rev=revision))["stages"]
+        paths = [path for stage in stages.values() for entry in stage.get("metrics", []) for path in entry]
+        return {path: json.loads(dvc.api.read(path, rev=revision)) for path in paths}
+    except (DvcException, RevError, OSError) as error:
         raise InputError(
-            f"no metrics at revision {revision}: {error}; name a commit, branch, tag or experiment"
+            f"no metrics at {where} ({first_line(error)}); name a commit or experiment, or run dvc repro"
         ) from None
-    if not metrics:
-        raise InputError(f"no metrics at {revision or 'the workspace'}; run dvc repro first")
-    return metrics
 
 
 @app.command()
 def show(revision: Annotated[str | None, typer.Argument(help="Commit, branch, tag or experiment.")] = None) -> None:
     """Print the table of the workspace, or of REVISION."""
-    metrics = read_metrics(revision)
-    if "pca" not in metrics:
-        raise InputError(f"{EVALUATION} is missing at {revision or 'the workspace'}; run dvc repro")
-    console.print(table(metrics))
+    console.print(table(read_metrics(revision)[EVALUATION]))
 
 
 @app.command()

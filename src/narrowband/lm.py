@@ -8,10 +8,19 @@ from typing import Self, cast
 import torch
 import transformers
 from jaxtyping import Bool, Float, Int
+from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-from narrowband.params import InputError
+from narrowband.params import InputError, first_line
 
 transformers.utils.logging.disable_progress_bar()
 
@@ -37,9 +46,11 @@ class FrozenLM:
         tokenizer = load_tokenizer(name)
         try:
             model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
-        except (OSError, ValueError) as error:
-            raise InputError(f"base_model {name} can't be loaded as a causal LM: {_first_line(error)}") from None
+        except (OSError, ValueError, SafetensorError) as error:
+            raise InputError(f"base_model {name} can't be loaded as a causal LM: {first_line(error)}") from None
         model.eval().requires_grad_(False).to(device)
+        # A model's own generation settings (a repetition penalty, top-p) would make "greedy" something else.
+        model.generation_config = GenerationConfig()
         lm = cls(model, tokenizer)
         if len(tokenizer) > lm.embedding.num_embeddings:
             raise InputError(
@@ -141,8 +152,12 @@ def check_base_model(name: str) -> int:
         config = AutoConfig.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise InputError(
-            f"base_model {name} has no usable config.json: {_first_line(error)}; give a causal LM"
+            f"base_model {name} has no usable config.json: {first_line(error)}; give a causal LM"
         ) from None
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise InputError(
+            f"base_model {name} is a {config.model_type or 'nameless'} model, not a causal LM; give a causal LM"
+        )
     return int(config.get_text_config().hidden_size)
 
 
@@ -166,11 +181,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise InputError(
-            f"base_model {name} could not be had from the hub: {_first_line(error)}; check its name, the network and your access"
+            f"base_model {name} could not be had from the hub: {first_line(error)}; check its name, the network and your access"
         ) from None
     tokenizer.chat_template = None
     return tokenizer
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0].rstrip(".")

@@ -6,9 +6,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 PARAMS_FILE = Path("params.yaml")
+
+
+def first_line(error: Exception) -> str:
+    """What a library's error says, short enough to stand in a sentence."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 class InputError(ValueError):
@@ -17,14 +22,22 @@ class InputError(ValueError):
 
 def _real(value: Any) -> float:
     # `dvc exp run -S lr=0.00005` writes 5e-05, which YAML 1.1 reads as a string.
-    if isinstance(value, bool):
-        raise ValueError("is not a number")
-    number = float(value)
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
     if not math.isfinite(number):
-        raise ValueError("is not a finite number")
+        raise ValueError("should be a number")
     return number
 
 
+def _bits(value: int) -> int:
+    if value not in (*range(2, 17), 32):
+        raise ValueError("should be 32, 16, or 2 to 15")
+    return value
+
+
+Magnitude = Literal["none", "token", "example", "calibrated"]
 Real = Annotated[float, BeforeValidator(_real)]
 Weight = Annotated[Real, Field(ge=0)]
 Count = Annotated[int, Field(strict=True, ge=1)]
@@ -114,8 +127,8 @@ class Params(Section):
     dataset: Annotated[str, Field(min_length=1)]
     compress_dim: Count
     window: Count
-    magnitude: Literal["none", "token", "example", "calibrated"]
-    latent_bits: Annotated[int, Field(strict=True, ge=2, le=32)]
+    magnitude: Magnitude
+    latent_bits: Annotated[int, Field(strict=True), AfterValidator(_bits)]
     adapter: Adapter
     loss: Loss
     phase1: Training
@@ -175,8 +188,6 @@ def _sentence(error: ValidationError) -> str:
         case "missing":
             return f"parameter {name} is missing; restore it from Git"
     reason = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    if "could not convert" in reason:
-        reason = "should be a number"
     return f"{name} is {problem['input']!r}, which {reason}; change it and run again"
 
 

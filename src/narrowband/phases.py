@@ -1,6 +1,5 @@
 """A training phase from files to files: what `stages/train_phase1.py` and `stages/train_phase2.py` have in common."""
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -10,14 +9,15 @@ from dvclive import Live
 
 from narrowband.codec.codec import Codec
 from narrowband.codec.pca import PCA
+from narrowband.data.embedded import CALIBRATION_PROMPTS, embedded
 from narrowband.data.prompts import encode_answer, encode_prompt
 from narrowband.data.squad import read_squad
 from narrowband.evaluation.generate import answer
 from narrowband.files import write_json, write_text
 from narrowband.lm import FrozenLM
-from narrowband.params import Params, load_params
+from narrowband.params import load_params
 from narrowband.stage import console
-from narrowband.training.batches import CALIBRATION_PROMPTS, embedded
+from narrowband.training.checkpoint import run_fingerprint
 from narrowband.training.loop import Evaluation, train
 from narrowband.training.phase1 import phase1_loss
 from narrowband.training.phase2 import Lesson, phase2_loss
@@ -51,7 +51,8 @@ def train_phase(
         for e in read_squad(qa / "train.json")
     ]
     prompts = [lesson.prompt for lesson in lessons]
-    codec.calibrate(embedded(lm, prompts[:CALIBRATION_PROMPTS], params.generation.batch_size))
+    if start is None and params.magnitude == "calibrated":
+        codec.calibrate(embedded(lm, prompts[:CALIBRATION_PROMPTS], params.generation.batch_size))
     quick = read_squad(qa / "validation.json")[: params.data.quick]
     trainable = sum(p.numel() for p in codec.parameters() if p.requires_grad)
     console.print(
@@ -62,6 +63,8 @@ def train_phase(
         result = answer(lm, codec, quick, params)
         return Evaluation(result.f1, {"f1": result.f1, "em": result.em, **result.quality})
 
+    read = [qa, pca_folder, Path(params.base_model), *([start] if start else [])]
+    files = [file for folder in read if folder.is_dir() for file in folder.iterdir()]
     evaluations: list[dict[str, float]] = []
     with Live(str(log), dvcyaml=None, save_dvc_exp=False, report=None) as live:
 
@@ -82,9 +85,7 @@ def train_phase(
             evaluate_every=training.evaluate_every,
             seed=params.seed,
             checkpoint=CHECKPOINTS / f"{phase}.safetensors",
-            fingerprint=_fingerprint(
-                params, [*qa.glob("*.json"), *pca_folder.iterdir(), *(start.iterdir() if start else [])]
-            ),
+            fingerprint=run_fingerprint(params.model_dump_json(), files),
             log=record,
             console=console,
             title=phase,
@@ -95,11 +96,3 @@ def train_phase(
     codec.save(out, {"base_model": params.base_model, "window": params.window, "compress_dim": params.compress_dim})
     write_json(metrics, {**outcome.best_metrics, "best_step": outcome.best_step})
     (CHECKPOINTS / f"{phase}.safetensors").unlink()
-
-
-def _fingerprint(params: Params, files: list[Path]) -> str:
-    """Names a run: its parameters and the bytes of what it reads."""
-    digest = hashlib.sha256(params.model_dump_json().encode())
-    for file in sorted(files):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()

@@ -7,6 +7,7 @@ from typing import Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from narrowband.params import InputError
 
@@ -14,18 +15,18 @@ console = Console(stderr=False, width=None if sys.stdout.isatty() else 120)
 
 
 def run(main: Callable[..., Any]) -> None:
-    """Run a stage's `main` as a Typer command; bad input ends it with one sentence on stderr and exit code 2."""
+    """Run a stage's `main` as a Typer command; bad input or diverging training ends it with one sentence and exit code 2."""
     app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
     app.command()(main)
     try:
         app()
-    except InputError as error:
+    except (InputError, FloatingPointError) as error:
         refuse(error)
 
 
-def refuse(error: InputError) -> None:
+def refuse(error: Exception) -> None:
     """Say what is wrong with the input and exit with code 2."""
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]Error:[/] {error}", markup=True)
+    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]Error:[/] {escape(str(error))}")
     sys.exit(2)
 
 
@@ -35,4 +36,5 @@ def set_up_torch() -> None:
 
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", len(os.sched_getaffinity(0)))))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", cores)))

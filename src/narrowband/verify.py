@@ -50,8 +50,5 @@ def _numbers(content: Any, prefix: str = "") -> Iterator[tuple[str, float]]:
     if isinstance(content, Mapping):
         for key, value in content.items():
             yield from _numbers(value, f"{prefix}.{key}" if prefix else str(key))
-    elif isinstance(content, list):
-        for index, value in enumerate(content):
-            yield from _numbers(value, f"{prefix}.{index}")
     else:
         yield prefix, float(content)

@@ -72,6 +72,17 @@ def test_side_information_is_counted(params: Params, pca: PCA) -> None:
     assert bits == {"none": latents, "calibrated": latents, "example": latents + 2 * 16, "token": latents + 7 * 16}
 
 
+def test_a_loaded_codec_has_no_dropout(params: Params, pca: PCA, embeddings: torch.Tensor, tmp_path: Path) -> None:
+    settings = changed(params, adapter=params.adapter.model_copy(update={"dropout": 0.5}))
+    codec = Codec(pca, HIDDEN, settings)
+    torch.nn.init.normal_(codec.adapter.leave.weight)
+    codec.save(tmp_path, {})
+    loaded = Codec.load(tmp_path, pca, HIDDEN, settings)
+    assert torch.equal(loaded(embeddings, CODED), loaded(embeddings, CODED))
+    loaded.train()
+    assert not torch.equal(loaded(embeddings, CODED), loaded(embeddings, CODED))
+
+
 def test_uncoded_positions_are_never_scaled(embeddings: torch.Tensor) -> None:
     scaled = restore(embeddings, embeddings, CODED, "calibrated", torch.tensor(3.0))
     assert torch.equal(scaled[~CODED], embeddings[~CODED])

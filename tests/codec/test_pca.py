@@ -46,6 +46,7 @@ def test_save_and_load(vectors: torch.Tensor, tmp_path: Path) -> None:
     assert loaded.explained_variance.shape == (5,) and loaded.total_variance.shape == (1,)
 
 
-def test_too_few_vectors_are_refused() -> None:
-    with pytest.raises(InputError, match="at least 2 windows"):
-        PCA.fit([torch.zeros(1, 4)], 2)
+@pytest.mark.parametrize("n", [0, 1, 12])
+def test_no_more_vectors_than_components_are_refused(vectors: torch.Tensor, n: int) -> None:
+    with pytest.raises(InputError, match=f"needs more than 12 training windows but there are {n}"):
+        PCA.fit([vectors[:n]] if n else [], 12)

@@ -86,6 +86,7 @@ def test_answers_never_pass_through_the_codec(lessons: list[Lesson], lm: FrozenL
 
 def test_draw_sees_every_item_once_an_epoch_and_depends_on_seed_and_step_alone() -> None:
     items = list(range(12))
+    assert len({item for step in range(3) for item in draw([*items, 12], 4, 7, step)}) == 12  # one of 13 is left out
     epoch = [draw(items, 4, 7, step) for step in range(3)]
     assert sorted(item for batch in epoch for item in batch) == items
     assert draw(items, 4, 7, 1) == epoch[1]

@@ -1,6 +1,5 @@
 """The whole path of a prompt: embeddings -> windows -> PCA -> latents -> adapter -> magnitude -> embeddings."""
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Self
@@ -15,8 +14,8 @@ from narrowband.codec.magnitude import restore, side_information_bits
 from narrowband.codec.pca import PCA
 from narrowband.codec.quantize import quantize
 from narrowband.codec.windows import cut, join, positions
+from narrowband.files import write_json, write_tensors
 from narrowband.params import InputError, Params
-from narrowband.training.checkpoint import write_tensors
 
 
 class Codec(nn.Module):
@@ -28,19 +27,22 @@ class Codec(nn.Module):
         super().__init__()
         self.pca, self.window = pca, params.window
         self.latent_bits, self.magnitude = params.latent_bits, params.magnitude
-        torch.manual_seed(params.seed)
-        self.adapter = None if pca_only else make_adapter(pca, Shape(params.window, hidden_size), params.adapter)
-        self.to(pca.mean.device)
-        self.register_buffer("scale", torch.ones((), device=pca.mean.device))
+        self.adapter = None
+        if not pca_only:
+            with torch.random.fork_rng():
+                torch.manual_seed(params.seed)
+                self.adapter = make_adapter(pca, Shape(params.window, hidden_size), params.adapter)
+        self.register_buffer("scale", torch.ones(()))
+        self.to(pca.mean.device).eval()
 
     def forward(
         self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]
     ) -> Float[Tensor, "batch seq hidden"]:
         """`embeddings` with the coded tokens replaced by their reconstruction."""
+        coded = coded.to(embeddings.device)
         return restore(self._reconstruct(embeddings, coded), embeddings, coded, self.magnitude, self.scale)
 
     def _reconstruct(self, embeddings: Tensor, coded: Tensor) -> Tensor:
-        coded = coded.to(embeddings.device)
         latents = self.pca.encode(cut(embeddings, coded, self.window))
         latents = quantize(latents, self.pca.explained_variance, self.latent_bits)
         vectors = self.adapter(latents) if self.adapter else self.pca.decode(latents)
@@ -52,7 +54,7 @@ class Codec(nn.Module):
         wanted = found = 0.0
         for embeddings, coded in batches:
             wanted += float(embeddings[coded].square().sum())
-            found += float(self._reconstruct(embeddings, coded)[coded].square().sum())
+            found += float(self._reconstruct(embeddings, coded.to(embeddings.device))[coded].square().sum())
         self.scale.fill_((wanted / max(found, 1e-12)) ** 0.5)
 
     def bits(self, coded: Bool[Tensor, "batch seq"]) -> int:
@@ -64,7 +66,7 @@ class Codec(nn.Module):
     def save(self, folder: Path, config: dict[str, int | str | float]) -> None:
         """Write the trained tensors as `adapter.safetensors`, and `config.json`."""
         write_tensors(folder / "adapter.safetensors", self.state_dict())
-        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        write_json(folder / "config.json", config)
 
     @classmethod
     def load(cls, folder: Path, pca: PCA, hidden_size: int, params: Params) -> Self:

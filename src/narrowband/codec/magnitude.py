@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-Magnitude = Literal["none", "token", "example", "calibrated"]
+from narrowband.params import Magnitude
 
 SIDE_INFORMATION_BITS = 16
 """An RMS that is sent beside the latents is a float16."""

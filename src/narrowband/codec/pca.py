@@ -1,6 +1,5 @@
 """Principal component analysis of windows of token embeddings, fitted in one pass over batches of any number."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,8 @@ from jaxtyping import Float
 from safetensors.torch import load_file
 from torch import Tensor
 
+from narrowband.files import write_json, write_tensors
 from narrowband.params import InputError
-from narrowband.training.checkpoint import write_tensors
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class PCA:
         Each component's sign makes its largest entry positive, as in scikit-learn, so that a fit is reproducible.
 
         Raises:
-            InputError: fewer vectors than two.
+            InputError: no more vectors than components, of which the surplus would be arbitrary.
         """
         count = 0
         shift = total = gram = None
@@ -47,8 +46,11 @@ class PCA:
             count += len(centred)
             total += centred.sum(0).double().cpu()
             gram += (centred.T @ centred).double().cpu()
-        if gram is None or shift is None or total is None or count < 2:
-            raise InputError(f"PCA needs at least 2 windows but the training data gave {count}; raise data.train")
+        if gram is None or shift is None or total is None or count <= compress_dim:
+            raise InputError(
+                f"compress_dim {compress_dim} needs more than {compress_dim} training windows but there are {count}; "
+                "raise data.train or lower compress_dim"
+            )
         mean = total / count
         covariance = (gram - count * torch.outer(mean, mean)) / (count - 1)
         total_variance = covariance.diagonal().sum()
@@ -93,7 +95,7 @@ class PCA:
                 "total_variance": self.total_variance,
             },
         )
-        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        write_json(folder / "config.json", config)
 
     @classmethod
     def load(cls, folder: Path) -> Self:

@@ -11,13 +11,13 @@ RANGE = 4.0
 def quantize(
     latents: Float[Tensor, "n compress"], variance: Float[Tensor, " compress"], bits: int
 ) -> Float[Tensor, "n compress"]:
-    """Latents after rounding to `bits` each: float32 at 32, float16 at 16 to 31, below that a uniform grid.
+    """Latents after rounding to `bits` each: float32 at 32, float16 at 16, below that a uniform grid.
 
     The grid has 2^bits cells over +-4 standard deviations of each component, and reads back cell centres.
     """
-    if bits >= 32:
+    if bits == 32:
         return latents
-    if bits >= 16:
+    if bits == 16:
         return latents.half().float()
     cell = 2 * RANGE * variance.sqrt().clamp(min=1e-12) / 2**bits
     half = 2 ** (bits - 1)

@@ -45,14 +45,14 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, context: str, question: st
     """
     text = qa_prompt(context, question)
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    starts = [start for start, _ in encoded["offset_mapping"]]
+    starts, ends = zip(*encoded["offset_mapping"], strict=True)
     ids: list[int] = list(encoded["input_ids"])
     coded = [prompt.anchor == "codec" or start < len(text) - len(ANCHOR) for start in starts]
     bos = [] if prompt.bos == "none" or tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     excess = len(bos) + len(ids) - prompt.max_length
     if excess > 0:
         first = sum(start < len(HEAD) for start in starts)
-        end = sum(start < len(HEAD) + len(context) for start in starts)
+        end = sum(stop <= len(HEAD) + len(context) for stop in ends)
         if excess > end - first:
             raise InputError(
                 f"prompt.max_length {prompt.max_length} leaves no room for a question of {len(ids) - end + first} tokens; "

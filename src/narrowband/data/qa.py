@@ -9,7 +9,7 @@ from random import Random
 import datasets
 
 from narrowband.data.squad import Answer, Example, read_squad
-from narrowband.params import InputError, Params
+from narrowband.params import InputError, Params, first_line
 from narrowband.world.names import Split
 from narrowband.world.passages import make_passage
 
@@ -64,15 +64,15 @@ def _from_hub(name: str) -> dict[Split, Iterable[Example]]:
     except (OSError, ValueError, datasets.exceptions.DatasetNotFoundError) as error:
         raise InputError(
             f"dataset {name} is neither `{EMBEDDED}`, nor a SQuAD-schema .json file that exists, nor a data set that the hub "
-            f"gives ({str(error).splitlines()[0]}); check its name and the network"
+            f"gives ({first_line(error)}); check its name and the network"
         ) from None
     pools = _split_by_context(map(_from_row, train))
     return {"train": pools["train"], "validation": pools["validation"], "test": map(_from_row, test)}
 
 
 def _from_row(row: dict[str, object]) -> Example:
-    answers = row["answers"]
-    if not isinstance(answers, dict) or not answers["text"]:
-        raise InputError(f"question {row['id']} has no answer; use a data set of answerable (v1.1) questions")
+    answers = row.get("answers")
+    if not isinstance(answers, dict) or not answers.get("text") or not {"id", "context", "question"} <= row.keys():
+        raise InputError(f"row {row.get('id')} is no answerable SQuAD v1.1 question; use a data set of that schema")
     spans = tuple(Answer(text, start) for text, start in zip(answers["text"], answers["answer_start"], strict=True))
     return Example(str(row["id"]), str(row["context"]), str(row["question"]), spans)

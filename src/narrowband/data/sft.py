@@ -4,6 +4,7 @@ No chat template, no special tokens, no role words: the prompt that is stored is
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
@@ -11,12 +12,15 @@ from typing import NamedTuple
 import torch
 import yaml
 
-from narrowband.data.prompts import Batch
+from narrowband.data.prompts import EncodedPrompt, collate
 from narrowband.lm import FrozenLM
-from narrowband.params import InputError, Params
+from narrowband.params import InputError, Params, first_line
 from narrowband.world.completions import HEADER, Task, make_task
 
-MINIMUM_EXAMPLES = 4
+GIVE_UP_AFTER = 10_000
+"""Draws without a new instruction after which there are none left."""
+
+MINIMUM_EXAMPLES = 5
 
 
 class FewShotExample(NamedTuple):
@@ -40,7 +44,7 @@ def read_pool(path: Path) -> list[FewShotExample]:
     """The pool of few-shot examples.
 
     Raises:
-        InputError: the file is missing, is not a list of examples, or has fewer than four.
+        InputError: the file is missing, is not a list of examples, or has fewer than five.
     """
     try:
         pool = [FewShotExample(**entry) for entry in yaml.safe_load(path.read_text(encoding="utf-8"))]
@@ -50,7 +54,7 @@ def read_pool(path: Path) -> list[FewShotExample]:
         ) from None
     except (yaml.YAMLError, TypeError) as error:
         raise InputError(
-            f"few-shot pool {path} is not a list of id, category, instruction, completion ({str(error).splitlines()[0]}); mend it"
+            f"few-shot pool {path} is not a list of id, category, instruction, completion ({first_line(error)}); mend it"
         ) from None
     if len(pool) < MINIMUM_EXAMPLES:
         raise InputError(f"few-shot pool {path} has {len(pool)} examples; give at least {MINIMUM_EXAMPLES}")
@@ -66,13 +70,16 @@ def few_shot_prompt(pool: Sequence[FewShotExample], instruction: str, rng: Rando
 
 
 def requests(seed: int, pool: Sequence[FewShotExample]) -> Iterator[Request]:
-    """Distinct instructions with their prompts, without end but for the instructions there are."""
+    """Distinct instructions with their prompts, until no new one comes up any more."""
     seen: set[str] = set()
     rng = Random(f"{seed}/sft")
-    while True:
+    misses = 0
+    while misses < GIVE_UP_AFTER:
         task = make_task(rng)
+        misses += 1
         if task.instruction not in seen:
             seen.add(task.instruction)
+            misses = 0
             yield Request(task, *few_shot_prompt(pool, task.instruction, rng))
 
 
@@ -80,18 +87,16 @@ def complete(lm: FrozenLM, prompts: Sequence[str], params: Params, seed: int) ->
     """Sampled continuations, up to the first line break.
 
     Raises:
-        RuntimeError: the token ids do not decode to exactly the prompt, so something was added to it.
+        InputError: the token ids do not decode to exactly the prompt, so something was added to it.
     """
-    encoded = lm.tokenizer(
-        list(prompts), add_special_tokens=False, padding=True, padding_side="left", return_tensors="pt"
-    )
-    batch = Batch(
-        encoded.input_ids, encoded.attention_mask.bool(), torch.zeros_like(encoded.input_ids, dtype=torch.bool)
-    )
+    encoded = lm.tokenizer(list(prompts), add_special_tokens=False).input_ids
+    batch = collate([EncodedPrompt(ids, [False] * len(ids), truncated=False) for ids in encoded], lm.pad_id)
     for prompt, ids, mask in zip(prompts, batch.ids, batch.mask, strict=True):
         fed = lm.tokenizer.decode(ids[mask], clean_up_tokenization_spaces=False)
         if fed != prompt:
-            raise RuntimeError(f"the model would be fed {fed!r}, which is not the prompt {prompt!r}")
+            raise InputError(
+                f"the base model would be fed {fed!r} instead of the prompt {prompt!r}; use a lossless tokenizer"
+            )
     torch.manual_seed(seed)
     return lm.generate(
         lm.embed(batch.ids), batch.mask.to(lm.device), params.data.sft_max_new_tokens, params.data.sft_temperature
@@ -101,11 +106,20 @@ def complete(lm: FrozenLM, prompts: Sequence[str], params: Params, seed: int) ->
 def generate_records(
     lm: FrozenLM, params: Params, pool: Sequence[FewShotExample], advance: Callable[[int], None]
 ) -> Iterator[dict[str, object]]:
-    """`data.sft_records` records with a response that is not empty."""
+    """`data.sft_records` records with a response that is not empty.
+
+    Raises:
+        InputError: the instructions run out before that.
+    """
     source = requests(params.seed, pool)
     done = batch_index = 0
     while done < params.data.sft_records:
-        batch = [next(source) for _ in range(params.generation.batch_size)]
+        batch = list(islice(source, params.generation.batch_size))
+        if not batch:
+            raise InputError(
+                f"data.sft_records {params.data.sft_records} is more than the {done} distinct instructions that the base model "
+                f"answered; lower it to {done} or less"
+            )
         responses = complete(lm, [request.prompt for request in batch], params, params.seed + batch_index)
         batch_index += 1
         for request, response in zip(batch, responses, strict=True):

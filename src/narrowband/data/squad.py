@@ -53,8 +53,8 @@ def read_squad(path: Path) -> list[Example]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"QA file {path} does not exist; run dvc repro generate_data, or mend `dataset`") from None
+    except OSError:
+        raise InputError(f"QA file {path} does not exist or is no file; mend `dataset` or run dvc repro") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"QA file {path} is not JSON ({error}); mend it or make it anew with dvc repro") from None
     try:
@@ -86,6 +86,8 @@ def _check(path: Path, examples: Sequence[Example]) -> None:
         if example.id in seen:
             raise InputError(f"QA file {path} has id {example.id} twice; make ids unique")
         seen.add(example.id)
+        if not isinstance(example.context, str) or not isinstance(example.question, str):
+            raise InputError(f"QA file {path}: context or question of {example.id} is not text; mend it")
         if not example.answers:
             raise InputError(
                 f"QA file {path}: question {example.id} has no answer; only answerable (v1.1) questions are scored, remove it"

@@ -7,8 +7,8 @@ import numpy as np
 RESAMPLES = 10_000
 
 
-def interval(values: Sequence[float], seed: int) -> tuple[float, float]:
-    """95% percentile bootstrap interval of the mean of `values` (Efron & Tibshirani 1993, chapter 13).
+def interval(values: Sequence[float], seed: int) -> dict[str, float]:
+    """95% percentile bootstrap interval, `low` and `high`, of the mean of `values` (Efron & Tibshirani 1993, chapter 13).
 
     For a paired comparison give the differences of the two systems, question by question.
     """
@@ -18,4 +18,4 @@ def interval(values: Sequence[float], seed: int) -> tuple[float, float]:
         [array[generator.integers(len(array), size=(500, len(array)))].mean(1) for _ in range(RESAMPLES // 500)]
     )
     low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
+    return {"low": float(low), "high": float(high)}

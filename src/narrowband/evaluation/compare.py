@@ -30,7 +30,7 @@ class Comparison(NamedTuple):
 def compare(
     lm: FrozenLM, systems: Mapping[str, Codec | None], examples: Sequence[Example], params: Params, console: Console
 ) -> Comparison:
-    """Evaluate every system; F1 and EM in percent, each with its 95% interval, and each gain over the system before it.
+    """Evaluate every system; F1 with its 95% interval and EM in percent.
 
     `f1_gain` is the mean difference in F1 to the previous compressed system, question by question.
     """
@@ -62,12 +62,11 @@ def table(metrics: Mapping[str, Any]) -> Table:
         shown.add_column(column, justify="right")
     for name, title in TITLES.items():
         row = metrics[name]
-        low, high = row["f1_interval"]
         compressed = "cosine" in row
         shown.add_row(
             title,
             f"{row['f1']:.1f}",
-            f"{low:.1f} to {high:.1f}",
+            "{low:.1f} to {high:.1f}".format(**row["f1_interval"]),
             f"{row['em']:.1f}",
             f"{row['cosine']:.3f}" if compressed else "1",
             f"{row['norm_ratio']:.3f}" if compressed else "1",

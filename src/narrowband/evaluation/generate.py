@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 
 from narrowband.codec.codec import Codec
-from narrowband.data.prompts import EncodedPrompt, collate, encode_prompt
+from narrowband.data.prompts import collate, encode_prompt
 from narrowband.data.squad import Example
 from narrowband.evaluation.reconstruction import Quality
 from narrowband.evaluation.squad import Score, score_all
@@ -63,8 +63,3 @@ def answer(
     return Answered(
         ordered, score_all(ordered, examples), quality.means() if codec else {}, bits / max(1, quality.count)
     )
-
-
-def truncated_share(prompts: Sequence[EncodedPrompt]) -> float:
-    """Share of prompts whose context was cut to fit `prompt.max_length`."""
-    return sum(prompt.truncated for prompt in prompts) / len(prompts)

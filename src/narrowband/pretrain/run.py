@@ -1,23 +1,26 @@
 """Train the embedded base model from nothing: a standard Llama checkpoint small enough for a Git repository."""
 
-import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from rich.console import Console
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
+import narrowband
 from narrowband.data.prompts import qa_prompt
 from narrowband.pretrain.curriculum import batch, questions, recall, roster
 from narrowband.pretrain.init import initialize
 from narrowband.pretrain.muon import Muon
 from narrowband.pretrain.tokenizer import train_tokenizer
+from narrowband.training.checkpoint import run_fingerprint
 from narrowband.training.loop import Evaluation, StepLoss, train
 from narrowband.world.completions import make_document
 from narrowband.world.names import Split
@@ -37,9 +40,9 @@ class Recipe:
     vocab_size: int = 2048
     sequence_length: int = 256
     batch_size: int = 12
-    steps: int = 3600
+    steps: int = 2700
     warmup: int = 50
-    lr_matrices: float = 2e-2
+    lr_matrices: float = 1e-2
     lr_vectors: float = 3e-3
     evaluate_every: int = 100
     seed: int = 0
@@ -128,7 +131,6 @@ def pretrain(
     recipe: Recipe,
     checkpoint: Path,
     console: Console,
-    log: Callable[[int, Mapping[str, float]], None] = lambda step, values: None,
 ) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
     """Train tokenizer and model; goes on from `checkpoint` if it is of the same recipe and the same world."""
     tokenizer = train_tokenizer(sample_texts(recipe.seed, 20_000), recipe.vocab_size)
@@ -158,8 +160,6 @@ def pretrain(
         }
         return Evaluation(metrics["reading"], metrics)
 
-    world = next(iter(sample_texts(recipe.seed, 1)))
-    fingerprint = hashlib.sha256(json.dumps([asdict(recipe), world]).encode()).hexdigest()
     outcome = train(
         model,
         optimizers,
@@ -170,8 +170,8 @@ def pretrain(
         evaluate_every=recipe.evaluate_every,
         seed=recipe.seed,
         checkpoint=checkpoint,
-        fingerprint=fingerprint,
-        log=log,
+        fingerprint=run_fingerprint(json.dumps(asdict(recipe)), Path(narrowband.__file__).parent.rglob("*.yaml")),
+        log=lambda step, values: None,
         console=console,
         title="base model",
     )
@@ -186,9 +186,10 @@ def rescale(model: LlamaForCausalLM, rms: float) -> None:
     Every block reads the residual stream through an RMSNorm, so embeddings, whatever blocks write, and the norms'
     epsilon can be scaled together; the last norm's gain undoes it before the tied head.
     """
-    factor = rms / float(model.get_input_embeddings().weight.square().mean().sqrt())
-    model.get_input_embeddings().weight.mul_(factor)
-    for layer in model.model.layers:
+    embeddings = model.model.embed_tokens.weight
+    factor = rms / float(embeddings.square().mean().sqrt())
+    embeddings.mul_(factor)
+    for layer in cast(list[LlamaDecoderLayer], model.model.layers):
         for projection in (layer.self_attn.o_proj, layer.mlp.down_proj):
             for parameter in projection.parameters():
                 parameter.mul_(factor)

@@ -3,16 +3,18 @@
 No pickle is written or read. A file appears under its name only when it is whole.
 """
 
+import hashlib
 import json
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
+
+import narrowband
+from narrowband.files import write_tensors
 
 
 @dataclass
@@ -26,17 +28,12 @@ class Progress:
     history: list[tuple[int, dict[str, float]]] = field(default_factory=list)
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file atomically: to a temporary neighbour first, then renamed over `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        save_file(
-            {name: tensor.detach().contiguous() for name, tensor in tensors.items()}, temporary, dict(metadata or {})
-        )
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def run_fingerprint(description: str, files: Iterable[Path]) -> str:
+    """Names a run: what is asked for, the bytes of the files it reads, and this package's code."""
+    digest = hashlib.sha256(description.encode())
+    for file in sorted([*files, *Path(narrowband.__file__).parent.rglob("*.py")]):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def save_checkpoint(

@@ -16,6 +16,7 @@ import yaml
 
 from narrowband.world.names import Split, make_value
 
+MAX_FACTS = 7
 _SLOT = re.compile(r"\[(\d+)\]")
 
 
@@ -67,8 +68,8 @@ def relations() -> dict[str, list[Relation]]:
     }
 
 
-def make_passage(rng: Random, split: Split, max_facts: int = 7) -> Passage:
-    """Draw a passage of two to four entities and four to `max_facts` facts, all names from `split`."""
+def make_passage(rng: Random, split: Split) -> Passage:
+    """Draw a passage of two to four entities and at most seven facts, all names from `split`."""
     strings: list[str] = []
 
     def new_string(kind: str) -> int:
@@ -86,7 +87,7 @@ def make_passage(rng: Random, split: Split, max_facts: int = 7) -> Passage:
         for _ in range(n_entities):
             subject = new_string(kind)
             groups.append((kind, [_Fact(subject, relation, new_string(relation.value)) for relation in shared]))
-    while sum(len(facts) for _, facts in groups) > max_facts:
+    while sum(len(facts) for _, facts in groups) > MAX_FACTS:
         groups[rng.randrange(len(groups))][1].pop()
 
     text, starts = _fill(_tell(rng, groups), strings)
@@ -126,9 +127,9 @@ def _tell(rng: Random, groups: list[tuple[str, list[_Fact]]]) -> str:
             name, value = f"[{fact.subject}]", f"[{fact.value}]"
             sentence = rng.choice(fact.relation.says).format(s=name, v=value)
             follows = by_entity and sentence.startswith(name) and bool(told) and told[-1].startswith((name, pronoun))
-            if follows and rng.random() < 0.3 and " and " not in told[-1] + sentence:
+            if follows and rng.random() < 0.2 and " and " not in told[-1] + sentence:
                 told[-1] = f"{told[-1][:-1]} and{sentence.removeprefix(name)}"
-            elif follows and rng.random() < 0.5:
+            elif follows and rng.random() < 0.25:
                 told.append(pronoun + sentence.removeprefix(name))
             else:
                 told.append(sentence)
