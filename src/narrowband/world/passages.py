@@ -32,12 +32,16 @@ class Relation(NamedTuple):
 
 @dataclass(frozen=True)
 class Question:
-    """A question on a passage; `passage[answer_start:][:len(answer)] == answer`."""
+    """A question on a passage; `passage[answer_start:][:len(answer)] == answer`.
+
+    It names an entity and asks for a value or, if `inverse`, names the value and asks for the entity.
+    """
 
     text: str
     answer: str
     answer_start: int
     relation: str
+    inverse: bool = False
 
 
 @dataclass(frozen=True)
@@ -153,16 +157,16 @@ def _fill(template: str, strings: list[str]) -> tuple[str, dict[int, int]]:
 
 def _ask(groups: list[tuple[str, list[_Fact]]], strings: list[str], starts: dict[int, int]) -> tuple[Question, ...]:
     """Every question on the facts that has a single answer in this passage."""
-    answers: dict[str, set[tuple[int, str]]] = defaultdict(set)
+    answers: dict[str, set[tuple[int, str, bool]]] = defaultdict(set)
     for _, facts in groups:
         for subject, relation, value in facts:
             for form in relation.asks:
-                answers[form.format(s=strings[subject])].add((value, relation.name))
+                answers[form.format(s=strings[subject])].add((value, relation.name, False))
             for form in relation.inverse:
-                answers[form.format(v=strings[value])].add((subject, relation.name))
+                answers[form.format(v=strings[value])].add((subject, relation.name, True))
     return tuple(
-        Question(text, strings[answer], starts[answer], relation)
+        Question(text, strings[answer], starts[answer], relation, inverse)
         for text, found in answers.items()
         if len(found) == 1
-        for answer, relation in found
+        for answer, relation, inverse in found
     )
