@@ -20,8 +20,8 @@ class Shape(NamedTuple):
 class ResidualAdapter(nn.Module):
     """The exact PCA inverse, then a residual MLP on each token whose last layer starts at zero.
 
-    So step 0 *is* the PCA reconstruction. The MLP works in units of the embeddings' RMS, sees the token's PCA
-    reconstruction and knows its place in the window.
+    So step 0 *is* the PCA reconstruction. The MLP sees the direction of the token's PCA reconstruction, from which rare
+    tokens have lost most of their length, and its place in the window; it answers in units of the embeddings' RMS.
     """
 
     rms: Tensor
@@ -31,6 +31,7 @@ class ResidualAdapter(nn.Module):
         self.pca, self.shape = pca, shape
         width = params.hidden_mult * shape.hidden
         self.register_buffer("rms", ((pca.total_variance + pca.mean.square().sum()) / pca.mean.numel()).sqrt())
+        self.norm = nn.LayerNorm(shape.hidden)
         self.enter = nn.Linear(shape.hidden, width)
         self.place = nn.Parameter(torch.zeros(shape.window, width))
         self.dropout = nn.Dropout(params.dropout)
@@ -41,7 +42,7 @@ class ResidualAdapter(nn.Module):
     def forward(self, latents: Float[Tensor, "n compress"]) -> Float[Tensor, "n vector"]:
         """Reconstructed windows."""
         base = self.pca.decode(latents).view(-1, *self.shape)  # [n, window, hidden]
-        inner = nn.functional.gelu(self.enter(base / self.rms) + self.place)
+        inner = nn.functional.gelu(self.enter(self.norm(base / self.rms)) + self.place)
         return (base + self.leave(self.dropout(inner)) * self.rms).flatten(1)
 
 
