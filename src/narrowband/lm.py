@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Self, cast
+from typing import cast
 
 import torch
 import transformers
@@ -33,7 +33,7 @@ class FrozenLM:
     tokenizer: PreTrainedTokenizerBase
 
     @classmethod
-    def load(cls, name: str) -> Self:
+    def load(cls, name: str) -> "FrozenLM":
         """Load the model called `name` (a folder or a hub id) with its tokenizer.
 
         The dtype goes by device: bfloat16 on a GPU, float32 on a CPU, where bfloat16 products can be 300 times slower.

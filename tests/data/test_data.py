@@ -63,7 +63,7 @@ def qa(**changes: object) -> dict:
         ('{"data": []}', "holds no question"),
         (json.dumps(qa(answers=[])), "question 1 has no answer"),
         (json.dumps(qa(answers=[{"text": "fox", "answer_start": 0}])), "'fox' of question 1 is not at 0"),
-        (json.dumps(qa(answers=[{"text": 3, "answer_start": 0}])), "is not at 0"),
+        (json.dumps(qa(answers=[{"text": 3, "answer_start": 0}])), "3 is no str"),
         (json.dumps({"data": qa()["data"] * 2}), "has id 1 twice"),
     ],
 )

@@ -30,7 +30,7 @@ def run(
         return StepLoss((module(TARGET + 0.1 * noise) - TARGET).square().mean(), {})
 
     def evaluate() -> Evaluation:
-        error = float((module(TARGET) - TARGET).square().mean())
+        error = (module(TARGET) - TARGET).square().mean().item()
         return Evaluation(1 / (1 + error), {"error": error})
 
     outcome = train(

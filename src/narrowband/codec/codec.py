@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Self
 
 import torch
 from jaxtyping import Bool, Float
@@ -69,7 +68,7 @@ class Codec(nn.Module):
         write_json(folder / "config.json", config)
 
     @classmethod
-    def load(cls, folder: Path, pca: PCA, hidden_size: int, params: Params) -> Self:
+    def load(cls, folder: Path, pca: PCA, hidden_size: int, params: Params) -> "Codec":
         """Read what `save` wrote.
 
         Raises:

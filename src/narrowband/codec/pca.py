@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 import scipy.linalg
@@ -26,7 +25,7 @@ class PCA:
     total_variance: Float[Tensor, " 1"]
 
     @classmethod
-    def fit(cls, batches: Iterable[Float[Tensor, "n vector"]], compress_dim: int) -> Self:
+    def fit(cls, batches: Iterable[Float[Tensor, "n vector"]], compress_dim: int) -> "PCA":
         """Fit by the eigenvectors of the covariance, accumulated in float64 whatever the number of vectors.
 
         Each component's sign makes its largest entry positive, as in scikit-learn, so that a fit is reproducible.
@@ -98,6 +97,6 @@ class PCA:
         write_json(folder / "config.json", config)
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
+    def load(cls, folder: Path) -> "PCA":
         """Read what `save` wrote."""
         return cls(**load_file(folder / "pca.safetensors"))

@@ -4,9 +4,12 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from narrowband.files import write_text
 from narrowband.params import InputError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -61,9 +64,9 @@ def read_squad(path: Path) -> list[Example]:
         examples = [
             Example(
                 str(qa["id"]),
-                paragraph["context"],
-                qa["question"],
-                tuple(Answer(answer["text"], answer["answer_start"]) for answer in qa["answers"]),
+                _typed(paragraph["context"], str),
+                _typed(qa["question"], str),
+                tuple(Answer(_typed(a["text"], str), _typed(a["answer_start"], int)) for a in qa["answers"]),
             )
             for article in content["data"]
             for paragraph in article["paragraphs"]
@@ -76,6 +79,12 @@ def read_squad(path: Path) -> list[Example]:
         ) from None
     _check(path, examples)
     return examples
+
+
+def _typed(value: object, kind: type[T]) -> T:
+    if not isinstance(value, kind):
+        raise TypeError(f"{value!r} is no {kind.__name__}")
+    return value
 
 
 def _check(path: Path, examples: Sequence[Example]) -> None:

@@ -79,4 +79,6 @@ def load_checkpoint(
             states[int(index)].setdefault(int(parameter), {})[key] = tensor
     for optimizer, state in zip(optimizers, states, strict=True):
         optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
-    return Progress(**json.loads(metadata["progress"])), best
+    progress = json.loads(metadata["progress"])
+    history = [(step, values) for step, values in progress.pop("history")]
+    return Progress(**progress, history=history), best
