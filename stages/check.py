@@ -3,10 +3,12 @@
 from pathlib import Path
 
 from narrowband.data.qa import make_splits
-from narrowband.data.sft import read_pool
 from narrowband.files import write_text
 from narrowband.lm import check_base_model
 from narrowband.params import InputError, load_params
+from narrowband.sft.instructions import read_instructions
+from narrowband.sft.prompts import read_pool
+from narrowband.sft.vllm import require_vllm
 from narrowband.stage import console, run
 
 
@@ -15,6 +17,9 @@ def main(out: Path) -> None:
     params = load_params()
     params.vector_dim(check_base_model(params.base_model))
     read_pool(Path(params.data.few_shot_pool))
+    read_instructions(Path(params.data.instruction_pool))
+    if params.generation.backend == "vllm":
+        require_vllm()
     if params.dataset.endswith(".json"):
         make_splits(params)
     elif params.dataset != "embedded" and params.dataset.count("/") != 1:

@@ -1,31 +1,34 @@
 """Write the three QA splits, and the SFT records that the base model completes."""
 
-import json
+import time
 from pathlib import Path
 
-from narrowband.data.qa import make_splits
-from narrowband.data.sft import generate_records, read_pool
-from narrowband.data.squad import write_squad
-from narrowband.files import write_text
-from narrowband.lm import FrozenLM
-from narrowband.params import load_params
-from narrowband.progress import bar
 from narrowband.stage import console, run, set_up_torch
 
+READINGS = 2  # training passages set aside for each SFT record asked for
 
-def main(qa: Path, sft: Path) -> None:
-    """Write {train,validation,test}.json to the folder QA and train.jsonl to the folder SFT."""
+
+def main(qa: Path, sft: Path, metrics: Path) -> None:
+    """Write {train,validation,test}.json to the folder QA, records and provenance to SFT, their figures to METRICS."""
+    from narrowband.data.qa import make_splits
+    from narrowband.data.squad import write_squad
+    from narrowband.files import write_json
+    from narrowband.params import load_params
+    from narrowband.sft.write import write_sft
+
     set_up_torch()
     params = load_params()
-    pool = read_pool(Path(params.data.few_shot_pool))
-    for split, examples in make_splits(params).items():
+    apart = READINGS * params.data.sft_records
+    more = params.data.model_copy(update={"train": params.data.train + apart})
+    splits = make_splits(params.model_copy(update={"data": more}))
+    readings, splits["train"] = splits["train"][-apart:], splits["train"][: params.data.train]
+    for split, examples in splits.items():
         write_squad(qa / f"{split}.json", f"{params.dataset} {split}", examples)
         console.print(f"{split}: {len(examples)} questions")
-    lm = FrozenLM.load(params.base_model)
-    with bar("SFT records", params.data.sft_records, console) as advance:
-        records = list(generate_records(lm, params, pool, advance))
-    write_text(sft / "train.jsonl", "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
-    console.print(f"{len(records)} SFT records")
+    began = time.monotonic()
+    write_json(metrics, write_sft(params, readings, splits["test"], sft, Path(".checkpoints") / "sft.jsonl", console))
+    rate = params.data.sft_records / (time.monotonic() - began)
+    console.print(f"{params.data.sft_records} SFT records, {rate:.1f} a second with loading and checks")
 
 
 if __name__ == "__main__":

@@ -5,12 +5,15 @@ from pathlib import Path
 from narrowband.stage import run, set_up_torch
 
 
-def main(qa: Path, pca: Path, phase1: Path, out: Path, metrics: Path, log: Path) -> None:
-    """Train on the questions in QA from the adapter in PHASE1; adapter to OUT, figures to METRICS, step log to LOG."""
+def main(qa: Path, pca: Path, phase1: Path, out: Path, metrics: Path, log: Path, sft: Path) -> None:
+    """Train on the questions in QA, and on records in SFT, from the adapter in PHASE1.
+
+    The adapter goes to OUT, figures to METRICS, the step log to LOG.
+    """
     from narrowband.phases import train_phase
 
     set_up_torch()
-    train_phase("phase2", qa, pca, phase1, out, metrics, log)
+    train_phase("phase2", qa, pca, phase1, out, metrics, log, sft)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """A tiny random Llama with a tokenizer, saved to disk, that every test can load like any other base model."""
 
 import os
+import shutil
 from pathlib import Path
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the same numbers on every machine
@@ -40,6 +41,21 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.chat_template = "{{ 'You are a helpful assistant' }}"  # which must never reach a prompt
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def stopping_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model, but one that ends its texts after a few tokens: one direction of every embedding speaks for it."""
+    folder = tmp_path_factory.mktemp("models") / "stopping"
+    shutil.copytree(tiny_model, folder)
+    model = LlamaForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[:, 0] = 4.0
+        model.lm_head.weight[:, 0] = 0.0
+        model.lm_head.weight[model.config.eos_token_id] = 0.0
+        model.lm_head.weight[model.config.eos_token_id, 0] = 3.0
+    model.save_pretrained(folder)
     return folder
 
 

@@ -48,6 +48,10 @@ def write(folder: Path, changes: dict[str, Any]) -> Path:
         ("data.test", 0, "data.test is 0"),
         ("latent_bits", 1, "latent_bits is 1"),
         ("adapter", 3, "adapter is 3"),
+        ("data.prompt_style", "chat", "data.prompt_style is 'chat', which should be 'few_shot' or 'completion'"),
+        ("data.phase2_sft_share", 1.5, "data.phase2_sft_share is 1.5, which should be less than or equal to 1"),
+        ("data.gates.keep", 0.5, "unknown parameter data.gates.keep; did you mean data.gates.kept?"),
+        ("generation.backend", "tgi", "generation.backend is 'tgi', which should be 'transformers' or 'vllm'"),
     ],
 )
 def test_bad_values_are_refused_with_name_and_value(tmp_path: Path, name: str, value: object, sentence: str) -> None:

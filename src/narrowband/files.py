@@ -2,9 +2,10 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from safetensors.torch import save_file
 from torch import Tensor
@@ -26,11 +27,24 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     _write(path, lambda temporary: save_file(whole, temporary, dict(metadata or {})))
 
 
+@contextmanager
+def streamed(path: Path) -> Iterator[TextIO]:
+    """A text file to write to bit by bit; it appears as `path` when the block ends without an error."""
+    with _beside(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        yield file
+
+
 def _write(path: Path, write: Callable[[Path], object]) -> None:
+    with _beside(path) as temporary:
+        write(temporary)
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        write(temporary)
+        yield temporary
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

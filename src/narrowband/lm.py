@@ -1,5 +1,6 @@
 """The frozen language model: the one place that loads, freezes, embeds, scores and generates."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,12 +16,14 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
+    LogitsProcessorList,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from narrowband.params import InputError, first_line
+from narrowband.sampling import SeededRows
 
 transformers.utils.logging.disable_progress_bar()
 
@@ -118,9 +121,8 @@ class FrozenLM:
         embeddings: Float[Tensor, "batch seq hidden"],
         mask: Bool[Tensor, "batch seq"],
         max_new_tokens: int,
-        temperature: float = 0.0,
     ) -> list[str]:
-        """Answers to left-padded prompts given as embeddings, cut at the first line break; greedy at temperature 0.
+        """Greedy answers to left-padded prompts given as embeddings, cut at the first line break.
 
         `generate(inputs_embeds=...)` returns new tokens only; nothing of the prompt is to be cut off.
         """
@@ -128,12 +130,39 @@ class FrozenLM:
             inputs_embeds=embeddings.to(self.model.dtype),
             attention_mask=mask.long(),
             max_new_tokens=max_new_tokens,
-            do_sample=temperature > 0,
-            **({"temperature": temperature} if temperature > 0 else {}),
+            do_sample=False,
             eos_token_id=self.stop_ids,
             pad_token_id=self.pad_id,
         )
         return self.decode_answers(tokens)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        ids: Int[Tensor, "batch seq"],
+        mask: Bool[Tensor, "batch seq"],
+        max_new_tokens: int,
+        temperature: float,
+        seeds: Sequence[int],
+        stop_strings: Sequence[str],
+    ) -> Int[Tensor, "batch new"]:
+        """New tokens of left-padded prompts, each up to end of text or a stop string, then `pad_id`.
+
+        Greedy at temperature 0; otherwise row `i` draws from a generator of its own, seeded with `seeds[i]`.
+        """
+        noise = [SeededRows(temperature, seeds, self.device)] if temperature else []
+        tokens = self.model.generate(  # type: ignore[operator]
+            input_ids=ids.to(self.device),
+            attention_mask=mask.long().to(self.device),
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            logits_processor=LogitsProcessorList(noise),
+            stop_strings=list(stop_strings),
+            tokenizer=self.tokenizer,
+            eos_token_id=self.tokenizer.eos_token_id,
+            pad_token_id=self.pad_id,
+        )
+        return tokens[:, ids.shape[1] :]
 
     def decode_answers(self, tokens: Int[Tensor, "batch new"]) -> list[str]:
         """Text of generated tokens up to the first line break, stripped."""

@@ -38,8 +38,10 @@ def _bits(value: int) -> int:
 
 
 Magnitude = Literal["none", "token", "example", "calibrated"]
+PromptStyle = Literal["few_shot", "completion"]
 Real = Annotated[float, BeforeValidator(_real)]
 Weight = Annotated[Real, Field(ge=0)]
+Share = Annotated[Real, Field(ge=0, le=1)]
 Count = Annotated[int, Field(strict=True, ge=1)]
 Natural = Annotated[int, Field(strict=True, ge=0)]
 
@@ -100,23 +102,46 @@ class Prompt(Section):
 
 
 class Generation(Section):
-    """Greedy generation: new tokens an answer at the most, prompts a batch."""
+    """New tokens an answer at the most, prompts a batch, and what writes SFT records (answers: always transformers)."""
 
     max_new_tokens: Count
     batch_size: Count
+    backend: Literal["transformers", "vllm"]
+
+
+class Critic(Section):
+    """Least log-probability margin of "good" over "bad", in nats, that an instruction and a pair are kept with."""
+
+    instruction: Real
+    pair: Real
+
+
+class Gates(Section):
+    """Records of the pilot; least shares kept and accepted by the critic, largest shares cut by the limit and run on."""
+
+    pilot: Count
+    kept: Share
+    critic: Share
+    length_limit: Share
+    runaway: Share
 
 
 class Data(Section):
-    """Questions a split, questions of a quick evaluation, SFT records with their few-shot pool and sampling."""
+    """Questions a split, questions of a quick evaluation; how SFT records are prompted, sampled, judged and used."""
 
     train: Count
     validation: Count
     test: Count
     quick: Count
     few_shot_pool: Annotated[str, Field(min_length=1)]
+    instruction_pool: Annotated[str, Field(min_length=1)]
+    prompt_style: PromptStyle
     sft_records: Count
     sft_max_new_tokens: Count
     sft_temperature: Weight
+    critic: Critic
+    gates: Gates
+    phase2_sft_share: Share
 
 
 class Params(Section):

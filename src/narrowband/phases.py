@@ -21,6 +21,7 @@ from narrowband.training.checkpoint import run_fingerprint
 from narrowband.training.loop import Evaluation, train
 from narrowband.training.phase1 import phase1_loss
 from narrowband.training.phase2 import Lesson, phase2_loss
+from narrowband.training.self_distillation import read_sft, response_kl
 
 CHECKPOINTS = Path(".checkpoints")
 
@@ -33,10 +34,12 @@ def train_phase(
     out: Path,
     metrics: Path,
     log: Path,
+    sft: Path | None = None,
 ) -> None:
     """Train the adapter and write its best weights to `out`, its validation figures to `metrics`, its steps to `log`.
 
-    `start` is the folder of the adapter to begin from; `None` begins from a new one.
+    `start` is the folder of the adapter to begin from; `None` begins from a new one. `sft` is the folder of the records
+    that Phase 2 draws a share of its batches from, if it draws any.
     """
     params = load_params()
     lm = FrozenLM.load(params.base_model)
@@ -50,6 +53,8 @@ def train_phase(
         )
         for e in read_squad(qa / "train.json")
     ]
+    records = sft if sft and params.data.phase2_sft_share else None
+    sft_lessons, held_out = read_sft(records / "train.jsonl", lm.tokenizer) if records else ([], [])
     prompts = [lesson.prompt for lesson in lessons]
     if start is None and params.magnitude == "calibrated":
         codec.calibrate(embedded(lm, prompts[:CALIBRATION_PROMPTS], params.generation.batch_size))
@@ -63,7 +68,7 @@ def train_phase(
         result = answer(lm, codec, quick, params)
         return Evaluation(result.f1, {"f1": result.f1, "em": result.em, **result.quality})
 
-    read = [qa, pca_folder, Path(params.base_model), *([start] if start else [])]
+    read = [qa, pca_folder, Path(params.base_model), *([start] if start else []), *([records] if records else [])]
     files = [file for folder in read if folder.is_dir() for file in folder.iterdir()]
     evaluations: list[dict[str, float]] = []
     with Live(str(log), dvcyaml=None, save_dvc_exp=False, report=None) as live:
@@ -78,7 +83,9 @@ def train_phase(
         outcome = train(
             codec,
             [torch.optim.AdamW([p for p in codec.parameters() if p.requires_grad], lr=training.lr)],
-            phase1_loss(lm, codec, prompts, params) if phase == "phase1" else phase2_loss(lm, codec, lessons, params),
+            phase1_loss(lm, codec, prompts, params)
+            if phase == "phase1"
+            else phase2_loss(lm, codec, lessons, params, sft_lessons),
             evaluate,
             steps=training.steps,
             warmup=training.warmup,
@@ -94,5 +101,6 @@ def train_phase(
     write_text(log / "evaluations.csv", "\n".join([",".join(evaluations[0]), *rows]) + "\n")
     codec.load_state_dict(outcome.best, strict=False)
     codec.save(out, {"base_model": params.base_model, "window": params.window, "compress_dim": params.compress_dim})
-    write_json(metrics, {**outcome.best_metrics, "best_step": outcome.best_step})
+    sft_kl = {"sft_kl": response_kl(lm, codec, held_out, params.generation.batch_size)} if held_out else {}
+    write_json(metrics, {**outcome.best_metrics, **sft_kl, "best_step": outcome.best_step})
     (CHECKPOINTS / f"{phase}.safetensors").unlink()

@@ -16,7 +16,15 @@ SMALL = {
     "window": 4,
     "phase1": {"steps": 6, "batch_size": 4, "lr": 0.002, "warmup": 2, "evaluate_every": 3},
     "phase2": {"steps": 6, "batch_size": 4, "lr": 0.001, "warmup": 2, "evaluate_every": 3},
-    "data": {"train": 40, "validation": 6, "test": 8, "quick": 6, "sft_records": 3, "sft_max_new_tokens": 6},
+    "data": {
+        "train": 40,
+        "validation": 6,
+        "test": 8,
+        "quick": 6,
+        "sft_records": 3,
+        "gates": {"pilot": 8, "kept": 0, "critic": 0, "length_limit": 1, "runaway": 1},
+        "critic": {"instruction": -100, "pair": -100},
+    },
 }
 STAGES = ["check", "generate_data", "fit_pca", "train_phase1", "train_phase2", "evaluate"]
 
@@ -73,8 +81,8 @@ class Project:
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Project:
-    project = Project(tmp_path_factory.mktemp("project"), tiny_model)
+def project(tmp_path_factory: pytest.TempPathFactory, stopping_model: Path) -> Project:
+    project = Project(tmp_path_factory.mktemp("project"), stopping_model)
     assert project.repro() == STAGES
     project.commit()
     return project
@@ -93,6 +101,7 @@ def test_metrics_and_predictions_are_those_of_the_contract(project: Project) -> 
     assert metrics["compression_ratio"] == 4 * 32 / 16
     assert 0 < json.loads(project.metrics()["pca.json"])["explained_variance"] < 1
     assert len((project.folder / "data/sft/train.jsonl").read_text().splitlines()) == 3
+    assert set(json.loads(project.metrics()["data.json"])["broken"].values()) == {0}
 
 
 def test_nothing_to_do_is_nothing_done(project: Project) -> None:

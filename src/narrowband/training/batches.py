@@ -1,5 +1,6 @@
 """Batches that depend on the seed and the step alone, so that a resumed run sees what an undisturbed one would."""
 
+import math
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -14,3 +15,10 @@ def draw(items: Sequence[T], size: int, seed: int, step: int) -> list[T]:
     epoch, place = divmod(step, per_epoch)
     order = torch.randperm(len(items), generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
     return [items[i] for i in order[place * size : (place + 1) * size].tolist()]
+
+
+def turn(share: float, step: int) -> tuple[bool, int]:
+    """Whether `step` is one of the `share` of steps, spread evenly, that are special; how many of its kind came before."""
+    before = math.floor(share * step)
+    special = math.floor(share * (step + 1)) > before
+    return special, before if special else step - before

@@ -1,0 +1,165 @@
+"""Where instructions come from: a pool of forms and topics, training questions, and the base model's own lists."""
+
+import re
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
+from pathlib import Path
+from random import Random
+from typing import Annotated, NamedTuple
+
+import yaml
+from pydantic import Field, TypeAdapter, ValidationError
+
+from narrowband.data.prompts import qa_prompt
+from narrowband.data.squad import Example
+from narrowband.params import InputError, Section, first_line
+from narrowband.sft.backend import Continuation
+from narrowband.sft.filters import has_residue, words
+from narrowband.sft.prompts import FORMS, FewShotExample, InstructionType
+
+GENERATION_VERBS = {"write", "tell", "describe", "compose", "create", "invent", "make", "imagine", "draft"}
+LISTED = 3
+"""Examples that a numbered list begins with."""
+
+LONGEST = 40
+"""Words of an instruction that the model wrote, at the most."""
+
+
+class Instruction(NamedTuple):
+    """What is to be continued; its source is `pool`, `reading` (a training question) or `model`."""
+
+    text: str
+    category: str
+    source: str
+
+    @property
+    def kind(self) -> InstructionType:
+        """Its type, by its form: a question, a piece of writing, another order, or an open line."""
+        if self.text.endswith("?") or "\n" in self.text:
+            return "qa"
+        if self.text.split(maxsplit=1)[0].lower() in GENERATION_VERBS:
+            return "generation"
+        return "response" if self.text.endswith((".", "!")) else "completion"
+
+
+class _Entry(Section):
+    category: Annotated[str, Field(min_length=1)]
+    forms: Annotated[list[str], Field(min_length=1)]
+    topics: Annotated[list[str], Field(min_length=1)]
+
+
+def read_instructions(path: Path) -> list[Instruction]:
+    """Every form of the pool with every topic.
+
+    Raises:
+        InputError: the file is missing, or is not a list of category, forms, topics.
+    """
+    try:
+        entries = TypeAdapter(list[_Entry]).validate_python(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except OSError:
+        raise InputError(
+            f"instruction pool {path} does not exist; restore it from Git or mend data.instruction_pool"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"instruction pool {path} is not YAML ({first_line(error)}); mend it") from None
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"])) or "the file"
+        raise InputError(
+            f"instruction pool {path}: {where} is {problem['input']!r}, but the file must be a list of category, forms, topics, "
+            "all text; mend it"
+        ) from None
+    texts = (
+        Instruction(form.replace("{topic}", topic), entry.category, "pool")
+        for entry in entries
+        for form in entry.forms
+        for topic in entry.topics
+    )
+    return [instruction for instruction in texts if instruction.text.strip()]
+
+
+def reading(examples: Iterable[Example]) -> list[Instruction]:
+    """Training questions on their passages, in the form of the question-answering prompt."""
+    return [Instruction(qa_prompt(e.context, e.question), "reading", "reading") for e in examples]
+
+
+def list_prompt(pool: Sequence[FewShotExample], seed: int) -> str:
+    """A numbered list of instructions, up to the number of the next."""
+    shown = Random(seed).sample(list(pool), k=LISTED)
+    return "\n".join(f"{i}. {example.instruction}" for i, example in enumerate(shown, start=1)) + f"\n{LISTED + 1}."
+
+
+def read_list(said: Continuation) -> list[str]:
+    """The instructions that a model added to a numbered list; the last one is dropped if the limit may have cut it."""
+    found = []
+    for number, line in enumerate(f"{LISTED + 1}.{said.text}".split("\n"), start=LISTED + 1):
+        match = re.fullmatch(rf"{number}\. *(.*\S)\s*", line)
+        if not match:
+            break
+        found.append(match[1])
+    return found[:-1] if said.finish == "length" else found
+
+
+def well_formed(text: str) -> bool:
+    """Whether a text that the model listed can be an instruction: two to forty words, printable, nothing left over."""
+    return 2 <= len(text.split()) <= LONGEST and bool(words(text)) and text.isprintable() and not has_residue(text)
+
+
+class Supply:
+    """Instructions to hand out, by type and source; the same text (but for case and spaces) is never handed out twice."""
+
+    def __init__(self) -> None:
+        self._queues: dict[InstructionType, dict[str, deque[Instruction]]] = {kind: {} for kind in FORMS}
+        self._handed_out: set[str] = set()
+        self.taken: Counter[str] = Counter()  # by source
+        self.duplicates = 0
+
+    def add(self, instructions: Iterable[Instruction]) -> int:
+        """Queue what has not been handed out; how many that were."""
+        fresh = 0
+        for instruction in instructions:
+            if _key(instruction) in self._handed_out:
+                self.duplicates += 1
+            else:
+                self._queues[instruction.kind].setdefault(instruction.source, deque()).append(instruction)
+                fresh += 1
+        return fresh
+
+    def take(self, kept: Counter[str], size: int) -> list[Instruction]:
+        """Up to `size` instructions: each of the type that has the fewest kept or taken, its sources in turn."""
+        counts = Counter(kept)
+        taken: list[Instruction] = []
+        while len(taken) < size and any(self._queues.values()):
+            kind = min((kind for kind in FORMS if self._queues[kind]), key=lambda kind: counts[kind])
+            instruction = self._next(kind)
+            if _key(instruction) in self._handed_out:
+                self.duplicates += 1
+                continue
+            self._handed_out.add(_key(instruction))
+            taken.append(instruction)
+            self.taken[instruction.source] += 1
+            counts[kind] += 1
+        return taken
+
+    def _next(self, kind: InstructionType) -> Instruction:
+        """One of the source whose turn it is, which then goes to the end."""
+        queues = self._queues[kind]
+        source = next(iter(queues))
+        queue = queues.pop(source)
+        instruction = queue.popleft()
+        if queue:
+            queues[source] = queue
+        return instruction
+
+
+def _key(instruction: Instruction) -> str:
+    return " ".join(instruction.text.lower().split())
+
+
+def shuffled(instructions: Sequence[Instruction], seed: int) -> list[Instruction]:
+    """Instructions in random order, one of each category in turn for as long as there are any."""
+    by_category: dict[str, list[Instruction]] = {}
+    for instruction in Random(seed).sample(list(instructions), k=len(instructions)):
+        by_category.setdefault(instruction.category, []).append(instruction)
+    return [one for turn in zip_longest(*by_category.values()) for one in turn if one]

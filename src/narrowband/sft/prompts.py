@@ -1,0 +1,122 @@
+"""The one prompter: how an instruction is put to a base model, with or without examples before it.
+
+No chat template, no special tokens, no role words: the text that is fed is the text that is stored.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Literal, NamedTuple
+
+import yaml
+from transformers import PreTrainedTokenizerBase
+
+from narrowband.params import InputError, PromptStyle, first_line
+from narrowband.world.completions import HEADER
+
+InstructionType = Literal["qa", "completion", "generation", "response"]
+
+FORMS: dict[InstructionType, str] = {
+    "qa": "Q: {}\nA:",
+    "completion": "{}",
+    "generation": "{}\n",
+    "response": "Task: {}\nAnswer:",
+}
+MINIMUM_EXAMPLES = 5
+
+
+class FewShotExample(NamedTuple):
+    """An instruction of the pool with its completion."""
+
+    id: str
+    category: str
+    instruction: str
+    completion: str
+
+
+def read_pool(path: Path) -> list[FewShotExample]:
+    """The pool of few-shot examples.
+
+    Raises:
+        InputError: the file is missing, is not a list of examples, repeats an id, or has fewer than five.
+    """
+    try:
+        pool = [FewShotExample(**entry) for entry in yaml.safe_load(path.read_text(encoding="utf-8"))]
+    except OSError:
+        raise InputError(
+            f"few-shot pool {path} does not exist; restore it from Git or mend data.few_shot_pool"
+        ) from None
+    except (yaml.YAMLError, TypeError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"few-shot pool {path} is not a list of id, category, instruction, completion ({first_line(error)}); mend it"
+        ) from None
+    odd = next((example for example in pool if not all(isinstance(value, str) and value for value in example)), None)
+    if odd:
+        raise InputError(f"few-shot pool {path}: example {odd.id!r} has a value that is not text; put it in quotes")
+    if len(pool) < MINIMUM_EXAMPLES or len({example.id for example in pool}) < len(pool):
+        raise InputError(
+            f"few-shot pool {path} has {len(pool)} examples with {len({example.id for example in pool})} ids; "
+            f"give at least {MINIMUM_EXAMPLES}, each with an id of its own"
+        )
+    return pool
+
+
+def zero_shot(kind: InstructionType, instruction: str) -> str:
+    """The completion form of an instruction; one of several lines brings its own cue and stays as it is."""
+    return instruction if "\n" in instruction else FORMS[kind].format(instruction)
+
+
+def few_shot(examples: Sequence[FewShotExample], instruction: str) -> str:
+    """Examples, each under its instruction, then the instruction to be continued on the next line.
+
+    An instruction of several lines brings its own cue and is continued on its last line.
+    """
+    blocks = [HEADER, *(f"{example.instruction}\n{example.completion}" for example in examples)]
+    return "\n\n".join([*blocks, instruction]) + ("" if "\n" in instruction else "\n")
+
+
+def formatted_text(kind: InstructionType, instruction: str, response: str) -> str:
+    """The text to train on: the completion form without examples, then the response where that form leaves off."""
+    form = zero_shot(kind, instruction)
+    return form + ("" if form.endswith("\n") else " ") + response
+
+
+class Prompt(NamedTuple):
+    """The text to be fed, and the examples in it."""
+
+    text: str
+    examples: list[FewShotExample]
+
+
+@dataclass(frozen=True)
+class CompletionPrompts:
+    """Puts every instruction that is answered, in one style, with examples drawn from one pool."""
+
+    style: PromptStyle
+    pool: Sequence[FewShotExample]
+
+    def build(self, kind: InstructionType, instruction: str, seed: int) -> Prompt:
+        """The prompt of an instruction; few-shot examples (three or four, never the instruction itself) go by `seed`."""
+        if self.style == "completion":
+            return Prompt(zero_shot(kind, instruction), [])
+        rng = Random(seed)
+        others = [example for example in self.pool if example.instruction != instruction]
+        examples = rng.sample(others, k=rng.choice((3, 4)))
+        return Prompt(few_shot(examples, instruction), examples)
+
+
+def encode_exactly(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[list[int]]:
+    """Token ids of prompts that stand for exactly their text.
+
+    Raises:
+        InputError: the ids of a prompt decode to something else, so something was added to it or lost.
+    """
+    rows: list[list[int]] = tokenizer(list(prompts), add_special_tokens=False).input_ids if prompts else []
+    for prompt, ids in zip(prompts, rows, strict=True):
+        fed = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+        if fed != prompt:
+            raise InputError(
+                f"the base model would be fed {fed!r} instead of the prompt {prompt!r}; use a lossless tokenizer"
+            )
+    return rows

@@ -1,0 +1,111 @@
+"""Figures of a run, and the gates that its pilot must pass."""
+
+from collections import Counter
+from collections.abc import Mapping
+from statistics import mean, median
+from typing import Any
+
+from scipy.stats import binomtest
+
+from narrowband.params import Gates, InputError
+from narrowband.sft.filters import ngrams, ran_on, words
+from narrowband.sft.prompts import FORMS
+
+REASONS = (
+    "length_limit",
+    "empty",
+    "delimiter",
+    "unprintable",
+    "repetition",
+    "echo",
+    "test_overlap",
+    "critic_instruction",
+    "critic_pair",
+    "surplus",
+    "near_duplicate",
+)
+"""Why a completion is no record, in the order in which it is asked; `surplus` were good, but one too many."""
+
+
+class Report:
+    """Counts what becomes of every candidate."""
+
+    def __init__(self) -> None:
+        self.kept: Counter[str] = Counter()  # by type
+        self.sources: Counter[str] = Counter()
+        self.rejected: Counter[str] = Counter(dict.fromkeys(REASONS, 0))
+        self.runaway = 0
+        self._lengths: list[int] = []
+        self._ngrams: dict[int, Counter[tuple[str, ...]]] = {n: Counter() for n in (1, 2, 3)}
+
+    def add(self, record: Mapping[str, Any], reason: str | None) -> None:
+        """Count a record that is kept, or rejected for `reason`."""
+        self.runaway += ran_on(record["completion"])
+        if reason:
+            self.rejected[reason] += 1
+            return
+        self.kept[record["instruction_type"]] += 1
+        self.sources[record["instruction_source"]] += 1
+        response = words(record["response"])
+        self._lengths.append(len(response))
+        for n, counts in self._ngrams.items():
+            counts.update(ngrams(response, n))
+
+    @property
+    def candidates(self) -> int:
+        """All completions so far."""
+        return self.kept.total() + self.rejected.total()
+
+    @property
+    def shares(self) -> dict[str, tuple[int, int]]:
+        """How many of how many: kept (or good but surplus), accepted by the critic, cut by the limit, run on."""
+        good = self.kept.total() + self.rejected["surplus"]
+        refused = self.rejected["critic_instruction"] + self.rejected["critic_pair"]
+        accepted = good + self.rejected["near_duplicate"]
+        return {
+            "kept": (good, self.candidates),
+            "critic": (accepted, accepted + refused),
+            "length_limit": (self.rejected["length_limit"], self.candidates),
+            "runaway": (self.runaway, self.candidates),
+        }
+
+    def check(self, gates: Gates) -> None:
+        """Raises an InputError that names the first gate that these records miss."""
+        for name, (part, whole) in self.shares.items():
+            share, gate = part / max(1, whole), getattr(gates, name)
+            least = name in ("kept", "critic")
+            if share < gate if least else share > gate:
+                reasons = ", ".join(f"{reason} {count}" for reason, count in self.rejected.most_common() if count)
+                raise InputError(
+                    f"the pilot of {self.candidates} SFT records has {name} {share:.2f}, where data.gates.{name} allows "
+                    f"{gate:g} at {'least' if least else 'most'} (rejected: {reasons or 'none'}); look at the prompts and sampling "
+                    "of this base model, or move the gate"
+                )
+
+    def figures(self) -> dict[str, Any]:
+        """What `metrics/data.json` says of the records: counts, shares with Wilson intervals, lengths, distinct n-grams."""
+        ordered = sorted(self._lengths)
+        return {
+            "counts": {
+                "kept": self.kept.total(),
+                "rejected": dict(self.rejected),
+                "types": {kind: self.kept[kind] for kind in FORMS},
+                "sources": {source: self.sources[source] for source in ("pool", "model", "reading")},
+            },
+            "shares": {name: wilson(*counts) for name, counts in self.shares.items()},
+            "response_words": {
+                "mean": mean(ordered),
+                "median": median(ordered),
+                "p95": ordered[int(0.95 * (len(ordered) - 1))],
+                "max": ordered[-1],
+            },
+            "distinct": {f"{n}": len(counts) / max(1, counts.total()) for n, counts in self._ngrams.items()},
+        }
+
+
+def wilson(part: int, whole: int) -> dict[str, float]:
+    """A share with its 95% interval (Wilson 1927); of nothing it is 0, and may be anything."""
+    if not whole:
+        return {"share": 0.0, "low": 0.0, "high": 1.0}
+    interval = binomtest(part, whole).proportion_ci(method="wilson")
+    return {"share": part / whole, "low": float(interval.low), "high": float(interval.high)}

@@ -1,0 +1,79 @@
+"""The generation backend on top of vLLM, for base models too large for one pass of transformers.
+
+Prefix caching serves what prompts share: the header of few-shot prompts, the examples before every judgement.
+"""
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+from narrowband.params import InputError
+from narrowband.sft.backend import Continuation, Sampling
+
+
+class VllmBackend:
+    """An engine with the `generate` of `vllm.LLM`, and what makes its `SamplingParams`."""
+
+    def __init__(self, engine: Any, sampling_params: Callable[..., Any]) -> None:
+        self.engine = engine
+        self.sampling_params = sampling_params
+
+    @classmethod
+    def load(cls, name: str, seed: int) -> Self:
+        """An engine for the base model called `name`.
+
+        Raises:
+            InputError: vLLM is not installed.
+        """
+        require_vllm()
+        from vllm import LLM, SamplingParams
+
+        return cls(LLM(model=name, seed=seed, enable_prefix_caching=True), SamplingParams)
+
+    def complete(
+        self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
+    ) -> list[Continuation]:
+        """See `Backend.complete`."""
+        settings = [
+            self.sampling_params(
+                temperature=sampling.temperature,
+                max_tokens=sampling.max_new_tokens,
+                stop=list(sampling.stop_strings),
+                include_stop_str_in_output=True,
+                skip_special_tokens=False,
+                spaces_between_special_tokens=False,
+                seed=seed,
+            )
+            for seed in seeds
+        ]
+        outputs = [result.outputs[0] for result in self._run(prompts, settings)]
+        return [
+            Continuation(
+                output.text,
+                "length" if output.finish_reason == "length" else "stop" if output.stop_reason is not None else "eos",
+            )
+            for output in outputs
+        ]
+
+    def margins(self, prompts: Sequence[Sequence[int]], good: Sequence[int], bad: Sequence[int]) -> list[float]:
+        """See `Backend.margins`; both tokens are fed, since only a prompt's own tokens are sure to have a log-probability."""
+        rows = [[*ids, token] for ids, *pair in zip(prompts, good, bad, strict=True) for token in pair]
+        settings = [self.sampling_params(max_tokens=1, temperature=0.0, prompt_logprobs=1)] * len(rows)
+        found = [
+            result.prompt_logprobs[-1][row[-1]].logprob
+            for row, result in zip(rows, self._run(rows, settings), strict=True)
+        ]
+        return [a - b for a, b in zip(found[::2], found[1::2], strict=True)]
+
+    def _run(self, prompts: Sequence[Sequence[int]], settings: Sequence[Any]) -> Any:
+        return self.engine.generate(
+            [{"prompt_token_ids": list(ids)} for ids in prompts], list(settings), use_tqdm=False
+        )
+
+
+def require_vllm() -> None:
+    """Raises an InputError if vLLM is not installed."""
+    if importlib.util.find_spec("vllm") is None:
+        raise InputError(
+            "generation.backend vllm needs vLLM, which is not installed; pip install -e .[vllm], or use transformers"
+        )

@@ -1,0 +1,58 @@
+"""SFT records as lessons of Phase 2: the base model's own responses, through the codec, against its own logits."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from narrowband.codec.codec import Codec
+from narrowband.data.prompts import EncodedPrompt
+from narrowband.lm import FrozenLM
+from narrowband.params import InputError
+from narrowband.training.phase2 import Lesson, teacher_forced
+
+HELD_OUT = 5
+"""Every so many records, the first included, one is held out of training."""
+
+
+def read_sft(path: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[list[Lesson], list[Lesson]]:
+    """Lessons to train on, and lessons held out.
+
+    A prompt is fed as the record has it, without BOS, all of it through the codec; its answer is the completion up to the
+    end of the response, ended by a line break as all answers are.
+
+    Raises:
+        InputError: there are fewer than two records.
+    """
+    with path.open(encoding="utf-8") as file:
+        records = [json.loads(line) for line in file]
+    if len(records) < 2:
+        raise InputError(
+            f"data.phase2_sft_share needs at least 2 SFT records, {path} has {len(records)}; raise data.sft_records"
+        )
+
+    def ids(text: str) -> list[int]:
+        return list(tokenizer(text, add_special_tokens=False).input_ids)
+
+    lessons = []
+    for record in records:
+        prompt, said, response = ids(record["prompt"]), record["completion"], record["response"]
+        answer = said[: said.index(response) + len(response)] + "\n"
+        lessons.append(Lesson(EncodedPrompt(prompt, [True] * len(prompt), truncated=False), ids(answer)))
+    held_out = lessons[::HELD_OUT]
+    return [lesson for i, lesson in enumerate(lessons) if i % HELD_OUT], held_out
+
+
+@torch.no_grad()
+def response_kl(lm: FrozenLM, codec: Codec, lessons: Sequence[Lesson], batch_size: int) -> float:
+    """KL in nats a token from the base model's logits on the originals to those behind the codec, over all responses."""
+    codec.eval()
+    total, tokens = 0.0, 0
+    for start in range(0, len(lessons), batch_size):
+        answers, _ = teacher_forced(lm, codec, lessons[start : start + batch_size])
+        teacher, student = (logits[answers.mask].log_softmax(-1) for logits in (answers.teacher, answers.student))
+        total += float((teacher.exp() * (teacher - student)).sum())
+        tokens += int(answers.mask.sum())
+    return total / tokens

@@ -1,0 +1,125 @@
+import re
+from pathlib import Path
+from random import Random
+
+import pytest
+import torch
+from sft_fakes import FakeBackend, make_model
+
+from narrowband.lm import FrozenLM
+from narrowband.params import InputError
+from narrowband.sampling import SeededRows
+from narrowband.sft.backend import Continuation, Sampling, TransformersBackend
+from narrowband.sft.critic import BAD, GOOD, Critic
+from narrowband.sft.prompts import FewShotExample, encode_exactly
+from narrowband.world.completions import make_document
+
+PROMPTS = ["What is fog?\n", "The capital of France is", "Write one true sentence about the old grey sea:\n"]
+
+
+def test_seeded_rows_draw_from_the_softmax() -> None:
+    logits = torch.tensor([0.0, 1.0, 2.0])
+    rows = SeededRows(0.5, list(range(4000)), torch.device("cpu"))
+    drawn = rows(torch.empty(4000, 0), logits.expand(4000, 3)).argmax(-1).bincount(minlength=3) / 4000
+    torch.testing.assert_close(drawn, (logits / 0.5).softmax(-1), atol=0.03, rtol=0)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.9])
+def test_a_row_is_continued_alike_alone_and_in_a_batch(lm: FrozenLM, temperature: float) -> None:
+    backend = TransformersBackend(lm)
+    sampling = Sampling(temperature, 8, ("\n\n",))
+    rows = encode_exactly(lm.tokenizer, PROMPTS)
+    together = backend.complete(rows, [5, 6, 7], sampling)
+    assert together == [backend.complete([row], [seed], sampling)[0] for row, seed in zip(rows, [5, 6, 7], strict=True)]
+    assert (backend.complete(rows, [8, 9, 10], sampling) != together) == (temperature > 0)
+
+
+def test_greedy_continuations_are_those_of_argmax(lm: FrozenLM) -> None:
+    ids = encode_exactly(lm.tokenizer, PROMPTS[:1])[0]
+    for _ in range(6):
+        ids = [*ids, int(lm.model(torch.tensor([ids])).logits[0, -1].argmax())]
+    text = (
+        TransformersBackend(lm)
+        .complete(encode_exactly(lm.tokenizer, PROMPTS[:1]), [0], Sampling(0.0, 6, ("\n\n",)))[0]
+        .text
+    )
+    assert text == lm.tokenizer.decode(ids[-6:])
+
+
+def test_a_stop_string_of_several_tokens_ends_a_row_and_the_limit_is_told_from_it(lm: FrozenLM) -> None:
+    backend = TransformersBackend(lm)
+    rows = encode_exactly(lm.tokenizer, PROMPTS)
+    free = backend.complete(rows, [1, 2, 3], Sampling(1.0, 12, ("\n\n",)))
+    assert {one.finish for one in free} == {"length"}
+    stop = re.search("[A-Za-z ]{5}", free[1].text)[0]
+    assert len(encode_exactly(lm.tokenizer, [stop])[0]) > 1
+    stopped = backend.complete(rows, [1, 2, 3], Sampling(1.0, 12, (stop,)))
+    assert stopped[1].finish == "stop" and free[1].text.startswith(stopped[1].text)
+    assert stop in stopped[1].text and len(stopped[1].text) < len(free[1].text)
+    assert stopped[0] == free[0]
+
+
+def test_end_of_text_ends_a_row_and_is_not_in_its_text(stopping_model: Path) -> None:
+    lm = FrozenLM.load(str(stopping_model))
+    said = TransformersBackend(lm).complete(
+        encode_exactly(lm.tokenizer, PROMPTS * 4), list(range(12)), Sampling(0.7, 48, ("\n\n",))
+    )
+    assert sum(one.finish == "eos" for one in said) > 6
+    assert not any(lm.tokenizer.eos_token in one.text or lm.tokenizer.pad_token in one.text for one in said)
+
+
+def test_margins_are_differences_of_log_probabilities_at_the_last_position(lm: FrozenLM, tmp_path: Path) -> None:
+    model = make_model(FakeBackend(lm.tokenizer), tmp_path)
+    model.backend = TransformersBackend(lm)
+    good, bad = (lm.tokenizer(text, add_special_tokens=False).input_ids[-1] for text in (GOOD, BAD))
+    prompts = [f"Is {word} good (A) or bad (B)?" for word in ("fog", "an old grey sea", "7")]
+    expected = []
+    for prompt in prompts:
+        ids = torch.tensor(encode_exactly(lm.tokenizer, [prompt]))
+        scores = lm.model(ids).logits[0, -1].log_softmax(-1)
+        expected.append(float(scores[good] - scores[bad]))
+    assert model.margins(prompts, GOOD, BAD) == pytest.approx(expected, abs=1e-4)
+    with pytest.raises(InputError, match="more than one token"):
+        model.margins(prompts, " A", " B too")
+
+
+def test_batches_are_sorted_by_length_and_answers_come_in_the_order_asked(lm: FrozenLM, tmp_path: Path) -> None:
+    backend = FakeBackend(lm.tokenizer, lambda prompt, seed: Continuation(f"{prompt} {seed}", "eos"))
+    prompts = ["word " * n + "end" for n in (9, 1, 5, 3, 7)]
+    said = make_model(backend, tmp_path, batch_size=2).complete(prompts, [1, 2, 3, 4, 5], Sampling(1.0, 4, ()))
+    assert [one.text for one in said] == [f"{prompt} {seed}" for prompt, seed in zip(prompts, range(1, 6), strict=True)]
+    lengths = [length for batch in backend.batches for length in batch]
+    assert lengths == sorted(lengths) and [len(batch) for batch in backend.batches] == [2, 2, 1]
+
+
+POOL = [FewShotExample(str(i), "any", f"Task number {i}", f"answer {i}") for i in range(8)]
+
+
+def test_judgements_have_the_form_that_the_embedded_model_has_read(lm: FrozenLM, tmp_path: Path) -> None:
+    seen: list[str] = []
+    critic = Critic(
+        make_model(FakeBackend(lm.tokenizer, margin=lambda p: float(bool(seen.append(p)))), tmp_path), POOL, 0
+    )
+    critic.pair_margins(["What is fog?"], ["A cloud."])
+    critic.instruction_margins(["What is fog?"])
+    good, bad, asked = seen[0].split("\n\n")
+    read = [block for i in range(60) for block in make_document(Random(i)).strip().split("\n\n") if "(A)" in block]
+
+    def form(block: str) -> list[str]:
+        return [line.split(":")[0] for line in block.split("\n")]
+
+    assert form(good) in map(form, read) and form(bad) in map(form, read)
+    assert good.endswith(" A") and bad.endswith(" B")
+    assert asked == "Task: What is fog?\nAnswer: A cloud.\nIs the answer good (A) or bad (B)?"
+    assert seen[1].endswith("\nAnswer: What is fog?\nIs the answer good (A) or bad (B)?")
+
+
+@pytest.mark.parametrize(("knows", "expected"), [(1.0, 1.0), (0.0, 0.5), (-1.0, 0.0)])
+def test_the_critics_auc_is_1_if_it_knows_chance_if_it_does_not(
+    knows: float, expected: float, lm: FrozenLM, tmp_path: Path
+) -> None:
+    def margin(prompt: str) -> float:
+        task, answer = prompt.split("Task number ")[-1].split("\nAnswer: answer ")
+        return knows * (task == answer.split("\n")[0])
+
+    assert Critic(make_model(FakeBackend(lm.tokenizer, margin=margin), tmp_path), POOL, 0).auc() == expected

@@ -1,0 +1,78 @@
+import pytest
+
+from narrowband.data.squad import Answer, Example
+from narrowband.sft.backend import Continuation
+from narrowband.sft.filters import ROUGE_L, Contamination, Distinct, clean, fault, has_residue, ran_on, rouge_l, words
+
+
+@pytest.mark.parametrize(
+    ("completion", "response", "runaway"),
+    [
+        (" Paris\n\n", "Paris", False),
+        ("\nParis\n\n", "Paris", False),
+        (" Paris\n\nWhat is fog?\nA cloud", "Paris", False),
+        (" Paris\nQ: What is fog?\nA: A cloud", "Paris", True),
+        (" Renva\nQuestion:", "Renva", True),
+        (" short\nIs the answer", "short", True),
+        ("One line.\nAnother line.\n\n", "One line.\nAnother line.", False),
+        ("\n\nParis", "", False),
+    ],
+)
+def test_a_run_on_is_cut_and_noticed_and_leaves_no_residue(completion: str, response: str, runaway: bool) -> None:
+    assert clean(completion) == response
+    assert ran_on(completion) == runaway
+    assert not has_residue(response)
+
+
+@pytest.mark.parametrize(
+    ("text", "finish", "reason"),
+    [
+        (" Paris\n\n", "stop", None),
+        (" 4", "eos", None),
+        (" Paris is a city that", "length", "length_limit"),
+        ("", "eos", "empty"),
+        (" ...\n\n", "stop", "empty"),
+        (" Paris\nAssistant: Sure!", "eos", "delimiter"),
+        (" Q: What?", "eos", "delimiter"),
+        (" Paris<|eos|>", "eos", "delimiter"),
+        (" caf\ufffd", "eos", "unprintable"),
+        (" the cat the cat the cat the cat", "eos", "repetition"),
+        (" What is fog? A cloud.", "eos", "echo"),
+        (" Bees make honey from nectar.", "eos", "echo"),
+    ],
+)
+def test_filler_is_rejected_with_its_reason_and_short_right_answers_are_not(
+    text: str, finish: str, reason: str | None
+) -> None:
+    shown = ["Bees make honey from nectar.", "4"]
+    assert fault(Continuation(text, finish), "What is fog?", shown) == reason
+
+
+def test_rouge_l_is_the_f1_of_the_longest_common_subsequence() -> None:
+    # LCS of 3 words (the cat on) in texts of 4 and 6.
+    assert rouge_l(words("the cat sat on"), words("the black cat is on it")) == pytest.approx(2 * 3 / (4 + 6))
+    assert rouge_l(["a", "b"], ["a", "b"]) == 1 and rouge_l(["a"], ["b"]) == 0
+
+
+def test_near_duplicates_are_those_of_rouge_l_at_or_above_the_threshold() -> None:
+    texts = [
+        f"What is the {thing} of {place}?" for thing in ("capital", "anthem") for place in ("Peru", "Cuba", "Chad")
+    ]
+    texts += [f"{a} plus {b} is {a + b}" for a in range(12) for b in range(12)]
+    distinct = Distinct()
+    kept: list[list[str]] = []
+    for text in texts:
+        mine = text.lower().replace("?", "").split()
+        alike = any(rouge_l(mine, other) >= ROUGE_L for other in kept)
+        assert distinct.add(text) != alike, text
+        if not alike:
+            kept.append(mine)
+    assert 10 < len(kept) < len(texts)
+    assert not distinct.add(texts[0].upper() + "!")
+
+
+def test_eight_words_in_a_row_of_the_test_split_are_too_many() -> None:
+    context = "Orvane is a small town on the river Dalkin where people make glass."
+    test = Contamination([Example("1", context, "What do people make?", (Answer("glass", 62),))])
+    assert test.overlaps("They say: orvane is a SMALL town, on the river.")
+    assert not test.overlaps("Orvane is a small town on the coast, where people make glass.")

@@ -1,0 +1,179 @@
+"""The stage's own path on a real (tiny) model: files, provenance, template, SIGKILL."""
+
+import hashlib
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from datasets import load_dataset
+from rich.console import Console
+from sft_fakes import small
+
+from narrowband.data.qa import world_example
+from narrowband.params import Params
+from narrowband.sft import write
+from narrowband.sft.audit import audit
+from narrowband.sft.filters import Contamination
+from narrowband.sft.prompts import read_pool
+from narrowband.sft.report import Report, wilson
+
+ROOT = Path(__file__).parent.parent.parent
+FILES = ("train.jsonl", "rejected.jsonl", "manifest.json", "README.md")
+
+
+@pytest.fixture
+def settings(params: Params, stopping_model: Path) -> Params:
+    pools = {name: str(ROOT / getattr(params.data, name)) for name in ("few_shot_pool", "instruction_pool")}
+    return small(params, **pools).model_copy(update={"base_model": str(stopping_model)})
+
+
+def generate(settings: Params, folder: Path, console: Console | None = None) -> dict:
+    readings, test = ([world_example(0, split, i) for i in range(24)] for split in ("train", "test"))
+    quiet = Console(quiet=True)
+    return write.write_sft(settings, readings, test, folder / "sft", folder / "journal.jsonl", console or quiet)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / "sft" / name).read_bytes() for name in FILES}
+
+
+def test_records_provenance_and_card_are_written_and_the_folder_loads(settings: Params, tmp_path: Path) -> None:
+    figures = generate(settings, tmp_path)
+    assert set(figures["broken"].values()) == {0} and figures["counts"]["kept"] == 12
+    assert not (tmp_path / "journal.jsonl").exists()
+    manifest = json.loads((tmp_path / "sft" / "manifest.json").read_text())
+    assert set(manifest["git"]) == {"commit", "dirty"} and manifest["libraries"]["torch"]
+    assert manifest["parameters"]["data"]["sft_records"] == 12 and manifest["counts"] == figures["counts"]
+    for name, found in manifest["sha256"].items():
+        path = tmp_path / "sft" / name if name in FILES else ROOT / "pools" / name
+        assert found == hashlib.sha256(path.read_bytes()).hexdigest()
+
+    loaded = load_dataset(str(tmp_path / "sft"), cache_dir=str(tmp_path / "cache"))
+    assert set(loaded) == {"train"} and len(loaded["train"]) == 12 and "reason" not in loaded["train"].column_names
+    assert loaded["train"][0]["model"]["revision"] == manifest["model"]["revision"]
+    rejected = load_dataset(str(tmp_path / "sft"), "rejected", cache_dir=str(tmp_path / "cache"))["train"]
+    assert sum(figures["counts"]["rejected"].values()) == len(rejected) > 0 and all(rejected["reason"])
+
+
+def test_a_chat_template_changes_not_a_byte(settings: Params, stopping_model: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(stopping_model, bare)
+    for file in bare.glob("*template*"):
+        file.unlink()
+    config = json.loads((bare / "tokenizer_config.json").read_text())
+    config.pop("chat_template", None)
+    (bare / "tokenizer_config.json").write_text(json.dumps(config))
+    assert len(list(stopping_model.glob("*template*"))) == 1  # and the other one has a template
+    generate(settings, tmp_path / "with")
+    generate(settings.model_copy(update={"base_model": str(bare)}), tmp_path / "without")
+    with_template, without = ((tmp_path / name / "sft" / "train.jsonl").read_text() for name in ("with", "without"))
+    models = [
+        {json.dumps(json.loads(line)["model"]) for line in text.splitlines()} for text in (with_template, without)
+    ]
+    assert with_template.replace(models[0].pop(), "") == without.replace(models[1].pop(), "")
+
+
+def test_an_obedient_model_is_warned_of_loudly(
+    settings: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    examine = write.examine
+    monkeypatch.setattr(write, "examine", lambda model: examine(model)._replace(obeyed=1.0))
+    console = Console(record=True, quiet=False, width=120, file=(tmp_path / "out").open("w"))
+    assert generate(settings, tmp_path, console)["sentinels"]["obeyed"] == 1
+    assert "WARNING" in (text := console.export_text()) and "looks instruction-tuned" in text
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from narrowband.params import Params
+from narrowband.sft.backend import TransformersBackend
+import torch
+torch.set_num_threads(1)
+sys.path[:0] = [sys.argv[1]]
+import test_write
+complete = TransformersBackend.complete
+TransformersBackend.complete = lambda self, *a: (time.sleep(0.2), complete(self, *a))[1]
+test_write.generate(Params.model_validate_json(sys.argv[2]), Path(sys.argv[3]))
+"""
+
+
+def test_a_run_killed_by_sigkill_and_started_again_writes_the_same_bytes(settings: Params, tmp_path: Path) -> None:
+    figures = generate(settings, tmp_path / "whole")
+    journal = tmp_path / "killed" / "journal.jsonl"
+    arguments = [str(Path(__file__).parent), settings.model_dump_json(), str(tmp_path / "killed")]
+    run = subprocess.Popen([sys.executable, "-c", KILLED, *arguments])
+    try:
+        while run.poll() is None and (not journal.exists() or journal.read_bytes().count(b"\n") < 6):
+            time.sleep(0.02)
+    finally:
+        run.kill()
+    assert run.wait() == -signal.SIGKILL and journal.exists()
+    assert not (tmp_path / "killed" / "sft" / "train.jsonl").exists()  # nothing half written has its name
+    assert generate(settings, tmp_path / "killed") == figures
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("change", "broken"),
+    [
+        ({"prompt": "Instruction: What is fog?\nResponse:"}, {"prompts"}),  # as the second seed stored it
+        ({"few_shot_ids": ["math-01"]}, {"prompts"}),
+        ({"formatted_text": "What is fog?"}, {"formatted_texts"}),
+        ({"response": "A: cloud"}, {"formatted_texts", "delimiters"}),
+        ({}, set()),
+    ],
+)
+def test_the_audit_finds_what_is_not_as_claimed(change: dict, broken: set[str], tmp_path: Path, params: Params) -> None:
+    pool = {example.id: example for example in read_pool(ROOT / params.data.few_shot_pool)}
+    record = {
+        "instruction": "What is fog?",
+        "instruction_type": "qa",
+        "prompt": "Q: What is fog?\nA:",
+        "response": "A cloud",
+        "formatted_text": "Q: What is fog?\nA: A cloud",
+        "few_shot_ids": [],
+    }
+    path = tmp_path / "train.jsonl"
+    path.write_text(json.dumps({**record, **change}) + "\n")
+    test = Contamination([world_example(0, "test", 0)])
+    assert {name for name, count in audit(path, pool, test).items() if count} == broken
+    text = world_example(0, "test", 0).context
+    copied = {**record, "response": text, "formatted_text": f"Q: What is fog?\nA: {text}"}
+    path.write_text((json.dumps(copied) + "\n") * 2)
+    assert audit(path, pool, test) == {
+        "prompts": 0,
+        "formatted_texts": 0,
+        "delimiters": 0,
+        "test_overlaps": 2,
+        "duplicates": 1,
+    }
+
+
+def test_wilson_intervals() -> None:
+    # Wilson (1927) for 5 of 10 and 0 of 20 at z = 1.96.
+    assert wilson(5, 10) == pytest.approx({"share": 0.5, "low": 0.2366, "high": 0.7634}, abs=1e-4)
+    assert wilson(0, 20) == pytest.approx({"share": 0.0, "low": 0.0, "high": 0.1611}, abs=1e-4)
+    assert wilson(0, 0) == {"share": 0.0, "low": 0.0, "high": 1.0}
+
+
+def test_the_report_counts_what_it_is_given() -> None:
+    report = Report()
+    kept = {"instruction_type": "qa", "instruction_source": "pool", "response": "a b a b", "completion": "a b a b\nQ:"}
+    for record, reason in [(kept, None), (kept, None), (kept, "surplus"), ({"completion": "a"}, "length_limit")]:
+        report.add(record, reason)
+    figures = report.figures()
+    assert figures["counts"]["kept"] == 2 and figures["counts"]["types"]["qa"] == 2
+    assert {name: share["share"] for name, share in figures["shares"].items()} == {
+        "kept": 0.75,
+        "critic": 1.0,
+        "length_limit": 0.25,
+        "runaway": 0.75,
+    }
+    assert figures["response_words"] == {"mean": 4, "median": 4, "p95": 4, "max": 4}
+    assert figures["distinct"] == {"1": 2 / 8, "2": 2 / 6, "3": 2 / 4}

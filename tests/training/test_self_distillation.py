@@ -1,0 +1,106 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from narrowband.codec.codec import Codec
+from narrowband.codec.pca import PCA
+from narrowband.lm import FrozenLM
+from narrowband.params import InputError, Params
+from narrowband.training import phase2
+from narrowband.training.batches import turn
+from narrowband.training.phase2 import Lesson, phase2_loss
+from narrowband.training.self_distillation import read_sft, response_kl
+
+RECORDS = [
+    {"prompt": f"Q: What is {i}+{i}?\nA:", "completion": f" {i + i}\n\nQ: What", "response": f"{i + i}"}
+    for i in range(11)
+]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(record) + "\n" for record in RECORDS))
+    return tmp_path / "train.jsonl"
+
+
+@pytest.fixture
+def small(params: Params, tiny_model: Path) -> Params:
+    training = params.phase2.model_copy(update={"batch_size": 4})
+    data = params.data.model_copy(update={"phase2_sft_share": 0.25})
+    return params.model_copy(update={"compress_dim": 8, "window": 2, "phase2": training, "data": data})
+
+
+def codec(lm: FrozenLM, params: Params, components: int) -> Codec:
+    vectors = torch.randn(200, 2 * lm.hidden_size, generator=torch.Generator().manual_seed(0))
+    params = params.model_copy(update={"compress_dim": components, "latent_bits": 32})
+    return Codec(PCA.fit([vectors], components), lm.hidden_size, params)
+
+
+def text(lm: FrozenLM, lesson: Lesson) -> str:
+    return lm.tokenizer.decode(lesson.prompt.ids + lesson.answer)
+
+
+def test_lessons_are_prompts_as_fed_and_responses_that_end_with_a_line_break(lm: FrozenLM, path: Path) -> None:
+    lessons, held_out = read_sft(path, lm.tokenizer)
+    assert [text(lm, lesson) for lesson in held_out] == [f"Q: What is {i}+{i}?\nA: {i + i}\n" for i in (0, 5, 10)]
+    assert len(lessons) == 8 and not {text(lm, one) for one in lessons} & {text(lm, one) for one in held_out}
+    assert all(all(lesson.prompt.coded) and lesson.prompt.ids[0] != lm.tokenizer.bos_token_id for lesson in lessons)
+
+
+def test_one_record_is_too_few(lm: FrozenLM, path: Path) -> None:
+    path.write_text(path.read_text().splitlines()[0] + "\n")
+    with pytest.raises(InputError, match="needs at least 2 SFT records"):
+        read_sft(path, lm.tokenizer)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.25, 0.5, 1.0])
+def test_turns_come_evenly_and_number_both_kinds_without_a_gap(share: float) -> None:
+    turns = [turn(share, step) for step in range(40)]
+    for kind in (True, False):
+        indices = [index for special, index in turns if special is kind]
+        assert indices == list(range(len(indices)))
+    assert sum(special for special, _ in turns) == round(40 * share)
+    assert sum(special for special, _ in turns[:20]) == round(20 * share)
+
+
+def test_the_share_of_steps_draws_from_sft_lessons(
+    lm: FrozenLM, small: Params, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sft, qa = read_sft(path, lm.tokenizer)
+    drawn: list[bool] = []
+    forced = phase2.teacher_forced
+
+    def spy(lm: FrozenLM, codec: Codec, lessons: list[Lesson]):
+        drawn.append(all(lesson in sft for lesson in lessons))
+        assert drawn[-1] or all(lesson in qa for lesson in lessons)
+        return forced(lm, codec, lessons)
+
+    monkeypatch.setattr(phase2, "teacher_forced", spy)
+    step_loss = phase2_loss(lm, codec(lm, small, 8), qa, small, sft)
+    for step in range(8):
+        assert torch.isfinite(step_loss(step).loss)
+    assert drawn == [False, False, False, True] * 2
+
+
+def test_response_kl_is_nothing_for_a_lossless_codec_and_as_defined_for_another(
+    lm: FrozenLM, small: Params, path: Path
+) -> None:
+    _, held_out = read_sft(path, lm.tokenizer)
+    assert response_kl(lm, codec(lm, small, 64), held_out, 2) == pytest.approx(0, abs=1e-4)
+    lossy = codec(lm, small, 8).eval()
+    found = response_kl(lm, lossy, held_out, 2)
+    total = tokens = 0.0
+    for lesson in held_out:
+        ids = torch.tensor([lesson.prompt.ids + lesson.answer])
+        original = lm.embed(ids)
+        coded = torch.tensor([[True] * len(lesson.prompt.ids) + [False] * len(lesson.answer)])
+        places = slice(len(lesson.prompt.ids) - 1, -1)
+        p, q = (
+            lm.model(inputs_embeds=embeddings).logits[0, places].softmax(-1)
+            for embeddings in (original, lossy(original, coded))
+        )
+        total += (p * (p / q).log()).sum().item()
+        tokens += len(lesson.answer)
+    assert found == pytest.approx(total / tokens, rel=1e-3) and found > 0.01
