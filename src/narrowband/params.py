@@ -91,10 +91,17 @@ class Training(Section):
     evaluate_every: Count
 
 
+class Phase2(Training):
+    """Phase 2 begins from the adapter of Phase 1, or from scratch: a new one."""
+
+    start: Literal["phase1", "scratch"]
+
+
 class Prompt(Section):
     """Which parts of a prompt pass through the codec (`codec`) or keep their own embeddings (`text`); tokens a prompt."""
 
     bos: Literal["text", "codec", "none"]
+    prefix: Literal["text", "codec"]
     anchor: Literal["text", "codec"]
     max_length: Count
 
@@ -132,7 +139,7 @@ class Params(Section):
     adapter: Adapter
     loss: Loss
     phase1: Training
-    phase2: Training
+    phase2: Phase2
     prompt: Prompt
     generation: Generation
     data: Data
