@@ -113,6 +113,12 @@ class Generation(Section):
     batch_size: Count
 
 
+class Baselines(Section):
+    """Test questions, from the first on, that the rate-quality curve is taken on."""
+
+    questions: Count
+
+
 class Data(Section):
     """Questions a split, questions of a quick evaluation, SFT records with their few-shot pool and sampling."""
 
@@ -142,6 +148,7 @@ class Params(Section):
     phase2: Phase2
     prompt: Prompt
     generation: Generation
+    baselines: Baselines
     data: Data
 
     def vector_dim(self, hidden_size: int) -> int:
