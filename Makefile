@@ -2,7 +2,7 @@
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTHON ?= python3
 
-.PHONY: repro test base lint
+.PHONY: repro test base lint hypotheses
 repro: .venv/installed
 	dvc repro
 	narrowband show
@@ -18,6 +18,12 @@ lint: .venv/installed
 base: .venv/installed
 	python stages/pretrain_base.py models/base
 	dvc commit --force pretrain_base
+
+# Experiments that have finished on this commit are not run again; after Ctrl-C the queue goes on in the background.
+hypotheses: .venv/installed
+	narrowband hypotheses --queue
+	dvc exp run --run-all
+	narrowband hypotheses
 
 .venv/installed: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "narrowband needs Python 3.11 or newer, this is " + sys.version.split()[0])'

@@ -19,6 +19,13 @@ def test_each_metric_is_held_to_the_first_tolerance_that_fits() -> None:
     assert drifts["pca.f1"].difference == 2.5
 
 
+def test_rows_of_a_list_are_compared_by_their_place_and_text_is_left_out() -> None:
+    expected = {"rows": [{"system": "pca", "f1": 1.0}, {"system": "phase1", "f1": 2.0}]}
+    found = {"rows": [{"system": "pca", "f1": 1.5}, {"system": "phase1", "f1": 9.0}]}
+    drifts = compare_metrics(expected, found, {"*.f1": 2.0})
+    assert [(drift.name, drift.ok) for drift in drifts] == [("rows.0.f1", True), ("rows.1.f1", False)]
+
+
 @pytest.mark.parametrize(("expected", "found"), [({"a": 1}, {}), ({}, {"a": 1}), ({"a": 1}, {"a": float("nan")})])
 def test_a_metric_that_is_missing_or_no_number_drifts(expected: dict, found: dict) -> None:
     (drift,) = compare_metrics(expected, found, {"*": 1e9})

@@ -1,4 +1,4 @@
-"""The `narrowband` command: the results table of any revision, and whether results still are what was committed."""
+"""The `narrowband` command: the results table of any revision, whether results still are what was committed, hypotheses."""
 
 import json
 import sys
@@ -13,6 +13,9 @@ from rich.table import Table
 from scmrepo.exceptions import RevError
 
 from narrowband.evaluation.compare import table
+from narrowband.experiments import collect, enqueue
+from narrowband.files import write_text
+from narrowband.hypotheses import load_table, markdown, missing
 from narrowband.params import InputError, first_line
 from narrowband.stage import console, refuse
 from narrowband.verify import compare_metrics
@@ -21,6 +24,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 
 EVALUATION = "metrics/evaluate.json"
 TOLERANCES = Path("metrics/tolerance.yaml")
+HYPOTHESES = Path("docs/hypotheses.yaml")
 
 
 def read_metrics(revision: str | None) -> dict[str, Any]:
@@ -72,6 +76,27 @@ def verify(rev: Annotated[str, typer.Option(help="Revision that holds the expect
         console.print(f"[red]drifted:[/] {', '.join(failed)}")
         sys.exit(1)
     console.print(f"all {len(drifts)} metrics are within tolerance")
+
+
+@app.command()
+def hypotheses(
+    queue: Annotated[
+        bool, typer.Option("--queue", help="Queue the experiments that are missing; write nothing.")
+    ] = False,
+    rev: Annotated[str, typer.Option(help="Commit that the experiments start from.")] = "HEAD",
+) -> None:
+    """Write docs/hypotheses.md from docs/hypotheses.yaml and the experiments that have finished."""
+    asked = load_table(HYPOTHESES)
+    experiments = collect(rev)
+    names = missing(asked, experiments)
+    if queue:
+        for name in names:
+            if name not in experiments.waiting:
+                enqueue(name, asked.runs()[name])
+                console.print(f"queued {name}")
+        return
+    write_text(HYPOTHESES.with_suffix(".md"), markdown(asked, experiments))
+    console.print(f"{len(asked.runs()) - len(names)} of {len(asked.runs())} experiments have finished")
 
 
 def main() -> None:

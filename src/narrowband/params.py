@@ -93,10 +93,17 @@ class Training(Section):
     evaluate_every: Count
 
 
+class Phase2(Training):
+    """Phase 2 begins from the adapter of Phase 1, or from scratch: a new one."""
+
+    start: Literal["phase1", "scratch"]
+
+
 class Prompt(Section):
     """Which parts of a prompt pass through the codec (`codec`) or keep their own embeddings (`text`); tokens a prompt."""
 
     bos: Literal["text", "codec", "none"]
+    prefix: Literal["text", "codec"]
     anchor: Literal["text", "codec"]
     max_length: Count
 
@@ -124,6 +131,12 @@ class Gates(Section):
     critic: Share
     length_limit: Share
     runaway: Share
+
+
+class Baselines(Section):
+    """Test questions, from the first on, that the rate-quality curve is taken on."""
+
+    questions: Count
 
 
 class Data(Section):
@@ -157,9 +170,10 @@ class Params(Section):
     adapter: Adapter
     loss: Loss
     phase1: Training
-    phase2: Training
+    phase2: Phase2
     prompt: Prompt
     generation: Generation
+    baselines: Baselines
     data: Data
 
     def vector_dim(self, hidden_size: int) -> int:

@@ -27,6 +27,8 @@ def compare_metrics(
 ) -> list[Drift]:
     """Every number of both sides with its difference; a metric that only one side has differs infinitely.
 
+    Members of a list are named by their place in it; text is no metric.
+
     `tolerances` maps patterns of dotted names to absolute differences; the first that fits counts.
 
     Raises:
@@ -50,5 +52,7 @@ def _numbers(content: Any, prefix: str = "") -> Iterator[tuple[str, float]]:
     if isinstance(content, Mapping):
         for key, value in content.items():
             yield from _numbers(value, f"{prefix}.{key}" if prefix else str(key))
-    else:
+    elif isinstance(content, list):
+        yield from _numbers(dict(enumerate(content)), prefix)
+    elif not isinstance(content, str):
         yield prefix, float(content)

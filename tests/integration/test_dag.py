@@ -25,8 +25,9 @@ SMALL = {
         "gates": {"pilot": 8, "kept": 0, "critic": 0, "length_limit": 1, "runaway": 1},
         "critic": {"instruction": -100, "pair": -100},
     },
+    "baselines": {"questions": 5},
 }
-STAGES = ["check", "generate_data", "fit_pca", "train_phase1", "train_phase2", "evaluate"]
+STAGES = ["check", "generate_data", "fit_pca", "train_phase1", "train_phase2", "evaluate", "baselines"]
 
 pytestmark = pytest.mark.integration
 
@@ -104,23 +105,29 @@ def test_metrics_and_predictions_are_those_of_the_contract(project: Project) -> 
     assert set(json.loads(project.metrics()["data.json"])["broken"].values()) == {0}
 
 
+def test_every_baseline_has_a_row_with_numbers(project: Project) -> None:
+    rows = json.loads(project.metrics()["baselines.json"])["rows"]
+    fitted, simple = {"pca", "pca snapped", "phase1", "phase2"}, {"truncation", "scalar quantiser", "token id"}
+    assert {row["system"] for row in rows} == {*fitted, *simple, "random projection"}
+    assert all(0 <= row["f1"] <= 100 and row["bits_per_token"] > 0 for row in rows)
+
+
 def test_nothing_to_do_is_nothing_done(project: Project) -> None:
     assert project.repro() == []
 
 
 def test_the_same_commit_gives_identical_metrics(project: Project) -> None:
     before = project.metrics()
-    project.run(
-        "dvc", "repro", "--force", "--no-run-cache", "--single-item", "train_phase1", "train_phase2", "evaluate"
-    )
+    stages = ["train_phase1", "train_phase2", "evaluate", "baselines"]
+    project.run("dvc", "repro", "--force", "--no-run-cache", "--single-item", *stages)
     assert project.metrics() == before
 
 
-def test_a_phase_2_weight_invalidates_phase_2_and_evaluation_alone(project: Project) -> None:
+def test_a_phase_2_weight_invalidates_phase_2_and_what_evaluates_it_alone(project: Project) -> None:
     content = yaml.safe_load((project.folder / "params.yaml").read_text())
     content["loss"]["phase2"]["kl"] = 0.5
     (project.folder / "params.yaml").write_text(yaml.safe_dump(content))
-    assert project.repro() == ["check", "train_phase2", "evaluate"]
+    assert project.repro() == ["check", "train_phase2", "evaluate", "baselines"]
     restore(project)
 
 

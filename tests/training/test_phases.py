@@ -1,17 +1,23 @@
+import runpy
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from safetensors.torch import load_file
 
 from narrowband.codec.codec import Codec
 from narrowband.codec.pca import PCA
 from narrowband.data.prompts import EncodedPrompt, collate, encode_answer, encode_prompt
 from narrowband.data.qa import world_example
+from narrowband.data.squad import write_squad
 from narrowband.lm import FrozenLM
 from narrowband.params import Params
 from narrowband.training.batches import draw
 from narrowband.training.phase1 import phase1_loss
 from narrowband.training.phase2 import Lesson, phase2_loss
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture
@@ -105,6 +111,48 @@ def test_bos_and_cue_pass_through_the_codec_or_not_as_asked(lm: FrozenLM, params
     assert coded("codec", "text")[1] == lm.tokenizer.bos_token + body
     assert coded("text", "codec")[1] == body + "\nAnswer:"
     assert coded("none", "text")[0].ids[0] != lm.tokenizer.bos_token_id
+
+
+def test_the_prefix_stays_text_or_passes_through_the_codec_as_asked(lm: FrozenLM, params: Params) -> None:
+    def texts(prefix: str) -> tuple[str, str]:
+        prompt = params.prompt.model_copy(update={"prefix": prefix})
+        encoded = encode_prompt(lm.tokenizer, "Orvane is a town.", "What is Orvane?", prompt)
+        split: dict[bool, list[int]] = {True: [], False: []}
+        for token, through in zip(encoded.ids, encoded.coded, strict=True):
+            split[through].append(token)
+        return lm.tokenizer.decode(split[False], skip_special_tokens=True), lm.tokenizer.decode(split[True])
+
+    assert texts("codec") == ("\nAnswer:", "Context: Orvane is a town.\nQuestion: What is Orvane?")
+    assert texts("text") == ("Context:\nAnswer:", " Orvane is a town.\nQuestion: What is Orvane?")
+
+
+@pytest.mark.parametrize(("start", "first_bias"), [("phase1", 7.0), ("scratch", 0.0)])
+def test_phase_2_starts_from_phase_1_or_from_scratch_as_asked(
+    start: str,
+    first_bias: float,
+    lm: FrozenLM,
+    codec: Codec,
+    params: Params,
+    small: Params,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    still = {"steps": 1, "batch_size": 2, "lr": 1e-12, "evaluate_every": 1}
+    settings = small.model_copy(
+        update={"phase1": params.phase1, "phase2": params.phase2.model_copy(update={**still, "start": start})}
+    )
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings.model_dump()))
+    for split in ("train", "validation"):
+        write_squad(tmp_path / "qa" / f"{split}.json", split, [world_example(0, split, i) for i in range(3)])
+    codec.pca.save(tmp_path / "pca", {})
+    torch.nn.init.constant_(codec.adapter.leave.bias, 7.0)
+    codec.save(tmp_path / "phase1", {})
+
+    monkeypatch.chdir(tmp_path)
+    stage = runpy.run_path(str(ROOT / "stages" / "train_phase2.py"))
+    stage["main"](*map(Path, ("qa", "pca", "phase1", "phase2", "phase2.json", "log")))
+    trained = load_file(tmp_path / "phase2" / "adapter.safetensors")["adapter.leave.bias"]
+    torch.testing.assert_close(trained, torch.full_like(trained, first_bias), rtol=0, atol=1e-6)
 
 
 def test_a_long_context_loses_its_end_and_keeps_question_and_cue(lm: FrozenLM, params: Params) -> None:

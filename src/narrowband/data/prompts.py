@@ -36,7 +36,7 @@ def qa_prompt(context: str, question: str) -> str:
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, context: str, question: str, prompt: Prompt) -> EncodedPrompt:
-    """Tokens of a prompt, with BOS and the cue in or outside the codec as `prompt` says.
+    """Tokens of a prompt, with BOS, "Context:" and the "Answer:" cue in or outside the codec as `prompt` says.
 
     A prompt longer than `prompt.max_length` loses the end of its context, never its question or cue.
 
@@ -47,7 +47,10 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, context: str, question: st
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     starts, ends = zip(*encoded["offset_mapping"], strict=True)
     ids: list[int] = list(encoded["input_ids"])
-    coded = [prompt.anchor == "codec" or start < len(text) - len(ANCHOR) for start in starts]
+    coded = [
+        (prompt.prefix == "codec" or stop > len(HEAD)) and (prompt.anchor == "codec" or start < len(text) - len(ANCHOR))
+        for start, stop in zip(starts, ends, strict=True)
+    ]
     bos = [] if prompt.bos == "none" or tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     excess = len(bos) + len(ids) - prompt.max_length
     if excess > 0:

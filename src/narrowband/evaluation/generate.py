@@ -1,17 +1,30 @@
 """Free-running generation through a codec, with what it cost and how well it reconstructed."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
 
-from narrowband.codec.codec import Codec
 from narrowband.data.prompts import collate, encode_prompt
 from narrowband.data.squad import Example
 from narrowband.evaluation.reconstruction import Quality
 from narrowband.evaluation.squad import Score, score_all
 from narrowband.lm import FrozenLM
 from narrowband.params import Params
+
+
+class System(Protocol):
+    """What prompts are sent through: embeddings in, embeddings out, at a cost."""
+
+    def __call__(
+        self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]
+    ) -> Float[Tensor, "batch seq hidden"]:
+        """`embeddings` with the coded tokens as they arrive."""
+
+    def bits(self, coded: Bool[Tensor, "batch seq"]) -> int:
+        """Bits that a batch costs, side information included."""
 
 
 class Answered(NamedTuple):
@@ -35,7 +48,7 @@ class Answered(NamedTuple):
 
 def answer(
     lm: FrozenLM,
-    codec: Codec | None,
+    codec: System | None,
     examples: Sequence[Example],
     params: Params,
     *,

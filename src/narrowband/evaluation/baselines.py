@@ -1,0 +1,148 @@
+"""Simpler ways to send embeddings, which PCA with an adapter has to beat at an equal rate."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from narrowband.codec.pca import PCA
+from narrowband.codec.windows import cut, join, positions
+from narrowband.evaluation.generate import System
+from narrowband.evaluation.reconstruction import nearest_tokens
+
+HALF = 16
+"""Bits of a float16: what numbers are sent as unless a baseline says otherwise."""
+
+
+@dataclass(frozen=True)
+class Truncation:
+    """The first `kept` components of each token's embedding as float16; the others read as zero."""
+
+    kept: int
+
+    def __call__(
+        self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]
+    ) -> Float[Tensor, "batch seq hidden"]:
+        """`embeddings` with the coded tokens truncated."""
+        dropped = embeddings.shape[-1] - self.kept
+        return _replace(embeddings, coded, F.pad(embeddings[coded][:, : self.kept].half().float(), (0, dropped)))
+
+    def bits(self, coded: Bool[Tensor, "batch seq"]) -> int:
+        """Bits that a batch costs."""
+        return int(coded.sum()) * self.kept * HALF
+
+
+@dataclass(frozen=True)
+class RandomProjection:
+    """Windows on random directions instead of principal ones, as float16, and the best linear decoder for them."""
+
+    directions: Float[Tensor, "compress vector"]
+    decoder: Float[Tensor, "compress vector"]
+    mean: Float[Tensor, " vector"]
+    window: int
+
+    @classmethod
+    def fit(cls, windows: Iterable[Float[Tensor, "n vector"]], pca: PCA, window: int, seed: int) -> Self:
+        """As many Gaussian directions as `pca` has components; the decoder by least squares on training windows."""
+        compress, width = pca.components.shape
+        generator = torch.Generator().manual_seed(seed)
+        directions = (torch.randn(compress, width, generator=generator) / math.sqrt(width)).to(pca.mean.device)
+        gram = torch.zeros(compress, compress, dtype=torch.float64)
+        cross = torch.zeros(compress, width, dtype=torch.float64)
+        for vectors in windows:
+            centred = vectors - pca.mean
+            latents = centred @ directions.T
+            gram += (latents.T @ latents).double().cpu()
+            cross += (latents.T @ centred).double().cpu()
+        decoder = (torch.linalg.pinv(gram, hermitian=True) @ cross).float().to(pca.mean.device)
+        return cls(directions, decoder, pca.mean, window)
+
+    def __call__(
+        self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]
+    ) -> Float[Tensor, "batch seq hidden"]:
+        """`embeddings` with the coded tokens replaced by their reconstruction."""
+        coded = coded.to(embeddings.device)
+        latents = ((cut(embeddings, coded, self.window) - self.mean) @ self.directions.T).half().float()
+        return join(latents @ self.decoder + self.mean, embeddings, coded, self.window)
+
+    def bits(self, coded: Bool[Tensor, "batch seq"]) -> int:
+        """Bits that a batch costs: latents of all its windows, the filled-up ones too."""
+        return len(positions(coded, self.window)) * len(self.directions) * HALF
+
+
+@dataclass(frozen=True)
+class ScalarQuantizer:
+    """Each component of an embedding on a uniform grid of 2^`depth` cells, read back as the cell's centre.
+
+    The grid spans the token's own least to largest component; its start and cell width are sent as float16.
+    """
+
+    depth: int
+    hidden: int
+
+    def __call__(
+        self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]
+    ) -> Float[Tensor, "batch seq hidden"]:
+        """`embeddings` with the coded tokens quantised."""
+        tokens = embeddings[coded]
+        low = tokens.amin(-1, keepdim=True).half().float()
+        cell = ((tokens.amax(-1, keepdim=True) - low) / 2**self.depth).half().float().clamp(min=1e-12)
+        levels = torch.floor((tokens - low) / cell).clamp(0, 2**self.depth - 1)
+        return _replace(embeddings, coded, low + (levels + 0.5) * cell)
+
+    def bits(self, coded: Bool[Tensor, "batch seq"]) -> int:
+        """Bits that a batch costs, side information included."""
+        return int(coded.sum()) * (self.hidden * self.depth + 2 * HALF)
+
+
+@dataclass(frozen=True)
+class Snapped:
+    """What `system` sends, snapped to the vocabulary entry nearest by cosine, which the receiver knows."""
+
+    system: System
+    vocabulary: Float[Tensor, "vocab hidden"]
+
+    def __call__(
+        self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]
+    ) -> Float[Tensor, "batch seq hidden"]:
+        """`embeddings` with the coded tokens replaced by vocabulary entries."""
+        received = self.system(embeddings, coded)
+        return _replace(received, coded, self.vocabulary[nearest_tokens(received[coded], self.vocabulary)])
+
+    def bits(self, coded: Bool[Tensor, "batch seq"]) -> int:
+        """Bits that a batch costs: those of `system`."""
+        return self.system.bits(coded)
+
+
+@dataclass(frozen=True)
+class TokenId:
+    """The number of the token instead of its embedding: lossless, as static embeddings are a lookup."""
+
+    vocabulary: Float[Tensor, "vocab hidden"]
+
+    @property
+    def depth(self) -> int:
+        """Bits of one token's number."""
+        return math.ceil(math.log2(len(self.vocabulary)))
+
+    def __call__(
+        self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]
+    ) -> Float[Tensor, "batch seq hidden"]:
+        """`embeddings` with the coded tokens looked up again."""
+        return _replace(embeddings, coded, self.vocabulary[nearest_tokens(embeddings[coded], self.vocabulary)])
+
+    def bits(self, coded: Bool[Tensor, "batch seq"]) -> int:
+        """Bits that a batch costs."""
+        return int(coded.sum()) * self.depth
+
+
+def _replace(embeddings: Tensor, coded: Tensor, tokens: Tensor) -> Tensor:
+    """`embeddings` with those at the coded positions, in row-major order, replaced by `tokens` [coded, hidden]."""
+    replaced = embeddings.clone()
+    replaced[coded] = tokens
+    return replaced

@@ -1,0 +1,69 @@
+"""DVC experiments by name: queue those that are missing, read the metrics of those that have finished."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from narrowband.params import InputError
+
+STAGE = "evaluate"
+METRICS = "metrics/evaluate.json"
+
+
+class Experiments(NamedTuple):
+    """Experiments that start from one commit: metrics of the finished ones, names of those queued or running."""
+
+    baseline: str
+    finished: dict[str, dict[str, Any]]
+    waiting: frozenset[str]
+
+
+def command(overrides: Mapping[str, str | int | float]) -> str:
+    """What a person types to run one experiment as far as its evaluation."""
+    return " ".join(["dvc exp run", STAGE, *(f"-S {name}={value}" for name, value in overrides.items())])
+
+
+def collect(revision: str) -> Experiments:
+    """The experiments that start from `revision`, a commit, branch or tag.
+
+    Raises:
+        InputError: DVC can't show them, because there is no such revision, for one.
+    """
+    return parse(json.loads(_dvc("exp", "show", "--json", "--rev", revision)))
+
+
+def parse(shown: Sequence[Mapping[str, Any]]) -> Experiments:
+    """What `dvc exp show --json --rev` says of its one commit, which comes after the workspace.
+
+    DVC lists a failed, running or queued experiment with the metrics of the commit it starts from: those don't count.
+    """
+    baseline = shown[-1]
+    finished, waiting = {}, set()
+    for experiment in baseline["experiments"] or []:
+        state = (experiment["executor"] or {"state": "success"})["state"]  # none if it was not queued
+        metrics = (experiment["revs"][0]["data"] or {}).get("metrics", {}).get(METRICS, {})
+        if state in ("queued", "running"):
+            waiting.add(experiment["name"])
+        elif state == "success" and "data" in metrics:
+            finished[experiment["name"]] = metrics["data"]
+    return Experiments(baseline["rev"], finished, frozenset(waiting))
+
+
+def enqueue(name: str, overrides: Mapping[str, str | int | float]) -> None:
+    """Queue one experiment, from the commit that is checked out, as far as its evaluation.
+
+    Raises:
+        InputError: DVC refuses it.
+    """
+    settings = [word for key, value in overrides.items() for word in ("--set-param", f"{key}={value}")]
+    _dvc("exp", "run", "--queue", "--name", name, *settings, STAGE)
+
+
+def _dvc(*arguments: str) -> str:
+    done = subprocess.run([sys.executable, "-m", "dvc", *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[0].removeprefix("ERROR: ")
+        raise InputError(f"dvc {' '.join(arguments[:2])} failed: {reason}")
+    return done.stdout

@@ -1,0 +1,86 @@
+from pathlib import Path
+
+import pytest
+import torch
+from dvc_render import VegaRenderer
+from rich.console import Console
+
+from narrowband.codec.codec import Codec
+from narrowband.codec.pca import PCA
+from narrowband.codec.windows import cut
+from narrowband.data.embedded import embedded
+from narrowband.data.prompts import encode_prompt
+from narrowband.data.qa import world_example
+from narrowband.evaluation.curve import Entry, adapters, baselines, curve
+from narrowband.evaluation.generate import answer
+from narrowband.lm import FrozenLM
+from narrowband.params import Params
+
+ROOT = Path(__file__).parent.parent.parent
+EXAMPLES = [world_example(0, "test", i) for i in range(6)]
+
+
+@pytest.fixture
+def small(params: Params) -> Params:
+    generation = params.generation.model_copy(update={"max_new_tokens": 3})
+    return params.model_copy(update={"compress_dim": 8, "window": 2, "latent_bits": 6, "generation": generation})
+
+
+def entries(lm: FrozenLM, params: Params, folder: Path) -> list[Entry]:
+    train = [world_example(0, "train", i) for i in range(6)]
+    prompts = [encode_prompt(lm.tokenizer, e.context, e.question, params.prompt) for e in train]
+    pca = PCA.fit((cut(e, coded, params.window) for e, coded in embedded(lm, prompts, 64)), params.compress_dim)
+    for phase in ("phase1", "phase2"):
+        Codec(pca, lm.hidden_size, params).save(folder / phase, {})
+    return baselines(lm, pca, prompts, params) + adapters(lm, pca, folder / "phase1", folder / "phase2", params)
+
+
+def test_rows_have_the_rate_that_can_be_counted_by_hand(lm: FrozenLM, small: Params, tmp_path: Path) -> None:
+    rows = curve(lm, entries(lm, small, tmp_path), EXAMPLES, small, Console(quiet=True))
+    coded = [sum(encode_prompt(lm.tokenizer, e.context, e.question, small.prompt).coded) for e in EXAMPLES]
+    windows_per_token = sum(-(-n // 2) for n in coded) / sum(coded)
+    rates = {(row["system"], row["setting"]): row["bits_per_token"] for row in rows}
+    latents = {bits: pytest.approx(8 * bits * windows_per_token) for bits in (16, 8, 6, 4)}
+    assert rates == {
+        ("truncation", "first 4 of 32 components"): 64,
+        ("truncation", "first 16 of 32 components"): 256,
+        ("random projection", "8 latents of 16 bits"): latents[16],
+        **{("scalar quantiser", f"int{depth}"): 32 * depth + 32 for depth in (8, 4, 2, 1)},
+        **{("pca", f"8 latents of {bits} bits"): latents[bits] for bits in (16, 8, 6, 4)},
+        ("pca snapped", "8 latents of 6 bits"): latents[6],
+        ("token id", "9 bits"): 9,
+        ("phase1", "8 latents of 6 bits"): latents[6],
+        **{("phase2", f"8 latents of {bits} bits"): latents[bits] for bits in (16, 8, 6, 4)},
+    }
+    for row in rows:
+        assert row.keys() == {
+            *("system", "setting", "bits_per_token", "f1", "em", "f1_interval", "cosine", "norm_ratio", "token_match")
+        }
+        assert row["f1_interval"]["low"] <= row["f1"] <= row["f1_interval"]["high"]
+
+
+def test_the_token_id_answers_like_the_model_without_a_codec(lm: FrozenLM, small: Params, tmp_path: Path) -> None:
+    token_id = next(entry for entry in entries(lm, small, tmp_path) if entry.name == "token id")
+    found = answer(lm, token_id.system, EXAMPLES, small)
+    assert found.predictions == answer(lm, None, EXAMPLES, small).predictions
+    assert found.quality["token_match"] == 100 and found.quality["mse"] == 0
+
+
+def test_a_calibrated_scale_is_fitted_for_every_rate_of_the_pca(lm: FrozenLM, small: Params, tmp_path: Path) -> None:
+    calibrated = small.model_copy(update={"magnitude": "calibrated"})
+    for name, _, system in entries(lm, calibrated, tmp_path):
+        if name == "pca":
+            assert isinstance(system, Codec) and not torch.equal(system.scale, torch.ones(()))
+
+
+def test_the_plot_template_shows_rate_quality_and_interval() -> None:
+    point = {"system": "pca", "bits_per_token": 9.0, "f1": 50.0, "f1_interval": {"low": 40.0, "high": 60.0}, "rev": "a"}
+    labels = {"x": "bits_per_token", "y": "f1", "x_label": "rate", "y_label": "F1", "title": "curve"}
+    renderer = VegaRenderer([point], "plot", template="rate", template_dir=str(ROOT / ".dvc" / "plots"), **labels)
+    filled = renderer.get_filled_template()
+    assert filled["data"]["values"] == [point]
+    assert filled["encoding"]["x"]["field"] == "bits_per_token" and filled["encoding"]["x"]["title"] == "rate"
+    line, interval, points = (layer["encoding"] for layer in filled["layer"])
+    assert line["y"]["field"] == points["y"]["field"] == "f1" and points["y"]["title"] == "F1"
+    assert (interval["y"]["field"], interval["y2"]["field"]) == ("f1_interval.low", "f1_interval.high")
+    assert "<DVC_METRIC" not in renderer.partial_html()
