@@ -39,14 +39,10 @@ def make_splits(params: Params) -> dict[Split, list[Example]]:
 
 
 def world_example(seed: int, split: Split, index: int) -> Example:
-    """Question `index` of a split of the embedded world, each on a passage of its own.
-
-    It names an entity and asks for a value; of inverse questions the embedded model answers little more than half
-    (docs/log.md), so they would measure the model more than the codec.
-    """
+    """Question `index` of a split of the embedded world, each on a passage of its own."""
     rng = Random(f"{seed}/qa/{split}/{index}")
     passage = make_passage(rng, split)
-    question = rng.choice([question for question in passage.questions if not question.inverse])
+    question = rng.choice(passage.questions)
     return Example(
         f"{split}-{index:05d}", passage.text, question.text, (Answer(question.answer, question.answer_start),)
     )

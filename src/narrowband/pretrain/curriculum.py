@@ -29,7 +29,7 @@ def mixture(progress: float) -> dict[str, float]:
         return {"recall": 0.35, "repeat": 0.1, "restate": 0.3, "roster": 0.25}
     if progress < 0.3:
         return {"recall": 0.08, "repeat": 0.05, "restate": 0.12, "roster": 0.35, "passage": 0.3, "completion": 0.1}
-    return {"recall": 0.02, "repeat": 0.02, "roster": 0.1, "passage": 0.68, "completion": 0.18}
+    return {"recall": 0.02, "repeat": 0.02, "roster": 0.1, "passage": 0.7, "completion": 0.16}
 
 
 def recall(rng: Random, split: Split, n_queries: int) -> list[Piece]:

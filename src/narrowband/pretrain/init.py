@@ -18,6 +18,12 @@ from transformers.models.llama.modeling_llama import LlamaAttention, LlamaDecode
 EMBEDDING_STD = 0.3
 """At the customary 0.02 a token's identity drowns in what attention adds to it."""
 
+SPECTRUM_DECAY = 1 / 8
+"""Share of the hidden width over which the embeddings' standard deviation falls by a factor e, from the first dimension on.
+
+Embeddings that start equally wide in every direction stay so, and then few components of them hold little.
+"""
+
 FINAL_NORM = 0.1
 """Gain of the last norm: tied to wide embeddings, a gain of 1 would start at a loss near 70 nats."""
 
@@ -67,7 +73,9 @@ def initialize(model: LlamaForCausalLM, seed: int) -> None:
     def orthogonal() -> Tensor:
         return nn.init.orthogonal_(torch.empty(hidden, hidden), generator=generator)
 
-    nn.init.normal_(model.model.embed_tokens.weight, std=EMBEDDING_STD, generator=generator)
+    spectrum = torch.exp(-torch.arange(hidden) / (SPECTRUM_DECAY * hidden))
+    spectrum *= EMBEDDING_STD / spectrum.square().mean().sqrt()
+    nn.init.normal_(model.model.embed_tokens.weight, generator=generator).mul_(spectrum)
     nn.init.constant_(model.model.norm.weight, FINAL_NORM)
     layers = cast(list[LlamaDecoderLayer], model.model.layers)
     for layer in layers:
@@ -76,7 +84,8 @@ def initialize(model: LlamaForCausalLM, seed: int) -> None:
         layer.self_attn.o_proj.weight.copy_(rotation.T * COPY_GAIN**0.5)
 
     look_back, match = (layer.self_attn for layer in layers[:2])
-    read = orthogonal()[:size]  # [size, hidden], what a head reads of a token
+    read = torch.eye(size, hidden) * (EMBEDDING_STD / spectrum).sqrt()  # [size, hidden], what a head reads of a token
+    read *= (size / (read @ (spectrum / EMBEDDING_STD)).square().sum()).sqrt()
     written = orthogonal().split(size, dim=1)  # each [hidden, size], where a head of layer 0 writes it
     theta = model.model.rotary_emb.inv_freq
     for head in range(offsets):

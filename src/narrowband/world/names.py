@@ -14,134 +14,6 @@ import yaml
 
 Split = Literal["train", "validation", "test"]
 
-STARTS = [
-    "Al",
-    "Ar",
-    "Bal",
-    "Bel",
-    "Bor",
-    "Bran",
-    "Cal",
-    "Cor",
-    "Dal",
-    "Dar",
-    "Del",
-    "Dor",
-    "El",
-    "Fal",
-    "Far",
-    "Fen",
-    "Gar",
-    "Gil",
-    "Gor",
-    "Hal",
-    "Har",
-    "Hel",
-    "Il",
-    "Jar",
-    "Jor",
-    "Kal",
-    "Kel",
-    "Kor",
-    "Lan",
-    "Lor",
-    "Mal",
-    "Mar",
-    "Mel",
-    "Mor",
-    "Nal",
-    "Nor",
-    "Ol",
-    "Or",
-    "Pal",
-    "Per",
-    "Quin",
-    "Ral",
-    "Ren",
-    "Ros",
-    "Sal",
-    "Sar",
-    "Sel",
-    "Sor",
-    "Tal",
-    "Tar",
-    "Tel",
-    "Tor",
-    "Ul",
-    "Ur",
-    "Val",
-    "Var",
-    "Vel",
-    "Vor",
-    "Wil",
-    "Zan",
-]
-MIDDLES = ["a", "e", "i", "o", "u", "an", "en", "in", "ar", "or", "el", "il"]
-ENDS = [
-    "ba",
-    "bek",
-    "bin",
-    "dan",
-    "dak",
-    "den",
-    "dor",
-    "dra",
-    "fin",
-    "fos",
-    "gan",
-    "gar",
-    "gis",
-    "ka",
-    "kan",
-    "kel",
-    "kin",
-    "kos",
-    "la",
-    "lan",
-    "len",
-    "lis",
-    "lo",
-    "ma",
-    "man",
-    "mir",
-    "mon",
-    "na",
-    "nak",
-    "nor",
-    "nov",
-    "pa",
-    "pek",
-    "pin",
-    "ra",
-    "rak",
-    "ren",
-    "ric",
-    "ron",
-    "ros",
-    "sa",
-    "san",
-    "sek",
-    "sim",
-    "son",
-    "ta",
-    "tan",
-    "tek",
-    "tis",
-    "tok",
-    "va",
-    "van",
-    "vek",
-    "vin",
-    "vos",
-    "wen",
-    "wyn",
-    "xa",
-    "zan",
-    "zek",
-    "zin",
-    "zor",
-]
-
 
 def split_of(name: str) -> Split:
     """The split a name belongs to: 80% train, 10% validation, 10% test, by CRC-32 of its letters."""
@@ -151,16 +23,17 @@ def split_of(name: str) -> Split:
 
 @cache
 def common_values() -> dict[str, list[str]]:
-    """The closed lists of `values.yaml`: jobs, hobbies, products, months, forms of titles, …"""
+    """The closed lists of `values.yaml`: syllables, jobs, hobbies, products, months, forms of titles, …"""
     values: dict[str, list[str]] = yaml.safe_load((resources.files(__package__) / "values.yaml").read_text())
     return values
 
 
 def name_word(rng: Random, split: Split) -> str:
     """One made-up word of two or three syllables that belongs to `split`."""
+    values = common_values()
     while True:
-        middle = rng.choice(MIDDLES) if rng.random() < 0.4 else ""
-        word = rng.choice(STARTS) + middle + rng.choice(ENDS)
+        middle = rng.choice(values["name_middle"]) if rng.random() < 0.4 else ""
+        word = rng.choice(values["name_start"]) + middle + rng.choice(values["name_end"])
         if split_of(word) == split:
             return word
 

@@ -27,21 +27,16 @@ class Relation(NamedTuple):
     value: str
     says: list[str]
     asks: list[str]
-    inverse: list[str]
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question on a passage; `passage[answer_start:][:len(answer)] == answer`.
-
-    It names an entity and asks for a value or, if `inverse`, names the value and asks for the entity.
-    """
+    """A question that names an entity and asks for a value; `passage[answer_start:][:len(answer)] == answer`."""
 
     text: str
     answer: str
     answer_start: int
     relation: str
-    inverse: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,10 +59,7 @@ def relations() -> dict[str, list[Relation]]:
     """The relations of each kind of entity, from `relations.yaml`."""
     text = (resources.files(__package__) / "relations.yaml").read_text()
     return {
-        kind: [
-            Relation(f"{kind}.{name}", spec["value"], spec["says"], spec["asks"], spec.get("inverse", []))
-            for name, spec in table.items()
-        ]
+        kind: [Relation(f"{kind}.{name}", spec["value"], spec["says"], spec["asks"]) for name, spec in table.items()]
         for kind, table in yaml.safe_load(text).items()
     }
 
@@ -157,16 +149,14 @@ def _fill(template: str, strings: list[str]) -> tuple[str, dict[int, int]]:
 
 def _ask(groups: list[tuple[str, list[_Fact]]], strings: list[str], starts: dict[int, int]) -> tuple[Question, ...]:
     """Every question on the facts that has a single answer in this passage."""
-    answers: dict[str, set[tuple[int, str, bool]]] = defaultdict(set)
+    answers: dict[str, set[tuple[int, str]]] = defaultdict(set)
     for _, facts in groups:
         for subject, relation, value in facts:
             for form in relation.asks:
-                answers[form.format(s=strings[subject])].add((value, relation.name, False))
-            for form in relation.inverse:
-                answers[form.format(v=strings[value])].add((subject, relation.name, True))
+                answers[form.format(s=strings[subject])].add((value, relation.name))
     return tuple(
-        Question(text, strings[answer], starts[answer], relation, inverse)
+        Question(text, strings[answer], starts[answer], relation)
         for text, found in answers.items()
         if len(found) == 1
-        for answer, relation, inverse in found
+        for answer, relation in found
     )
