@@ -1,5 +1,6 @@
 """The frozen language model: the one place that loads, freezes, embeds, scores and generates."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -134,6 +135,23 @@ class FrozenLM:
             pad_token_id=self.pad_id,
         )
         return self.decode_answers(tokens)
+
+    @torch.no_grad()
+    def generate_from_ids(self, ids: Sequence[int], max_new_tokens: int) -> str:
+        """The greedy answer to one prompt given as token ids.
+
+        No embeddings and no padding come between, so it is what `generate` should say to the original embeddings.
+        """
+        prompt = torch.tensor([ids], device=self.device)
+        tokens = self.model.generate(  # type: ignore[operator]
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            eos_token_id=self.stop_ids,
+            pad_token_id=self.pad_id,
+        )
+        return self.decode_answers(tokens[:, len(ids) :])[0]
 
     def decode_answers(self, tokens: Int[Tensor, "batch new"]) -> list[str]:
         """Text of generated tokens up to the first line break, stripped."""
