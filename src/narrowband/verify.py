@@ -27,6 +27,8 @@ def compare_metrics(
 ) -> list[Drift]:
     """Every number of both sides with its difference; a metric that only one side has differs infinitely.
 
+    Text, such as the evidence of a verdict, is not compared: the numbers it quotes are.
+
     `tolerances` maps patterns of dotted names to absolute differences; the first that fits counts.
 
     Raises:
@@ -50,5 +52,5 @@ def _numbers(content: Any, prefix: str = "") -> Iterator[tuple[str, float]]:
     if isinstance(content, Mapping):
         for key, value in content.items():
             yield from _numbers(value, f"{prefix}.{key}" if prefix else str(key))
-    else:
+    elif not isinstance(content, str):
         yield prefix, float(content)

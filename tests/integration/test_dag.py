@@ -18,7 +18,7 @@ SMALL = {
     "phase2": {"steps": 6, "batch_size": 4, "lr": 0.001, "warmup": 2, "evaluate_every": 3},
     "data": {"train": 40, "validation": 6, "test": 8, "quick": 6, "sft_records": 3, "sft_max_new_tokens": 6},
 }
-STAGES = ["check", "generate_data", "fit_pca", "train_phase1", "train_phase2", "evaluate"]
+STAGES = ["check", "generate_data", "fit_pca", "train_phase1", "train_phase2", "evaluate", "diagnose"]
 
 pytestmark = pytest.mark.integration
 
@@ -102,7 +102,7 @@ def test_nothing_to_do_is_nothing_done(project: Project) -> None:
 def test_the_same_commit_gives_identical_metrics(project: Project) -> None:
     before = project.metrics()
     project.run(
-        "dvc", "repro", "--force", "--no-run-cache", "--single-item", "train_phase1", "train_phase2", "evaluate"
+        "dvc", "repro", "--force", "--no-run-cache", "--single-item", "train_phase1", "train_phase2", "evaluate", "diagnose"
     )
     assert project.metrics() == before
 
@@ -111,7 +111,7 @@ def test_a_phase_2_weight_invalidates_phase_2_and_evaluation_alone(project: Proj
     content = yaml.safe_load((project.folder / "params.yaml").read_text())
     content["loss"]["phase2"]["kl"] = 0.5
     (project.folder / "params.yaml").write_text(yaml.safe_dump(content))
-    assert project.repro() == ["check", "train_phase2", "evaluate"]
+    assert project.repro() == ["check", "train_phase2", "evaluate", "diagnose"]
     restore(project)
 
 

@@ -33,6 +33,9 @@ REPLAYED = 24
 SPECTRUM = 250
 """Tokens a batch whose directions are compared with one another."""
 
+BINS = 40
+"""Bins of the histogram of norms."""
+
 Predictions = Mapping[str, str]
 
 
@@ -269,3 +272,20 @@ def replay(
     after = score_all({e.id: text for e, text in zip(asked, with_bos, strict=True)}, asked)
     gains = [b.f1 - a.f1 for a, b in zip(before, after, strict=True)]
     return CallPath(agreement(with_bos), agreement(without), agreement(unmasked), interval(gains, params.seed)["low"])
+
+
+def histogram(norms: Mapping[str, Float[Tensor, " n"]]) -> list[dict[str, float]]:
+    """Rows of `norm` (the middle of a bin) and, for each entry of `norms`, its share of tokens in that bin.
+
+    Bins reach from 0 to where at most one token in 200 of any entry is beyond, which the last bin takes in.
+    """
+    top = max(float(values.quantile(0.995)) for values in norms.values())
+    edges = torch.linspace(0, top, BINS + 1)
+    shares = {
+        name: torch.histogram(values.clamp(max=top).float(), edges).hist / len(values) for name, values in norms.items()
+    }
+    middles = (edges[:-1] + edges[1:]) / 2
+    return [
+        {"norm": float(middle), **{name: float(share[i]) for name, share in shares.items()}}
+        for i, middle in enumerate(middles)
+    ]

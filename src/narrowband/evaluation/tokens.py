@@ -3,9 +3,7 @@
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
 from rich.text import Text
-from torch import Tensor
 
 from narrowband.codec.codec import Codec
 from narrowband.data.prompts import EncodedPrompt, collate
@@ -14,13 +12,12 @@ from narrowband.lm import FrozenLM
 
 
 class TokenView(NamedTuple):
-    """Texts of a prompt's coded tokens and of what they became, with means over them and the embeddings themselves."""
+    """Texts of a prompt's coded tokens and of the nearest tokens of their reconstructions, with means over them."""
 
     original: list[str]
     nearest: list[str]
     matches: list[bool]
     quality: dict[str, float]
-    embeddings: Float[Tensor, "1 seq hidden"]
 
 
 @torch.no_grad()
@@ -37,7 +34,6 @@ def token_view(lm: FrozenLM, codec: Codec, prompt: EncodedPrompt) -> TokenView:
         token_texts(lm, nearest.tolist()),
         (nearest == ids).tolist(),
         quality.means(),
-        rebuilt,
     )
 
 

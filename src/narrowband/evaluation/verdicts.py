@@ -4,6 +4,7 @@ Rows are read from top to bottom. A verdict of high confidence explains what sta
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any, Literal, NamedTuple
 
 from narrowband.evaluation.diagnosis import CallPath, Diagnosis, Figures
@@ -23,10 +24,9 @@ ONE_WAY = 0.9  # mean pairwise cosine of tokens that point one way, where the or
 
 
 class Verdict(NamedTuple):
-    """What is wrong (`name`, and `finding` as a sentence), what shows it, how sure it is, and what to try."""
+    """What is wrong, what shows it, how sure that is, and what to try; `FINDINGS` says each name as a sentence."""
 
     name: str
-    finding: str
     evidence: str
     confidence: Confidence
     command: str
@@ -78,18 +78,32 @@ def verdicts(diagnosis: Diagnosis, params: Params, hidden_size: int) -> dict[str
     }
 
 
+def summary(diagnosis: Diagnosis, found: Mapping[str, list[Verdict]]) -> dict[str, Any]:
+    """What goes into `metrics/diagnosis.json`: the figures by system, with the verdicts by name."""
+    systems = {
+        system: {
+            **asdict(figures),
+            "norm_status": norm_status(figures.reconstruction.norm_ratio),
+            "verdicts": {
+                verdict.name: {"confidence": verdict.confidence, "evidence": verdict.evidence, "try": verdict.command}
+                for verdict in found[system]
+            },
+        }
+        for system, figures in diagnosis.systems.items()
+    }
+    return {"call_path": asdict(diagnosis.call_path), **systems}
+
+
 def judge(case: Case) -> list[Verdict]:
     """Read the table."""
     found = []
     for row in TABLE:
         applies = row.applies(case)
         if applies:
-            found.append(Verdict(row.name, row.finding, *applies, _command(row.remedies(case), case.params)))
+            found.append(Verdict(row.name, *applies, _command(row.remedies(case), case.params)))
             if applies.confidence == "high":
                 break
-    return found or [
-        Verdict("healthy", "Nothing is wrong.", _answers(case), "high", _command(_more(case), case.params))
-    ]
+    return found or [Verdict("healthy", _answers(case), "high", _command(_more(case), case.params))]
 
 
 def _command(remedies: list[dict[str, Any]], params: Params) -> str:
@@ -173,7 +187,7 @@ def _mode_collapse(case: Case) -> Found | None:
 def _magnitude(case: Case) -> Found | None:
     ratio, trial = case.figures.reconstruction.norm_ratio, case.figures.rescaled
     status = norm_status(ratio)
-    if status == "OK" or not case.lost:
+    if not case.lost or (status == "OK" and trial.gain_low <= 0):
         return None
     mended = trial.f1_after >= RETAINED * case.uncompressed_f1
     return Found(
@@ -276,7 +290,7 @@ TABLE = (
         lambda case: [{"generation.batch_size": 1}, *_longer(case)],
     ),
     Row("mode_collapse", "Whatever goes in, the same comes out.", _mode_collapse, _weights),
-    Row("magnitude", "Reconstructions have the wrong size.", _magnitude, _scale),
+    Row("magnitude", "Reconstructed tokens have the wrong length.", _magnitude, _scale),
     Row("tokens_collapse", "Most tokens are lost: too little is sent, or the decoder can't read it.", _collapse, _less),
     Row("tokens_drift", "Some tokens turn into others.", _drift, _drifted),
     Row(
@@ -286,3 +300,5 @@ TABLE = (
         _longer,
     ),
 )
+
+FINDINGS = {row.name: row.finding for row in TABLE} | {"healthy": "Nothing is wrong."}
