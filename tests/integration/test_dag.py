@@ -102,7 +102,15 @@ def test_nothing_to_do_is_nothing_done(project: Project) -> None:
 def test_the_same_commit_gives_identical_metrics(project: Project) -> None:
     before = project.metrics()
     project.run(
-        "dvc", "repro", "--force", "--no-run-cache", "--single-item", "train_phase1", "train_phase2", "evaluate", "diagnose"
+        "dvc",
+        "repro",
+        "--force",
+        "--no-run-cache",
+        "--single-item",
+        "train_phase1",
+        "train_phase2",
+        "evaluate",
+        "diagnose",
     )
     assert project.metrics() == before
 

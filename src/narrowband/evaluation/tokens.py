@@ -38,9 +38,15 @@ def token_view(lm: FrozenLM, codec: Codec, prompt: EncodedPrompt) -> TokenView:
 
 
 def token_texts(lm: FrozenLM, ids: list[int]) -> list[str]:
-    """The text of each token alone, line breaks made visible."""
+    """The text of each token alone, line breaks and other control characters made visible."""
     texts = lm.tokenizer.batch_decode([[i] for i in ids], clean_up_tokenization_spaces=False)
-    return [text.replace("\n", "\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}") for text in texts]
+    return ["".join(map(_visible, text)) for text in texts]
+
+
+def _visible(character: str) -> str:
+    if character == "\n":
+        return "\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}"
+    return character if character.isprintable() else "\N{REPLACEMENT CHARACTER}"
 
 
 def marked(view: TokenView) -> Text:
