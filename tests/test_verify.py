@@ -35,3 +35,8 @@ def test_a_metric_that_is_missing_or_no_number_drifts(expected: dict, found: dic
 def test_a_metric_without_a_tolerance_is_refused() -> None:
     with pytest.raises(InputError, match="no tolerance is given for metric cosine"):
         compare_metrics({"cosine": 1}, {"cosine": 1}, {"f1": 1})
+
+
+def test_text_is_not_compared() -> None:
+    expected, found = ({"verdicts": {"bos": {"evidence": text}}, "f1": 1} for text in ("F1 1.0", "F1 1.1"))
+    assert [drift.name for drift in compare_metrics(expected, found, {"*": 0.0})] == ["f1"]

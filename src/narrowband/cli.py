@@ -1,4 +1,4 @@
-"""The `narrowband` command: the results table of any revision, whether results still are what was committed, hypotheses."""
+"""The `narrowband` command: results of any revision, whether they still hold, hypotheses, and answers to questions."""
 
 import json
 import sys
@@ -12,12 +12,13 @@ from dvc.exceptions import DvcException
 from rich.table import Table
 from scmrepo.exceptions import RevError
 
+from narrowband.evaluation.ask import ask_systems
 from narrowband.evaluation.compare import table
 from narrowband.experiments import collect, enqueue
 from narrowband.files import write_text
 from narrowband.hypotheses import load_table, markdown, missing
 from narrowband.params import InputError, first_line
-from narrowband.stage import console, refuse
+from narrowband.stage import console, refuse, set_up_torch
 from narrowband.verify import compare_metrics
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
@@ -48,6 +49,16 @@ def read_metrics(revision: str | None) -> dict[str, Any]:
 def show(revision: Annotated[str | None, typer.Argument(help="Commit, branch, tag or experiment.")] = None) -> None:
     """Print the table of the workspace, or of REVISION."""
     console.print(table(read_metrics(revision)[EVALUATION]))
+
+
+@app.command()
+def ask(
+    context: Annotated[str, typer.Option(help="A passage to read.")],
+    question: Annotated[str, typer.Option(help="What to ask about it.")],
+) -> None:
+    """Answer a question with every system of the workspace, beside the tokens that each makes of the prompt."""
+    set_up_torch()
+    console.print(ask_systems(context, question))
 
 
 @app.command()

@@ -164,6 +164,23 @@ class FrozenLM:
         )
         return tokens[:, ids.shape[1] :]
 
+    @torch.no_grad()
+    def generate_from_ids(self, ids: Sequence[int], max_new_tokens: int) -> str:
+        """The greedy answer to one prompt given as token ids.
+
+        No embeddings and no padding come between, so it is what `generate` should say to the original embeddings.
+        """
+        prompt = torch.tensor([ids], device=self.device)
+        tokens = self.model.generate(  # type: ignore[operator]
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            eos_token_id=self.stop_ids,
+            pad_token_id=self.pad_id,
+        )
+        return self.decode_answers(tokens[:, len(ids) :])[0]
+
     def decode_answers(self, tokens: Int[Tensor, "batch new"]) -> list[str]:
         """Text of generated tokens up to the first line break, stripped."""
         texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)

@@ -13,6 +13,7 @@ from narrowband.data.embedded import CALIBRATION_PROMPTS, embedded
 from narrowband.data.prompts import encode_answer, encode_prompt
 from narrowband.data.squad import read_squad
 from narrowband.evaluation.generate import answer
+from narrowband.evaluation.tokens import marked, token_view
 from narrowband.files import write_json, write_text
 from narrowband.lm import FrozenLM
 from narrowband.params import load_params
@@ -66,6 +67,10 @@ def train_phase(
 
     def evaluate() -> Evaluation:
         result = answer(lm, codec, quick, params)
+        view = token_view(lm, codec, encode_prompt(lm.tokenizer, quick[0].context, quick[0].question, params.prompt))
+        console.print(
+            f"{phase}: expected {quick[0].golds[0]!r}, answered {result.predictions[quick[0].id]!r} to", marked(view)
+        )
         return Evaluation(result.f1, {"f1": result.f1, "em": result.em, **result.quality})
 
     read = [qa, pca_folder, Path(params.base_model), *([start] if start else []), *([records] if records else [])]

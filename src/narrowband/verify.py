@@ -27,7 +27,7 @@ def compare_metrics(
 ) -> list[Drift]:
     """Every number of both sides with its difference; a metric that only one side has differs infinitely.
 
-    Members of a list are named by their place in it; text is no metric.
+    Members of a list are named by their place in it. Text is not compared: the numbers that it quotes are.
 
     `tolerances` maps patterns of dotted names to absolute differences; the first that fits counts.
 

@@ -27,7 +27,7 @@ SMALL = {
     },
     "baselines": {"questions": 5},
 }
-STAGES = ["check", "generate_data", "fit_pca", "train_phase1", "train_phase2", "evaluate", "baselines"]
+STAGES = ["check", "generate_data", "fit_pca", "train_phase1", "train_phase2", "evaluate", "baselines", "diagnose"]
 
 pytestmark = pytest.mark.integration
 
@@ -118,7 +118,7 @@ def test_nothing_to_do_is_nothing_done(project: Project) -> None:
 
 def test_the_same_commit_gives_identical_metrics(project: Project) -> None:
     before = project.metrics()
-    stages = ["train_phase1", "train_phase2", "evaluate", "baselines"]
+    stages = ["train_phase1", "train_phase2", "evaluate", "baselines", "diagnose"]
     project.run("dvc", "repro", "--force", "--no-run-cache", "--single-item", *stages)
     assert project.metrics() == before
 
@@ -127,7 +127,7 @@ def test_a_phase_2_weight_invalidates_phase_2_and_what_evaluates_it_alone(projec
     content = yaml.safe_load((project.folder / "params.yaml").read_text())
     content["loss"]["phase2"]["kl"] = 0.5
     (project.folder / "params.yaml").write_text(yaml.safe_dump(content))
-    assert project.repro() == ["check", "train_phase2", "evaluate", "baselines"]
+    assert project.repro() == ["check", "train_phase2", "evaluate", "baselines", "diagnose"]
     restore(project)
 
 

@@ -1,6 +1,7 @@
 """All systems on the same test questions: the table that the project is about."""
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Any, NamedTuple
 
 from rich.console import Console
@@ -10,6 +11,7 @@ from narrowband.codec.codec import Codec
 from narrowband.data.squad import Example
 from narrowband.evaluation.bootstrap import interval
 from narrowband.evaluation.generate import answer
+from narrowband.evaluation.mcnemar import mcnemar
 from narrowband.lm import FrozenLM
 from narrowband.params import Params
 from narrowband.progress import bar
@@ -32,7 +34,8 @@ def compare(
 ) -> Comparison:
     """Evaluate every system; F1 with its 95% interval and EM in percent.
 
-    `f1_gain` is the mean difference in F1 to the previous compressed system, question by question.
+    `f1_gain` is the mean difference in F1 to the previous compressed system, question by question; `mcnemar` tests
+    every two systems on their exact matches.
     """
     answered = {}
     with bar("questions", len(examples) * len(systems), console) as advance:
@@ -46,6 +49,8 @@ def compare(
         gains = [b.f1 - a.f1 for a, b in zip(answered[before].scores, answered[after].scores, strict=True)]
         metrics[after]["f1_gain"] = sum(gains) / len(gains)
         metrics[after]["f1_gain_interval"] = interval(gains, params.seed)
+    exact = {name: [score.em for score in result.scores] for name, result in answered.items()}
+    metrics["mcnemar"] = {f"{a}_{b}": mcnemar(exact[a], exact[b]) for a, b in combinations(exact, 2)}
     metrics["compression_ratio"] = params.vector_dim(lm.hidden_size) / params.compress_dim
     metrics["bits_per_token"] = answered["phase2"].bits_per_token
     metrics["uncompressed"]["bits_per_token"] = UNCOMPRESSED_BITS * lm.hidden_size
@@ -55,11 +60,12 @@ def compare(
 
 
 def table(metrics: Mapping[str, Any]) -> Table:
-    """The headline table."""
+    """The headline table; `p of EM` is McNemar's against the row above, and blank for revisions that lack it."""
     shown = Table(title=f"compression {metrics['compression_ratio']:g}x, F1 retained {metrics['f1_retained']:.1%}")
     shown.add_column("system")
-    for column in ("F1", "95% interval", "EM", "cosine", "norm ratio", "token match", "bits per token"):
+    for column in ("F1", "95% interval", "EM", "p of EM", "cosine", "norm ratio", "token match", "bits per token"):
         shown.add_column(column, justify="right")
+    tests, above = metrics.get("mcnemar", {}), ""
     for name, title in TITLES.items():
         row = metrics[name]
         compressed = "cosine" in row
@@ -68,9 +74,11 @@ def table(metrics: Mapping[str, Any]) -> Table:
             f"{row['f1']:.1f}",
             "{low:.1f} to {high:.1f}".format(**row["f1_interval"]),
             f"{row['em']:.1f}",
+            f"{tests[f'{above}_{name}']['p']:.2g}" if f"{above}_{name}" in tests else "",
             f"{row['cosine']:.3f}" if compressed else "1",
             f"{row['norm_ratio']:.3f}" if compressed else "1",
             f"{row['token_match']:.1f}" if compressed else "100",
             f"{metrics['bits_per_token'] if compressed else row['bits_per_token']:.0f}",
         )
+        above = name
     return shown

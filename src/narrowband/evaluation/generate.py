@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from narrowband.data.prompts import collate, encode_prompt
+from narrowband.data.prompts import EncodedPrompt, collate, encode_prompt
 from narrowband.data.squad import Example
 from narrowband.evaluation.reconstruction import Quality
 from narrowband.evaluation.squad import Score, score_all
@@ -46,6 +46,12 @@ class Answered(NamedTuple):
         return sum(score.em for score in self.scores) / len(self.scores)
 
 
+def batches_by_length(prompts: Sequence[EncodedPrompt], size: int) -> list[list[int]]:
+    """Indices of `prompts`, shortest first, `size` at a time, so that little is padded."""
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].ids))
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
 def answer(
     lm: FrozenLM,
     codec: System | None,
@@ -56,12 +62,10 @@ def answer(
 ) -> Answered:
     """Answer every example greedily from embeddings, batches sorted by length; `codec=None` leaves them as they are."""
     prompts = [encode_prompt(lm.tokenizer, e.context, e.question, params.prompt) for e in examples]
-    order = sorted(range(len(examples)), key=lambda i: len(prompts[i].ids))
     predictions: dict[str, str] = {}
     quality = Quality()
     bits = 0
-    for start in range(0, len(order), params.generation.batch_size):
-        rows = order[start : start + params.generation.batch_size]
+    for rows in batches_by_length(prompts, params.generation.batch_size):
         batch = collate([prompts[i] for i in rows], lm.pad_id)
         with torch.no_grad():
             original = lm.embed(batch.ids)

@@ -32,20 +32,22 @@ class Quality:
         reconstructed: Float[Tensor, "n hidden"],
         ids: Int[Tensor, " n"],
         vocabulary: Float[Tensor, "vocab hidden"],
-    ) -> None:
-        """Take in the coded tokens of a batch."""
+    ) -> Int[Tensor, " n"]:
+        """Take in the coded tokens of a batch; returns the nearest token of each."""
         error = (reconstructed - original).norm(dim=-1)
         norm = original.norm(dim=-1).clamp(min=1e-12)
+        nearest = nearest_tokens(reconstructed, vocabulary)
         values = {
             "cosine": F.cosine_similarity(original, reconstructed, dim=-1),
             "norm_ratio": reconstructed.norm(dim=-1) / norm,
             "mse": (reconstructed - original).square().mean(-1),
             "relative_error": error / norm,
-            "token_match": 100.0 * (nearest_tokens(reconstructed, vocabulary) == ids.to(original.device)),
+            "token_match": 100.0 * (nearest == ids.to(original.device)),
         }
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + float(value.double().sum())
         self.count += len(ids)
+        return nearest
 
     def means(self) -> dict[str, float]:
         """`cosine`, `norm_ratio`, `relative_error` (shares), `mse` (per component), `token_match` (percent)."""

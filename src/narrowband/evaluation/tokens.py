@@ -1,0 +1,55 @@
+"""One prompt as the codec returns it, token by token: each original beside the nearest entry of the vocabulary."""
+
+from typing import NamedTuple
+
+import torch
+from rich.text import Text
+
+from narrowband.codec.codec import Codec
+from narrowband.data.prompts import EncodedPrompt, collate
+from narrowband.evaluation.reconstruction import Quality
+from narrowband.lm import FrozenLM
+
+
+class TokenView(NamedTuple):
+    """Texts of a prompt's coded tokens and of the nearest tokens of their reconstructions, with means over them."""
+
+    original: list[str]
+    nearest: list[str]
+    matches: list[bool]
+    quality: dict[str, float]
+
+
+@torch.no_grad()
+def token_view(lm: FrozenLM, codec: Codec, prompt: EncodedPrompt) -> TokenView:
+    """Send `prompt` through `codec` and name the nearest token of every reconstruction."""
+    batch = collate([prompt], lm.pad_id)
+    original = lm.embed(batch.ids)
+    rebuilt = codec(original, batch.coded)
+    ids = batch.ids[batch.coded]
+    quality = Quality()
+    nearest = quality.add(original[batch.coded], rebuilt[batch.coded], ids, lm.vocabulary).cpu()
+    return TokenView(
+        token_texts(lm, ids.tolist()),
+        token_texts(lm, nearest.tolist()),
+        (nearest == ids).tolist(),
+        quality.means(),
+    )
+
+
+def token_texts(lm: FrozenLM, ids: list[int]) -> list[str]:
+    """The text of each token alone, line breaks and other control characters made visible."""
+    texts = lm.tokenizer.batch_decode([[i] for i in ids], clean_up_tokenization_spaces=False)
+    return ["".join(map(_visible, text)) for text in texts]
+
+
+def _visible(character: str) -> str:
+    if character == "\n":
+        return "\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}"
+    return character if character.isprintable() else "\N{REPLACEMENT CHARACTER}"
+
+
+def marked(view: TokenView) -> Text:
+    """The reconstructed prompt as text, tokens that are not the original's in red."""
+    pairs = zip(view.nearest, view.matches, strict=True)
+    return Text.assemble(*((token, "" if match else "bold red") for token, match in pairs))

@@ -1,0 +1,52 @@
+"""The first test questions as every system sees and answers them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from narrowband.codec.codec import Codec
+from narrowband.data.prompts import encode_prompt
+from narrowband.data.squad import Example
+from narrowband.evaluation.diagnosis import Predictions
+from narrowband.evaluation.squad import score
+from narrowband.evaluation.tokens import token_view
+from narrowband.evaluation.verdicts import norm_status
+from narrowband.lm import FrozenLM
+from narrowband.params import Params
+
+SHOWN = 10
+
+
+def first_examples(
+    lm: FrozenLM,
+    systems: Mapping[str, Codec | None],
+    examples: Sequence[Example],
+    predictions: Mapping[str, Predictions],
+    params: Params,
+) -> list[dict[str, Any]]:
+    """Question, gold answers, and by system the answer; of compressed ones, the tokens and how they were rebuilt too."""
+    return [
+        {
+            "id": example.id,
+            "question": example.question,
+            "golds": example.golds,
+            "systems": {
+                name: _seen(lm, codec, example, predictions[name][example.id], params)
+                for name, codec in systems.items()
+            },
+        }
+        for example in examples[:SHOWN]
+    ]
+
+
+def _seen(lm: FrozenLM, codec: Codec | None, example: Example, prediction: str, params: Params) -> dict[str, Any]:
+    scores = score(prediction, example.golds)
+    seen = {"answer": prediction, "f1": scores.f1, "em": scores.em}
+    if codec is None:
+        return seen
+    view = token_view(lm, codec, encode_prompt(lm.tokenizer, example.context, example.question, params.prompt))
+    return {
+        **seen,
+        **view.quality,
+        "norm_status": norm_status(view.quality["norm_ratio"]),
+        "tokens": [list(pair) for pair in zip(view.original, view.nearest, view.matches, strict=True)],
+    }

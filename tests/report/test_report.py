@@ -1,0 +1,156 @@
+"""The report, made by the real functions on a tiny random model, and used in a headless Chromium."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from playwright.sync_api import Page, sync_playwright
+from rich.console import Console
+
+from narrowband.codec.codec import Codec
+from narrowband.codec.pca import PCA
+from narrowband.data.qa import world_example
+from narrowband.evaluation.compare import compare
+from narrowband.evaluation.diagnosis import diagnose, histogram
+from narrowband.evaluation.verdicts import summary, verdicts
+from narrowband.lm import FrozenLM
+from narrowband.params import Params
+from narrowband.report.charts import Axis
+from narrowband.report.examples import first_examples
+from narrowband.report.page import render
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+TRAINING = [{"step": 0, "cosine": 0.5, "f1": 10.0}, {"step": 9, "cosine": 0.8, "f1": 20.0}]
+
+
+def baseline(system: str, bits: float, f1: float) -> dict:
+    return {
+        "system": system,
+        "bits_per_token": bits,
+        "f1": f1,
+        "f1_interval": {"low": f1 - 2, "high": f1 + 2},
+        "cosine": 0.9,
+    }
+
+
+BASELINES = [baseline("truncation", 256, 50), baseline("truncation", 512, 60), baseline("token <id>", 11, 90)]
+
+
+@pytest.fixture(scope="module")
+def inputs(lm: FrozenLM, tiny_model: Path) -> tuple:
+    content = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
+    content |= {"base_model": str(tiny_model), "window": 2, "compress_dim": 20}
+    content["generation"] = {"max_new_tokens": 4, "batch_size": 8}
+    params = Params.model_validate(content)
+    pca = PCA.fit([lm.vocabulary.view(-1, 64)], 20)
+    lossless = PCA(torch.eye(64), torch.zeros(64), torch.ones(64), torch.full((1,), 64.0))
+    systems = {
+        "uncompressed": None,
+        "pca": Codec(pca, lm.hidden_size, params, pca_only=True),
+        "phase1": Codec(pca, lm.hidden_size, params),
+        "phase2": Codec(lossless, lm.hidden_size, params),
+    }
+    examples = [world_example(0, "test", i) for i in range(12)]
+    comparison = compare(lm, systems, examples, params, Console(quiet=True))
+    diagnosis = diagnose(lm, systems, examples, comparison.predictions, params)
+    figures = summary(diagnosis, verdicts(diagnosis, params, lm.hidden_size))
+    shown = first_examples(lm, systems, examples, comparison.predictions, params)
+    shown[0]["systems"]["phase2"]["em"] = 100.0  # one right answer, so that the filter has something to leave out
+    evaluations = {"phase1": TRAINING, "phase2": TRAINING}
+    return params, comparison.metrics, figures, histogram(diagnosis.norms), evaluations, shown
+
+
+@pytest.fixture(scope="module")
+def report(inputs: tuple, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("report") / "index.html"
+    path.write_text(render(*inputs, BASELINES), encoding="utf-8")
+    return path
+
+
+def test_the_same_input_gives_the_same_bytes_and_names_nothing_outside(report: Path, inputs: tuple) -> None:
+    text = report.read_text(encoding="utf-8")
+    assert render(*inputs, BASELINES) == text
+    assert "http" not in text.replace("http-equiv", "") and "src=" not in text.replace("default-src", "")
+    assert "token &lt;id&gt;" in text and "token <id>" not in text
+
+
+def test_a_rate_quality_curve_is_drawn_only_where_there_are_baselines(report: Path, inputs: tuple) -> None:
+    assert 'id="chart-rate"' in report.read_text(encoding="utf-8")
+    assert 'id="chart-rate"' not in render(*inputs, [])
+
+
+def test_histogram_holds_every_token_once(inputs: tuple) -> None:
+    norms = inputs[3]
+    for name in ("original", "pca", "phase2"):
+        assert sum(row[name] for row in norms) == pytest.approx(1, abs=1e-5)
+    assert [row["original"] for row in norms] == pytest.approx([row["phase2"] for row in norms], abs=0.02)
+
+
+def test_ticks_are_round_and_within_the_axis() -> None:
+    assert Axis("", 0.61, 0.93).ticks == [0.7, 0.8, 0.9]
+    assert Axis("", 10, 300, log=True).ticks == [16, 64, 256]
+
+
+@pytest.fixture(scope="module")
+def page(report: Path) -> Iterator[Page]:
+    if CHROMIUM is None:
+        pytest.skip("no chromium, chromium-browser or google-chrome is installed")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.complaints = []  # type: ignore[attr-defined]
+        page.on("console", lambda message: page.complaints.append(message.text))
+        page.on("pageerror", lambda error: page.complaints.append(str(error)))
+        page.on("request", lambda request: request.url == report.as_uri() or page.complaints.append(request.url))
+        page.goto(report.as_uri())
+        yield page
+        browser.close()
+
+
+def test_page_loads_without_complaint_or_request(page: Page) -> None:
+    assert page.locator("h1").inner_text().startswith("3.2x")
+    assert page.locator("svg[role=img]").count() == 3
+    assert page.complaints == []
+
+
+def test_examples_are_gone_through_by_keys_and_buttons(page: Page) -> None:
+    page.select_option("#system", "phase2")
+    page.select_option("#filter", "all")
+    place, heading = page.locator("#place"), page.locator("article:visible h3")
+    first = heading.inner_text()
+    assert place.inner_text() == "1 of 10" and heading.count() == 1
+    page.focus("#next")
+    page.keyboard.press("Enter")
+    assert place.inner_text() == "2 of 10" and heading.inner_text() != first
+    page.keyboard.press("ArrowRight")
+    assert place.inner_text() == "3 of 10"
+    page.focus("#examples")
+    for _ in range(5):
+        page.keyboard.press("ArrowLeft")
+    assert place.inner_text() == "1 of 10" and heading.inner_text() == first
+
+
+def test_filter_leaves_what_it_says(page: Page) -> None:
+    page.select_option("#system", "phase2")
+    page.select_option("#filter", "wrong")
+    assert page.locator("#place").inner_text() == "1 of 9"
+    page.select_option("#filter", "mismatch")
+    assert page.locator("#place").inner_text() == "none" and page.locator("article:visible").count() == 0
+    page.select_option("#system", "pca")
+    assert page.locator("#place").inner_text() == "1 of 10"
+    assert page.locator(".view:visible ins").count() > 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1280])
+def test_nothing_overflows_on_a_phone_or_a_desk(page: Page, width: int, scheme: str, tmp_path: Path) -> None:
+    page.set_viewport_size({"width": width, "height": 800})
+    page.emulate_media(color_scheme=scheme)
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    shot = page.screenshot(path=tmp_path / "page.png", full_page=True)
+    assert int.from_bytes(shot[16:20], "big") == width  # the width in the PNG header
+    lightness = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (lightness == "rgb(255, 255, 255)") == (scheme == "light")
