@@ -18,7 +18,7 @@ def main(
     metrics: Path,
     report: Path,
 ) -> None:
-    """Diagnose the run whose PREDICTIONS and EVALUATION are saved, beside BASELINES; figures to METRICS, page and plots to REPORT."""
+    """Diagnose the run in PREDICTIONS, EVALUATION and BASELINES; figures to METRICS, page and plots to REPORT."""
     from narrowband.data.squad import read_squad
     from narrowband.evaluation.diagnosis import diagnose, histogram
     from narrowband.evaluation.systems import load_systems

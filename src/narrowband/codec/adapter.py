@@ -21,7 +21,8 @@ class ResidualAdapter(nn.Module):
     """The exact PCA inverse, then a residual MLP on each token whose last layer starts at zero.
 
     So step 0 *is* the PCA reconstruction. The MLP sees the direction of the token's PCA reconstruction, from which rare
-    tokens have lost most of their length, and its place in the window; it answers in units of the embeddings' RMS.
+    tokens have lost most of their length, those of its neighbours in the window, into which PCA has leaked some of it,
+    and its place in the window; it answers in units of the embeddings' RMS.
     """
 
     rms: Tensor
@@ -32,8 +33,10 @@ class ResidualAdapter(nn.Module):
         width = params.hidden_mult * shape.hidden
         self.register_buffer("rms", ((pca.total_variance + pca.mean.square().sum()) / pca.mean.numel()).sqrt())
         self.norm = nn.LayerNorm(shape.hidden)
-        self.enter = nn.Linear(shape.hidden, width)
+        self.shifts = (0, 1, 2) if shape.window > 1 else (1,)
+        self.enter = nn.Linear(len(self.shifts) * shape.hidden, width)
         self.place = nn.Parameter(torch.zeros(shape.window, width))
+        self.between = nn.Linear(width, width)
         self.dropout = nn.Dropout(params.dropout)
         self.leave = nn.Linear(width, shape.hidden)
         nn.init.zeros_(self.leave.weight)
@@ -42,8 +45,14 @@ class ResidualAdapter(nn.Module):
     def forward(self, latents: Float[Tensor, "n compress"]) -> Float[Tensor, "n vector"]:
         """Reconstructed windows."""
         base = self.pca.decode(latents).view(-1, *self.shape)  # [n, window, hidden]
-        inner = nn.functional.gelu(self.enter(self.norm(base / self.rms)) + self.place)
+        inner = nn.functional.gelu(self.enter(self._with_neighbours(self.norm(base / self.rms))) + self.place)
+        inner = inner + nn.functional.gelu(self.between(inner))
         return (base + self.leave(self.dropout(inner)) * self.rms).flatten(1)
+
+    def _with_neighbours(self, tokens: Float[Tensor, "n window hidden"]) -> Float[Tensor, "n window inputs"]:
+        """Each token beside its neighbours, zeros where the window ends."""
+        padded = nn.functional.pad(tokens, (0, 0, 1, 1))
+        return torch.cat([padded[:, shift : shift + self.shape.window] for shift in self.shifts], -1)
 
 
 class SeedAdapter(nn.Module):
