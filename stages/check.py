@@ -13,7 +13,7 @@ from narrowband.stage import console, run
 
 
 def main(out: Path) -> None:
-    """Check params.yaml, the base model's folder and the data set; write an empty file at OUT if all is well."""
+    """Check params.yaml, the base model's folder and the data set; write a line to OUT if all is well."""
     params = load_params()
     params.vector_dim(check_base_model(params.base_model))
     read_pool(Path(params.data.few_shot_pool))
@@ -26,8 +26,9 @@ def main(out: Path) -> None:
         raise InputError(
             f"dataset {params.dataset} does not exist; give `embedded`, a SQuAD-schema .json file or a hub id (owner/name)"
         )
-    write_text(out, "")
-    console.print("parameters, base model and data set are fit to run")
+    verdict = "parameters, base model and data set are fit to run"
+    write_text(out, verdict + "\n")
+    console.print(verdict)
 
 
 if __name__ == "__main__":
