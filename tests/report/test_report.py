@@ -43,7 +43,7 @@ BASELINES = [baseline("truncation", 256, 50), baseline("truncation", 512, 60), b
 def inputs(lm: FrozenLM, tiny_model: Path) -> tuple:
     content = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
     content |= {"base_model": str(tiny_model), "window": 2, "compress_dim": 20}
-    content["generation"] = {"max_new_tokens": 4, "batch_size": 8}
+    content["generation"] |= {"max_new_tokens": 4, "batch_size": 8}
     params = Params.model_validate(content)
     pca = PCA.fit([lm.vocabulary.view(-1, 64)], 20)
     lossless = PCA(torch.eye(64), torch.zeros(64), torch.ones(64), torch.full((1,), 64.0))

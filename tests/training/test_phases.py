@@ -150,7 +150,7 @@ def test_phase_2_starts_from_phase_1_or_from_scratch_as_asked(
 
     monkeypatch.chdir(tmp_path)
     stage = runpy.run_path(str(ROOT / "stages" / "train_phase2.py"))
-    stage["main"](*map(Path, ("qa", "pca", "phase1", "phase2", "phase2.json", "log")))
+    stage["main"](*map(Path, ("qa", "pca", "phase1", "phase2", "phase2.json", "log", "sft")))
     trained = load_file(tmp_path / "phase2" / "adapter.safetensors")["adapter.leave.bias"]
     torch.testing.assert_close(trained, torch.full_like(trained, first_bias), rtol=0, atol=1e-6)
 

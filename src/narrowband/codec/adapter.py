@@ -72,7 +72,7 @@ class SeedAdapter(nn.Module):
         self.mlp = nn.Sequential(
             nn.Linear(compress, width), nn.GELU(), nn.Dropout(params.dropout), nn.Linear(width, vector)
         )
-        self.norm = nn.LayerNorm(shape.hidden)
+        self.norm = nn.LayerNorm(shape.hidden, elementwise_affine=False)
 
     def forward(self, latents: Float[Tensor, "n compress"]) -> Float[Tensor, "n vector"]:
         """Reconstructed windows."""
