@@ -84,13 +84,17 @@ class Loss(Section):
 
 
 class Training(Section):
-    """Optimisation of one phase: steps of AdamW, sequences a batch, peak rate, warm-up steps, steps between evaluations."""
+    """Optimisation of one phase: steps of AdamW, sequences a batch, peak rate, warm-up steps, steps between evaluations.
+
+    `patience` evaluations in a row below the best end the phase early; 0 never does.
+    """
 
     steps: Count
     batch_size: Count
     lr: Annotated[Real, Field(gt=0)]
     warmup: Natural
     evaluate_every: Count
+    patience: Natural
 
 
 class Phase2(Training):

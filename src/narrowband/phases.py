@@ -121,7 +121,7 @@ def train_phase(
         if phase == "phase1"
         else phase2_loss(lm, codec, lessons, params, sft_lessons),
         quick_evaluation(phase, lm, codec, read_squad(qa / "validation.json")[: params.data.quick], params),
-        schedule=Schedule(training.steps, training.warmup, training.evaluate_every),
+        schedule=Schedule(training.steps, training.warmup, training.evaluate_every, training.patience),
         seed=params.seed,
         checkpoint=CHECKPOINTS / f"{phase}.safetensors",
         fingerprint=run_fingerprint(params.model_dump_json(), files),

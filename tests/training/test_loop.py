@@ -83,6 +83,36 @@ def test_a_loss_that_is_not_finite_stops_training_and_keeps_the_checkpoint(tmp_p
     assert [file.name for file in tmp_path.iterdir()] == ["state.safetensors"]
 
 
+@pytest.mark.parametrize(
+    ("scores", "patience", "last", "best"),
+    [
+        ([3, 2, 9, 9, 9], 0, 40, 40),
+        ([3, 2, 9, 9, 9], 1, 10, 0),
+        ([3, 2, 2, 9, 9], 2, 20, 0),
+        ([3, 2, 3, 2, 3], 2, 40, 40),  # as good as the best is not below it
+        ([3, 3, 4, 2, 9], 1, 30, 20),
+    ],
+)
+def test_a_run_ends_early_once_patience_runs_out(
+    scores: list[int], patience: int, last: int, best: int, tmp_path: Path
+) -> None:
+    module, left, steps = nn.Linear(1, 1), iter(scores), []
+    outcome = train(
+        module,
+        [torch.optim.AdamW(module.parameters())],
+        lambda step: StepLoss(module(torch.ones(1)).sum(), {}),
+        lambda: Evaluation(next(left), {}),
+        schedule=Schedule(steps=40, warmup=5, evaluate_every=10, patience=patience),
+        seed=0,
+        checkpoint=tmp_path / "state.safetensors",
+        fingerprint="run",
+        log=lambda step, values: steps.append(step),
+        console=Console(quiet=True),
+        title="test",
+    )
+    assert (steps[-1], outcome.best_step) == (last, best)
+
+
 def test_schedule_warms_up_and_decays_to_nothing() -> None:
     factors = [Schedule(100, 10, 10).factor(step) for step in range(100)]
     assert factors[0] == pytest.approx(0.1) and factors[9] == 1

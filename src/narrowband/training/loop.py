@@ -10,7 +10,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from narrowband.progress import bar
-from narrowband.training.checkpoint import load_checkpoint, save_checkpoint
+from narrowband.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 
 CLIP_NORM = 1.0
 
@@ -38,17 +38,26 @@ class Outcome(NamedTuple):
 
 
 class Schedule(NamedTuple):
-    """Steps of a run, those of the learning rate's linear warm-up, and those between evaluations."""
+    """Steps of a run, those of the learning rate's linear warm-up, and those between evaluations.
+
+    The run ends early after `patience` evaluations in a row that score below the best one; 0 never ends it early.
+    """
 
     steps: int
     warmup: int
     evaluate_every: int
+    patience: int = 0
 
     def factor(self, step: int) -> float:
         """What the learning rate is multiplied with: up to 1 in the warm-up, then down a cosine to 0 at the end."""
         if step < self.warmup:
             return (step + 1) / self.warmup
         return 0.5 * (1 + math.cos(math.pi * (step - self.warmup) / max(1, self.steps - self.warmup)))
+
+    def ends(self, progress: Progress) -> bool:
+        """Whether the last step is done, or patience has run out."""
+        since_best = progress.step - progress.best_step
+        return progress.step >= self.steps or 0 < self.patience * self.evaluate_every <= since_best
 
 
 def train(
@@ -103,7 +112,7 @@ def train(
         module.train()
         if progress.best_step < 0:
             assess()
-        while progress.step < schedule.steps:
+        while not schedule.ends(progress):
             torch.manual_seed(seed * 1_000_003 + progress.step)
             _set_rates(optimizers, base_rates, schedule.factor(progress.step))
             loss, parts = step_loss(progress.step)
@@ -113,6 +122,8 @@ def train(
             advance(1)
             if progress.step % schedule.evaluate_every == 0 or progress.step == schedule.steps:
                 assess()
+    if progress.step < schedule.steps:
+        console.print(f"{title}: stopped at step {progress.step}, as step {progress.best_step} scored better")
     return Outcome(best, progress.best_step, progress.best_metrics)
 
 
