@@ -19,7 +19,7 @@ from narrowband.lm import FrozenLM
 from narrowband.params import Params, load_params
 from narrowband.stage import console
 from narrowband.training.checkpoint import run_fingerprint
-from narrowband.training.loop import Evaluation, train
+from narrowband.training.loop import Evaluation, Schedule, train
 from narrowband.training.phase1 import phase1_loss
 from narrowband.training.phase2 import Lesson, phase2_loss
 from narrowband.training.self_distillation import read_sft, response_kl
@@ -121,9 +121,7 @@ def train_phase(
         if phase == "phase1"
         else phase2_loss(lm, codec, lessons, params, sft_lessons),
         quick_evaluation(phase, lm, codec, read_squad(qa / "validation.json")[: params.data.quick], params),
-        steps=training.steps,
-        warmup=training.warmup,
-        evaluate_every=training.evaluate_every,
+        schedule=Schedule(training.steps, training.warmup, training.evaluate_every),
         seed=params.seed,
         checkpoint=CHECKPOINTS / f"{phase}.safetensors",
         fingerprint=run_fingerprint(params.model_dump_json(), files),

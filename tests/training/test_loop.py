@@ -6,7 +6,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from narrowband.training.loop import Evaluation, Outcome, StepLoss, learning_rate_factor, train
+from narrowband.training.loop import Evaluation, Outcome, Schedule, StepLoss, train
 
 TARGET = torch.tensor([1.0, -2.0, 3.0])
 
@@ -38,9 +38,7 @@ def run(
         [torch.optim.AdamW(module.parameters(), lr=rate)],
         step_loss,
         evaluate,
-        steps=40,
-        warmup=5,
-        evaluate_every=10,
+        schedule=Schedule(steps=40, warmup=5, evaluate_every=10),
         seed=1,
         checkpoint=folder / "state.safetensors",
         fingerprint=fingerprint,
@@ -86,7 +84,7 @@ def test_a_loss_that_is_not_finite_stops_training_and_keeps_the_checkpoint(tmp_p
 
 
 def test_schedule_warms_up_and_decays_to_nothing() -> None:
-    factors = [learning_rate_factor(step, 100, 10) for step in range(100)]
+    factors = [Schedule(100, 10, 10).factor(step) for step in range(100)]
     assert factors[0] == pytest.approx(0.1) and factors[9] == 1
     assert factors[55] == pytest.approx(0.5, abs=0.02)
     assert 0 < factors[99] < 0.001

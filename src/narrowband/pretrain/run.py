@@ -21,7 +21,7 @@ from narrowband.pretrain.init import initialize
 from narrowband.pretrain.muon import Muon
 from narrowband.pretrain.tokenizer import train_tokenizer
 from narrowband.training.checkpoint import run_fingerprint
-from narrowband.training.loop import Evaluation, StepLoss, train
+from narrowband.training.loop import Evaluation, Schedule, StepLoss, train
 from narrowband.world.completions import make_document
 from narrowband.world.names import Split
 from narrowband.world.passages import make_passage
@@ -182,9 +182,7 @@ def pretrain(
         optimizers,
         step_loss,
         evaluate,
-        steps=recipe.steps,
-        warmup=recipe.warmup,
-        evaluate_every=recipe.evaluate_every,
+        schedule=Schedule(recipe.steps, recipe.warmup, recipe.evaluate_every),
         seed=recipe.seed,
         checkpoint=checkpoint,
         fingerprint=run_fingerprint(json.dumps(asdict(recipe)), Path(narrowband.__file__).parent.rglob("*.yaml")),

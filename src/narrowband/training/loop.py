@@ -37,11 +37,18 @@ class Outcome(NamedTuple):
     best_metrics: dict[str, float]
 
 
-def learning_rate_factor(step: int, steps: int, warmup: int) -> float:
-    """Linear warm-up over `warmup` steps, then a cosine from 1 to 0 at `steps`."""
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+class Schedule(NamedTuple):
+    """Steps of a run, those of the learning rate's linear warm-up, and those between evaluations."""
+
+    steps: int
+    warmup: int
+    evaluate_every: int
+
+    def factor(self, step: int) -> float:
+        """What the learning rate is multiplied with: up to 1 in the warm-up, then down a cosine to 0 at the end."""
+        if step < self.warmup:
+            return (step + 1) / self.warmup
+        return 0.5 * (1 + math.cos(math.pi * (step - self.warmup) / max(1, self.steps - self.warmup)))
 
 
 def train(
@@ -50,9 +57,7 @@ def train(
     step_loss: Callable[[int], StepLoss],
     evaluate: Callable[[], Evaluation],
     *,
-    steps: int,
-    warmup: int,
-    evaluate_every: int,
+    schedule: Schedule,
     seed: int,
     checkpoint: Path,
     fingerprint: str,
@@ -64,7 +69,7 @@ def train(
 
     Everything random in step `i` depends on `seed` and `i` alone, so a run that was killed and started again with the
     same `fingerprint` continues from `checkpoint` and ends with the same weights as one that was not. Weights are
-    evaluated before the first step, every `evaluate_every` steps and after the last; the best are returned.
+    evaluated before the first step, every `schedule.evaluate_every` steps and after the last; the best are returned.
 
     Raises:
         FloatingPointError: the loss or the gradient norm is not finite; the last checkpoint is kept.
@@ -73,7 +78,7 @@ def train(
     base_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
     progress, best = load_checkpoint(checkpoint, fingerprint, module, optimizers)
     if progress.step:
-        console.print(f"{title}: resuming at step {progress.step} of {steps}")
+        console.print(f"{title}: resuming at step {progress.step} of {schedule.steps}")
     for step, values in progress.history:
         log(step, values)
 
@@ -89,36 +94,54 @@ def train(
             progress.best_step, progress.best_score, progress.best_metrics = progress.step, *result
             best.update({name: p.detach().clone() for name, p in trainable.items()})
         record(result.metrics)
-        losses = [values["loss"] for _, values in progress.history[-evaluate_every:] if "loss" in values]
-        recent = {"loss": sum(losses) / len(losses)} if losses else {}
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in {**recent, **result.metrics}.items())
-        console.print(f"{title}: step {progress.step}/{steps}  {shown}", highlight=False)
+        shown = _summary(progress.history[-schedule.evaluate_every :])
+        console.print(f"{title}: step {progress.step}/{schedule.steps}  {shown}", highlight=False)
         save_checkpoint(checkpoint, fingerprint, progress, module, optimizers, best)
 
-    with bar(title, steps, console) as advance:
+    with bar(title, schedule.steps, console) as advance:
         advance(progress.step)
         module.train()
         if progress.best_step < 0:
             assess()
-        while progress.step < steps:
+        while progress.step < schedule.steps:
             torch.manual_seed(seed * 1_000_003 + progress.step)
-            for optimizer, rates in zip(optimizers, base_rates, strict=True):
-                for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                    group["lr"] = rate * learning_rate_factor(progress.step, steps, warmup)
-                optimizer.zero_grad(set_to_none=True)
+            _set_rates(optimizers, base_rates, schedule.factor(progress.step))
             loss, parts = step_loss(progress.step)
-            loss.backward()
-            norm = nn.utils.clip_grad_norm_(list(trainable.values()), CLIP_NORM)
-            if not torch.isfinite(norm):
-                raise FloatingPointError(
-                    f"{title}: loss {loss.item()} with gradient norm {norm.item()} at step {progress.step}; "
-                    "lower the learning rate or raise the warm-up"
-                )
-            for optimizer in optimizers:
-                optimizer.step()
+            _update(loss, list(trainable.values()), optimizers, f"{title}, step {progress.step}")
             progress.step += 1
             record({"loss": loss.item(), **parts})
             advance(1)
-            if progress.step % evaluate_every == 0 or progress.step == steps:
+            if progress.step % schedule.evaluate_every == 0 or progress.step == schedule.steps:
                 assess()
     return Outcome(best, progress.best_step, progress.best_metrics)
+
+
+def _summary(history: Sequence[tuple[int, dict[str, float]]]) -> str:
+    """The last values, after the mean of the losses before them."""
+    losses = [values["loss"] for _, values in history if "loss" in values]
+    mean = {"loss": sum(losses) / len(losses)} if losses else {}
+    return "  ".join(f"{name} {value:.4g}" for name, value in {**mean, **history[-1][1]}.items())
+
+
+def _set_rates(
+    optimizers: Sequence[torch.optim.Optimizer], base_rates: Sequence[Sequence[float]], factor: float
+) -> None:
+    for optimizer, rates in zip(optimizers, base_rates, strict=True):
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * factor
+
+
+def _update(
+    loss: Tensor, trainable: Sequence[nn.Parameter], optimizers: Sequence[torch.optim.Optimizer], where: str
+) -> None:
+    """One step of every optimizer along the clipped gradient of `loss`."""
+    for optimizer in optimizers:
+        optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_(trainable, CLIP_NORM)
+    if not torch.isfinite(norm):
+        raise FloatingPointError(
+            f"{where}: loss {loss.item()} with gradient norm {norm.item()}; lower the learning rate or raise the warm-up"
+        )
+    for optimizer in optimizers:
+        optimizer.step()

@@ -1,0 +1,72 @@
+"""The `narrowband` command on a small Git and DVC project of its own."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dvc.repo import Repo
+from typer.testing import CliRunner
+
+from narrowband.cli import app
+from narrowband.params import InputError
+
+DVC_YAML = """
+stages:
+  evaluate:
+    cmd: echo
+    metrics:
+      - metrics/evaluate.json:
+          cache: false
+"""
+
+
+def metrics(phase2_f1: float) -> dict[str, Any]:
+    row = {"em": 0.0, "f1_interval": {"low": 0.0, "high": 100.0}}
+    compressed = row | {"cosine": 0.875, "norm_ratio": 1.125, "token_match": 62.5}
+    return {
+        "uncompressed": row | {"f1": 80.0, "bits_per_token": 4096},
+        "pca": compressed | {"f1": 10.0},
+        "phase1": compressed | {"f1": 20.0},
+        "phase2": compressed | {"f1": phase2_f1},
+        "compression_ratio": 16.0,
+        "bits_per_token": 283.2,
+        "f1_retained": phase2_f1 / 80.0,
+    }
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Phase 2 reaches F1 30 at the only commit, and 40 in the workspace."""
+    monkeypatch.chdir(tmp_path)
+    git = ["git", "-c", "user.name=test", "-c", "user.email=test@localhost"]
+    subprocess.run([*git, "init", "--quiet"], check=True)
+    Repo.init()
+    Path("dvc.yaml").write_text(DVC_YAML)
+    Path("metrics").mkdir()
+    Path("metrics/evaluate.json").write_text(json.dumps(metrics(30.0)))
+    subprocess.run([*git, "add", "."], check=True)
+    subprocess.run([*git, "commit", "--quiet", "--message", "first"], check=True)
+    Path("metrics/evaluate.json").write_text(json.dumps(metrics(40.0)))
+    return tmp_path
+
+
+@pytest.mark.parametrize(("revision", "f1", "retained"), [((), "40.0", "50.0%"), (("HEAD",), "30.0", "37.5%")])
+def test_show_prints_the_table_of_the_workspace_or_of_a_revision(
+    project: Path, revision: tuple[str, ...], f1: str, retained: str
+) -> None:
+    result = CliRunner().invoke(app, ["show", *revision], env={"COLUMNS": "200"})
+    assert result.exit_code == 0
+    assert f"compression 16x, F1 retained {retained}" in result.output
+    rows = {words[0]: words[1:] for line in result.output.splitlines() if len(words := line.split("│")[1:-1]) == 9}
+    cells = {name.strip(): [cell.strip() for cell in row] for name, row in rows.items()}
+    assert cells["Phase 2"] == [f1, "0.0 to 100.0", "0.0", "", "0.875", "1.125", "62.5", "283"]
+    assert cells["Uncompressed"] == ["80.0", "0.0 to 100.0", "0.0", "", "1", "1", "100", "4096"]
+
+
+def test_show_refuses_a_revision_that_is_not_there(project: Path) -> None:
+    result = CliRunner().invoke(app, ["show", "nowhere"])
+    assert isinstance(result.exception, InputError)
+    assert "no metrics at revision nowhere" in str(result.exception)
+    assert "name a commit or experiment" in str(result.exception)
