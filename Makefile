@@ -2,13 +2,17 @@
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTHON ?= python3
 
-.PHONY: repro test base lint hypotheses
+.PHONY: repro test fuzz base lint hypotheses
 repro: .venv/installed
 	dvc repro
 	narrowband show
 
 test: .venv/installed
 	python -m pytest
+
+# Nonsense in params.yaml and QA files, 10,000 times for each kind.
+fuzz: .venv/installed
+	python -m pytest tests/test_fuzz.py --hypothesis-profile=fuzz --hypothesis-show-statistics
 
 lint: .venv/installed
 	ruff check

@@ -18,7 +18,7 @@ from narrowband.experiments import collect, enqueue
 from narrowband.files import write_text
 from narrowband.hypotheses import load_table, markdown, missing
 from narrowband.params import InputError, first_line
-from narrowband.stage import console, refuse, set_up_torch
+from narrowband.stage import console, one_sentence, set_up_torch
 from narrowband.verify import compare_metrics
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
@@ -112,7 +112,5 @@ def hypotheses(
 
 def main() -> None:
     """Run the command; bad input is one sentence and exit code 2."""
-    try:
+    with one_sentence():
         app()
-    except InputError as error:
-        refuse(error)
