@@ -2,7 +2,7 @@
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTHON ?= python3
 
-.PHONY: repro test fuzz base lint hypotheses
+.PHONY: repro test fuzz base lint audit hypotheses
 repro: .venv/installed
 	dvc repro
 	narrowband show
@@ -18,6 +18,12 @@ lint: .venv/installed
 	ruff check
 	ruff format --check
 	mypy
+
+# Known vulnerabilities of the pinned packages; fails where the advisory database can't be asked.
+audit:
+	$(PYTHON) -m venv .venv/audit
+	.venv/audit/bin/python -m pip install --quiet pip-audit
+	.venv/audit/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip --strict
 
 base: .venv/installed
 	python stages/pretrain_base.py models/base

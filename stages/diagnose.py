@@ -37,16 +37,16 @@ def main(
     examples = read_squad(questions)
     read_config(predictions, evaluated(params, questions, pca, phase1, phase2))
     answers = {name: read_json(checked(predictions / f"predictions_{name}.json")) for name in systems}
+    scores, rows = read_json(evaluation), read_json(baselines)["rows"]
+    evaluations = {phase: read_evaluations(log / phase / "evaluations.csv") for phase in ("phase1", "phase2")}
     diagnosis = diagnose(lm, systems, examples, answers, params)
     found = verdicts(diagnosis, params, lm.hidden_size)
     figures, norms = summary(diagnosis, found), histogram(diagnosis.norms)
     shown = first_examples(lm, systems, examples, answers, params)
-    evaluations = {phase: read_evaluations(log / phase / "evaluations.csv") for phase in ("phase1", "phase2")}
-    rows = read_json(baselines)["rows"]
     write_json(metrics, figures)
     write_json(report / "examples.json", shown)
     write_json(report / "norms.json", norms)
-    page = render(params, read_json(evaluation), figures, norms, evaluations, shown, rows)
+    page = render(params, scores, figures, norms, evaluations, shown, rows)
     write_text(report / "index.html", page)
     for system, verdict in ((system, verdict) for system, listed in found.items() for verdict in listed):
         console.print(

@@ -59,9 +59,9 @@ def make_project(folder: Path, model: Path) -> None:
     shutil.copytree(ROOT / "pools", folder / "pools")
 
 
-def _run(folder: str, name: str, arguments: Sequence[str], largest_file: int) -> None:
+def _run(folder: str, name: str, arguments: Sequence[str], largest_file: int, threads: int) -> None:
     os.chdir(folder)
-    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ["OMP_NUM_THREADS"] = str(threads)
     output = os.open("output", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(output, 1)
     os.dup2(output, 2)
@@ -76,19 +76,23 @@ def _run(folder: str, name: str, arguments: Sequence[str], largest_file: int) ->
 
 
 def start(
-    folder: Path, name: str, arguments: Sequence[str] | None = None, largest_file: int = resource.RLIM_INFINITY
+    folder: Path,
+    name: str,
+    arguments: Sequence[str] | None = None,
+    largest_file: int = resource.RLIM_INFINITY,
+    threads: int = 1,
 ) -> ForkServerProcess:
     """Start a stage's script, or the `narrowband` command; what it prints goes to the file `output`."""
     words = STAGES[name] if arguments is None else arguments
-    process = FORKS.Process(target=_run, args=(str(folder), name, words, largest_file))
+    process = FORKS.Process(target=_run, args=(str(folder), name, words, largest_file, threads))
     process.start()
     return process
 
 
-def finish(folder: Path, name: str) -> float:
+def finish(folder: Path, name: str, threads: int = 1) -> float:
     """Run a stage to its end; the seconds that it took."""
     began = time.monotonic()
-    process = start(folder, name)
+    process = start(folder, name, threads=threads)
     process.join()
     assert process.exitcode == 0, (folder / "output").read_text()
     return time.monotonic() - began

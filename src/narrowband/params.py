@@ -233,7 +233,8 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
 
 def _sentence(error: ValidationError) -> str:
     """The first problem of `error`, unknown names first, with the mend."""
-    problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+    unknown = ("extra_forbidden", "invalid_key")
+    problems = sorted(error.errors(), key=lambda problem: problem["type"] not in unknown)
     problem = problems[0]
     name = ".".join(map(str, problem["loc"]))
     name = name if name.isprintable() else repr(name)

@@ -1,6 +1,7 @@
 """A training phase from files to files: what `stages/train_phase1.py` and `stages/train_phase2.py` have in common."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -38,8 +39,12 @@ class StepLog:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._live = Live(str(folder), dvcyaml=None, save_dvc_exp=False, report=None)
         self._evaluations: list[dict[str, float]] = []
+
+    @cached_property
+    def _live(self) -> Live:
+        """Replaces what an earlier run has logged, so it waits for the first step."""
+        return Live(str(self.folder), dvcyaml=None, save_dvc_exp=False, report=None)
 
     def record(self, step: int, values: Mapping[str, float]) -> None:
         """Log the values of one step."""

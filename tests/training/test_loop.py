@@ -49,7 +49,11 @@ def run(
     return outcome, logged
 
 
-def test_a_killed_run_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("seconds", [0.0, 1e9])
+def test_a_killed_run_ends_as_an_undisturbed_one(
+    seconds: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("narrowband.training.loop.SAVE_EVERY", seconds)
     expected, history = run(tmp_path / "whole")
     for kill_at in (0, 13, 27, 39):
         with pytest.raises(KilledError):
