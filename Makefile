@@ -2,7 +2,7 @@
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTHON ?= python3
 
-.PHONY: repro test base lint hypotheses
+.PHONY: repro test fuzz base lint audit hypotheses
 repro: .venv/installed
 	dvc repro
 	narrowband show
@@ -10,10 +10,20 @@ repro: .venv/installed
 test: .venv/installed
 	python -m pytest
 
+# Nonsense in params.yaml and QA files, 10,000 times for each kind.
+fuzz: .venv/installed
+	python -m pytest tests/test_fuzz.py --hypothesis-profile=fuzz --hypothesis-show-statistics
+
 lint: .venv/installed
 	ruff check
 	ruff format --check
 	mypy
+
+# Known vulnerabilities of the pinned packages; fails where the advisory database can't be asked.
+audit:
+	$(PYTHON) -m venv .venv/audit
+	.venv/audit/bin/python -m pip install --quiet pip-audit
+	.venv/audit/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip --strict
 
 base: .venv/installed
 	python stages/pretrain_base.py models/base

@@ -7,6 +7,7 @@ from narrowband.stage import console, run, set_up_torch
 
 def main(qa: Path, pca: Path, phase1: Path, phase2: Path, metrics: Path) -> None:
     """Evaluate all systems on the first `baselines.questions` test questions in QA; rows of the curve to METRICS."""
+    from narrowband.artifacts import checked
     from narrowband.codec.pca import PCA
     from narrowband.data.prompts import encode_prompt
     from narrowband.data.squad import read_squad
@@ -18,10 +19,11 @@ def main(qa: Path, pca: Path, phase1: Path, phase2: Path, metrics: Path) -> None
     set_up_torch()
     params = load_params()
     lm = FrozenLM.load(params.base_model)
-    fitted = PCA.load(pca).to(lm.device)
-    prompts = [encode_prompt(lm.tokenizer, e.context, e.question, params.prompt) for e in read_squad(qa / "train.json")]
+    fitted = PCA.load(pca, params).to(lm.device)
+    train = read_squad(checked(qa / "train.json"))
+    prompts = [encode_prompt(lm.tokenizer, e.context, e.question, params.prompt) for e in train]
     entries = baselines(lm, fitted, prompts, params) + adapters(lm, fitted, phase1, phase2, params)
-    rows = curve(lm, entries, read_squad(qa / "test.json")[: params.baselines.questions], params, console)
+    rows = curve(lm, entries, read_squad(checked(qa / "test.json"))[: params.baselines.questions], params, console)
     write_json(metrics, {"rows": rows})
     console.print(table(rows))
 

@@ -1,6 +1,5 @@
 """Say what is wrong with a run and what to try next; write the report."""
 
-import json
 from pathlib import Path
 
 from narrowband.stage import console, run, set_up_torch
@@ -19,11 +18,12 @@ def main(
     report: Path,
 ) -> None:
     """Diagnose the run in PREDICTIONS, EVALUATION and BASELINES; figures to METRICS, page and plots to REPORT."""
+    from narrowband.artifacts import checked, read_config
     from narrowband.data.squad import read_squad
     from narrowband.evaluation.diagnosis import diagnose, histogram
-    from narrowband.evaluation.systems import load_systems
+    from narrowband.evaluation.systems import evaluated, load_systems
     from narrowband.evaluation.verdicts import summary, verdicts
-    from narrowband.files import write_json, write_text
+    from narrowband.files import read_json, write_json, write_text
     from narrowband.lm import FrozenLM
     from narrowband.params import load_params
     from narrowband.report.examples import first_examples
@@ -33,18 +33,20 @@ def main(
     params = load_params()
     lm = FrozenLM.load(params.base_model)
     systems = load_systems(lm, qa, pca, phase1, phase2, params)
-    examples = read_squad(qa / "test.json")
-    answers = {name: json.loads((predictions / f"predictions_{name}.json").read_text()) for name in systems}
+    questions = checked(qa / "test.json")
+    examples = read_squad(questions)
+    read_config(predictions, evaluated(params, questions, pca, phase1, phase2))
+    answers = {name: read_json(checked(predictions / f"predictions_{name}.json")) for name in systems}
+    scores, rows = read_json(evaluation), read_json(baselines)["rows"]
+    evaluations = {phase: read_evaluations(log / phase / "evaluations.csv") for phase in ("phase1", "phase2")}
     diagnosis = diagnose(lm, systems, examples, answers, params)
     found = verdicts(diagnosis, params, lm.hidden_size)
     figures, norms = summary(diagnosis, found), histogram(diagnosis.norms)
     shown = first_examples(lm, systems, examples, answers, params)
-    evaluations = {phase: read_evaluations(log / phase / "evaluations.csv") for phase in ("phase1", "phase2")}
-    rows = json.loads(baselines.read_text())["rows"]
     write_json(metrics, figures)
     write_json(report / "examples.json", shown)
     write_json(report / "norms.json", norms)
-    page = render(params, json.loads(evaluation.read_text()), figures, norms, evaluations, shown, rows)
+    page = render(params, scores, figures, norms, evaluations, shown, rows)
     write_text(report / "index.html", page)
     for system, verdict in ((system, verdict) for system, listed in found.items() for verdict in listed):
         console.print(

@@ -7,9 +7,10 @@ from narrowband.stage import console, run, set_up_torch
 
 def main(qa: Path, pca: Path, phase1: Path, phase2: Path, out: Path, metrics: Path) -> None:
     """Evaluate on the test split in QA; predictions to OUT, figures to METRICS."""
+    from narrowband.artifacts import checked, write_config
     from narrowband.data.squad import read_squad
     from narrowband.evaluation.compare import compare, table
-    from narrowband.evaluation.systems import load_systems
+    from narrowband.evaluation.systems import evaluated, load_systems
     from narrowband.files import write_json
     from narrowband.lm import FrozenLM
     from narrowband.params import load_params
@@ -18,9 +19,11 @@ def main(qa: Path, pca: Path, phase1: Path, phase2: Path, out: Path, metrics: Pa
     params = load_params()
     lm = FrozenLM.load(params.base_model)
     systems = load_systems(lm, qa, pca, phase1, phase2, params)
-    comparison = compare(lm, systems, read_squad(qa / "test.json"), params, console)
+    questions = checked(qa / "test.json")
+    comparison = compare(lm, systems, read_squad(questions), params, console)
     for name, predictions in comparison.predictions.items():
         write_json(out / f"predictions_{name}.json", predictions)
+    write_config(out, evaluated(params, questions, pca, phase1, phase2))
     write_json(metrics, comparison.metrics)
     console.print(table(comparison.metrics))
 

@@ -9,6 +9,7 @@ BATCH = 256  # prompts embedded at a time
 
 def main(qa: Path, out: Path, metrics: Path) -> None:
     """Fit on the training questions in QA; write the PCA to OUT and its figures to METRICS."""
+    from narrowband.artifacts import checked
     from narrowband.codec.pca import PCA
     from narrowband.codec.windows import cut
     from narrowband.data.embedded import embedded
@@ -23,10 +24,11 @@ def main(qa: Path, out: Path, metrics: Path) -> None:
     params = load_params()
     lm = FrozenLM.load(params.base_model)
     vector_dim = params.vector_dim(lm.hidden_size)
-    prompts = [encode_prompt(lm.tokenizer, e.context, e.question, params.prompt) for e in read_squad(qa / "train.json")]
+    train = read_squad(checked(qa / "train.json"))
+    prompts = [encode_prompt(lm.tokenizer, e.context, e.question, params.prompt) for e in train]
     batches = track(embedded(lm, prompts, BATCH), "PCA", -(-len(prompts) // BATCH), console)
     pca = PCA.fit((cut(embeddings, coded, params.window) for embeddings, coded in batches), params.compress_dim)
-    pca.save(out, {"base_model": params.base_model, "window": params.window, "compress_dim": params.compress_dim})
+    pca.save(out, params)
     write_json(
         metrics,
         {

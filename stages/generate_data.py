@@ -10,6 +10,7 @@ READINGS = 2  # training passages set aside for each SFT record asked for
 
 def main(qa: Path, sft: Path, metrics: Path) -> None:
     """Write {train,validation,test}.json to the folder QA, records and provenance to SFT, their figures to METRICS."""
+    from narrowband.artifacts import write_config
     from narrowband.data.qa import make_splits
     from narrowband.data.squad import write_squad
     from narrowband.files import write_json
@@ -25,6 +26,8 @@ def main(qa: Path, sft: Path, metrics: Path) -> None:
     for split, examples in splits.items():
         write_squad(qa / f"{split}.json", f"{params.dataset} {split}", examples)
         console.print(f"{split}: {len(examples)} questions")
+    sizes = params.data.model_dump(include={"train", "validation", "test", "sft_records"})
+    write_config(qa, {"seed": params.seed, "dataset": params.dataset, "data": sizes})
     began = time.monotonic()
     write_json(metrics, write_sft(params, readings, splits["test"], sft, Path(".checkpoints") / "sft.jsonl", console))
     rate = params.data.sft_records / (time.monotonic() - began)

@@ -9,6 +9,7 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the same numbers on every machine
 import pytest
 import torch
 import yaml
+from hypothesis import settings
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from narrowband.lm import FrozenLM
@@ -19,6 +20,7 @@ from narrowband.pretrain.tokenizer import train_tokenizer
 ROOT = Path(__file__).parent.parent
 
 torch.set_num_threads(1)
+settings.register_profile("fuzz", max_examples=10_000)
 
 
 @pytest.fixture(scope="session")

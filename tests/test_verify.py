@@ -1,7 +1,9 @@
+from pathlib import Path
+
 import pytest
 
 from narrowband.params import InputError
-from narrowband.verify import compare_metrics
+from narrowband.verify import compare_metrics, read_tolerances
 
 TOLERANCES = {"*.f1": 2.0, "*_interval.*": 5.0, "*": 0.0}
 
@@ -40,3 +42,18 @@ def test_a_metric_without_a_tolerance_is_refused() -> None:
 def test_text_is_not_compared() -> None:
     expected, found = ({"verdicts": {"bos": {"evidence": text}}, "f1": 1} for text in ("F1 1.0", "F1 1.1"))
     assert [drift.name for drift in compare_metrics(expected, found, {"*": 0.0})] == ["f1"]
+
+
+@pytest.mark.parametrize("text", ["", "3", "a: -1", "a: b", "a: .nan", "a: ["])
+def test_a_file_of_no_tolerances_is_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "tolerance.yaml"
+    with pytest.raises(InputError, match="restore it from Git"):
+        read_tolerances(path)
+    path.write_text(text)
+    with pytest.raises(InputError, match="restore it from Git"):
+        read_tolerances(path)
+
+
+def test_the_committed_tolerances_keep_their_order() -> None:
+    tolerances = read_tolerances(Path(__file__).parent.parent / "metrics" / "tolerance.yaml")
+    assert list(tolerances)[-1] == "*"

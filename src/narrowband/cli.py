@@ -18,8 +18,8 @@ from narrowband.experiments import collect, enqueue
 from narrowband.files import write_text
 from narrowband.hypotheses import load_table, markdown, missing
 from narrowband.params import InputError, first_line
-from narrowband.stage import console, refuse, set_up_torch
-from narrowband.verify import compare_metrics
+from narrowband.stage import console, one_sentence, set_up_torch
+from narrowband.verify import compare_metrics, read_tolerances
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 
@@ -32,14 +32,14 @@ def read_metrics(revision: str | None) -> dict[str, Any]:
     """Every metrics file that `dvc.yaml` declares, by name, of the workspace or of a Git revision or DVC experiment.
 
     Raises:
-        InputError: there is no such revision, or it has no metrics.
+        InputError: there is no such revision, or it has no metrics, or they are damaged.
     """
     where = f"revision {revision}" if revision else "the workspace"
     try:
         stages = yaml.safe_load(dvc.api.read("dvc.yaml", rev=revision))["stages"]
         paths = [path for stage in stages.values() for entry in stage.get("metrics", []) for path in entry]
         return {path: json.loads(dvc.api.read(path, rev=revision)) for path in paths}
-    except (DvcException, RevError, OSError) as error:
+    except (DvcException, RevError, OSError, ValueError) as error:
         raise InputError(
             f"no metrics at {where} ({first_line(error)}); name a commit or experiment, or run dvc repro"
         ) from None
@@ -64,7 +64,7 @@ def ask(
 @app.command()
 def verify(rev: Annotated[str, typer.Option(help="Revision that holds the expected metrics.")] = "HEAD") -> None:
     """Compare the metrics of the workspace with those committed at REV, within metrics/tolerance.yaml; exit 1 on drift."""
-    tolerances = yaml.safe_load(TOLERANCES.read_text())
+    tolerances = read_tolerances(TOLERANCES)
     drifts = compare_metrics(read_metrics(rev), read_metrics(None), tolerances)
     shown = Table("metric", "committed", "now", "difference", "allowed", title=f"workspace against {rev}")
     for drift in drifts:
@@ -112,7 +112,5 @@ def hypotheses(
 
 def main() -> None:
     """Run the command; bad input is one sentence and exit code 2."""
-    try:
+    with one_sentence():
         app()
-    except InputError as error:
-        refuse(error)

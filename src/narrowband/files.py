@@ -1,14 +1,20 @@
 """Files that are whole or not there: written beside their place, then renamed into it."""
 
+import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
+
+from narrowband.params import InputError, first_line
 
 
 def write_text(path: Path, text: str) -> None:
@@ -21,10 +27,40 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        InputError: it is missing or not JSON.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing; run dvc repro") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not JSON ({first_line(error)}); restore it from Git, or run dvc repro") from None
+
+
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write `tensors` as a safetensors file, atomically."""
+    """Write `tensors` as a safetensors file, atomically.
+
+    Raises:
+        OSError: it can't be written, because the disk is full, for one.
+    """
     whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-    _write(path, lambda temporary: save_file(whole, temporary, dict(metadata or {})))
+    try:
+        _write(path, lambda temporary: save_file(whole, temporary, dict(metadata or {})))
+    except SafetensorError as error:  # what the library makes of an error of the operating system
+        raise OSError(f"{path} could not be written ({error})") from None
+
+
+def digest(tensors: Mapping[str, Tensor], text: str = "") -> str:
+    """The sha256 of the names, types, shapes and bytes of `tensors`, and of `text`."""
+    found = hashlib.sha256(text.encode())
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 @contextmanager
@@ -32,6 +68,21 @@ def streamed(path: Path) -> Iterator[TextIO]:
     """A text file to write to bit by bit; it appears as `path` when the block ends without an error."""
     with _beside(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         yield file
+
+
+@contextmanager
+def folder_of_files(folder: Path) -> Iterator[Path]:
+    """A folder to write files to; they appear in `folder` when the block ends without an error."""
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        folder.mkdir(exist_ok=True)
+        for path in temporary.iterdir():
+            path.replace(folder / path.name)
+    finally:
+        shutil.rmtree(temporary)
 
 
 def _write(path: Path, write: Callable[[Path], object]) -> None:
@@ -42,9 +93,13 @@ def _write(path: Path, write: Callable[[Path], object]) -> None:
 @contextmanager
 def _beside(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left_by_a_killed_run in path.parent.glob(f".{path.name}.*.tmp"):
+        left_by_a_killed_run.unlink()
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())  # or a power cut could leave the new name with nothing under it
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

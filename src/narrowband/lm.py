@@ -225,7 +225,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
             )
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # of every kind, from a damaged tokenizer.json
         raise InputError(
             f"base_model {name} could not be had from the hub: {first_line(error)}; check its name, the network and your access"
         ) from None

@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import reprlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,6 +15,18 @@ PARAMS_FILE = Path("params.yaml")
 def first_line(error: Exception) -> str:
     """What a library's error says, short enough to stand in a sentence."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def parse_yaml(text: str) -> Any:
+    """What `text` stands for, by YAML's safe loader.
+
+    Raises:
+        yaml.YAMLError: whatever is wrong with it; for `!!bool maybe` or a 13th month the loader itself raises other errors.
+    """
+    try:
+        return yaml.safe_load(text)
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise yaml.YAMLError(first_line(error)) from None
 
 
 class InputError(ValueError):
@@ -44,6 +57,7 @@ Weight = Annotated[Real, Field(ge=0)]
 Share = Annotated[Real, Field(ge=0, le=1)]
 Count = Annotated[int, Field(strict=True, ge=1)]
 Natural = Annotated[int, Field(strict=True, ge=0)]
+Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
 
 
 class Section(BaseModel):
@@ -164,7 +178,7 @@ class Data(Section):
 class Params(Section):
     """All of `params.yaml`."""
 
-    seed: Natural
+    seed: Seed
     base_model: Annotated[str, Field(min_length=1)]
     dataset: Annotated[str, Field(min_length=1)]
     compress_dim: Count
@@ -184,8 +198,10 @@ class Params(Section):
         """Width of a flattened window, `window * hidden_size`.
 
         Raises:
-            InputError: `compress_dim` is larger than that.
+            InputError: `compress_dim` is larger than that, or `window` than a prompt.
         """
+        if self.window > self.prompt.max_length:
+            raise InputError(f"window {self.window} is more than prompt.max_length {self.prompt.max_length}; lower it")
         width = self.window * hidden_size
         if self.compress_dim > width:
             raise InputError(
@@ -202,9 +218,11 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
         InputError: the file is missing or not YAML, a name is unknown or missing, or a value is not allowed.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; run this in the folder that holds it") from None
+    except OSError as error:
+        raise InputError(f"{path} can't be read ({error.strerror}); restore it from Git") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(
             f"{path} is not valid YAML ({' '.join(str(error).split())}); mend it or restore it from Git"
@@ -219,11 +237,13 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
 
 def _sentence(error: ValidationError) -> str:
     """The first problem of `error`, unknown names first, with the mend."""
-    problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+    unknown = ("extra_forbidden", "invalid_key")
+    problems = sorted(error.errors(), key=lambda problem: problem["type"] not in unknown)
     problem = problems[0]
     name = ".".join(map(str, problem["loc"]))
+    name = name if name.isprintable() else repr(name)
     match problem["type"]:
-        case "extra_forbidden":
+        case "extra_forbidden" | "invalid_key":
             known = list(_names(Params))
             near = difflib.get_close_matches(name, known, n=1)
             mend = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
@@ -231,7 +251,15 @@ def _sentence(error: ValidationError) -> str:
         case "missing":
             return f"parameter {name} is missing; restore it from Git"
     reason = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    return f"{name} is {problem['input']!r}, which {reason}; change it and run again"
+    return f"{name} is {shown(problem['input'])}, which {reason}; change it and run again"
+
+
+def shown(value: object) -> str:
+    """A value as it stands in a sentence, however large it is."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # of more digits than Python writes
+        return f"an {type(value).__name__} too large to show"
 
 
 def _names(section: type[BaseModel], prefix: str = "") -> list[str]:

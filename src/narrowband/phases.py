@@ -1,12 +1,15 @@
 """A training phase from files to files: what `stages/train_phase1.py` and `stages/train_phase2.py` have in common."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import torch
 from dvclive import Live
+from rich.markup import escape
 
+from narrowband.artifacts import checked
 from narrowband.codec.codec import Codec
 from narrowband.codec.pca import PCA
 from narrowband.data.embedded import CALIBRATION_PROMPTS, embedded
@@ -17,7 +20,9 @@ from narrowband.evaluation.tokens import marked, token_view
 from narrowband.files import write_json, write_text
 from narrowband.lm import FrozenLM
 from narrowband.params import Params, load_params
+from narrowband.sft.manifest import MANIFEST
 from narrowband.stage import console
+from narrowband.training.alarms import alarms
 from narrowband.training.checkpoint import run_fingerprint
 from narrowband.training.loop import Evaluation, Schedule, train
 from narrowband.training.phase1 import phase1_loss
@@ -34,8 +39,12 @@ class StepLog:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._live = Live(str(folder), dvcyaml=None, save_dvc_exp=False, report=None)
         self._evaluations: list[dict[str, float]] = []
+
+    @cached_property
+    def _live(self) -> Live:
+        """Replaces what an earlier run has logged, so it waits for the first step."""
+        return Live(str(self.folder), dvcyaml=None, save_dvc_exp=False, report=None)
 
     def record(self, step: int, values: Mapping[str, float]) -> None:
         """Log the values of one step."""
@@ -73,6 +82,8 @@ def quick_evaluation(
         result = answer(lm, codec, examples, params)
         said = f"{phase}: expected {first.golds[0]!r}, answered {result.predictions[first.id]!r} to"
         console.print(said, marked(token_view(lm, codec, prompt)))
+        for sentence in alarms(result, examples, phase):
+            console.print(f"[bold red]{phase}, warning:[/] {escape(sentence)}", highlight=False)
         return Evaluation(result.f1, {"f1": result.f1, "em": result.em, **result.quality})
 
     return evaluate
@@ -95,7 +106,7 @@ def train_phase(
     """
     params = load_params()
     lm = FrozenLM.load(params.base_model)
-    pca = PCA.load(pca_folder).to(lm.device)
+    pca = PCA.load(pca_folder, params).to(lm.device)
     codec = Codec.load(start, pca, lm.hidden_size, params) if start else Codec(pca, lm.hidden_size, params)
     training = params.phase1 if phase == "phase1" else params.phase2
     trainable = [p for p in codec.parameters() if p.requires_grad]
@@ -104,10 +115,10 @@ def train_phase(
         f"{sum(p.numel() for p in lm.model.parameters()):,} frozen parameters"
     )
 
-    lessons = read_lessons(lm, qa / "train.json", params)
+    lessons = read_lessons(lm, checked(qa / "train.json"), params)
     prompts = [lesson.prompt for lesson in lessons]
     records = sft if sft and params.data.phase2_sft_share else None
-    sft_lessons, held_out = read_sft(records / "train.jsonl", lm.tokenizer) if records else ([], [])
+    sft_lessons, held_out = read_sft(checked(records / "train.jsonl", MANIFEST), lm.tokenizer) if records else ([], [])
     if start is None and params.magnitude == "calibrated":
         codec.calibrate(embedded(lm, prompts[:CALIBRATION_PROMPTS], params.generation.batch_size))
 
@@ -120,7 +131,7 @@ def train_phase(
         phase1_loss(lm, codec, prompts, params)
         if phase == "phase1"
         else phase2_loss(lm, codec, lessons, params, sft_lessons),
-        quick_evaluation(phase, lm, codec, read_squad(qa / "validation.json")[: params.data.quick], params),
+        quick_evaluation(phase, lm, codec, read_squad(checked(qa / "validation.json"))[: params.data.quick], params),
         schedule=Schedule(training.steps, training.warmup, training.evaluate_every, training.patience),
         seed=params.seed,
         checkpoint=CHECKPOINTS / f"{phase}.safetensors",
@@ -131,7 +142,8 @@ def train_phase(
     )
     steps.close()
     codec.load_state_dict(outcome.best, strict=False)
-    codec.save(out, {"base_model": params.base_model, "window": params.window, "compress_dim": params.compress_dim})
+    losses = params.loss.phase1 if phase == "phase1" else params.loss
+    codec.save(out, params, {"phase": phase, "loss": losses.model_dump(), "training": training.model_dump()})
     sft_kl = {"sft_kl": response_kl(lm, codec, held_out, params.generation.batch_size)} if held_out else {}
     write_json(metrics, {**outcome.best_metrics, **sft_kl, "best_step": outcome.best_step})
     (CHECKPOINTS / f"{phase}.safetensors").unlink()

@@ -2,32 +2,51 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
-from narrowband.params import InputError
+from narrowband.params import InputError, first_line
+from narrowband.signals import Stopped, stopping
 
 console = Console(stderr=False, width=None if sys.stdout.isatty() else 120)
 
 
 def run(main: Callable[..., Any]) -> None:
-    """Run a stage's `main` as a Typer command; bad input or diverging training ends it with one sentence and exit code 2."""
+    """Run a stage's `main` as a Typer command, which ends in an exit code and at the most one sentence."""
     app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
     app.command()(main)
-    try:
+    with one_sentence():
         app()
+
+
+@contextmanager
+def one_sentence() -> Iterator[None]:
+    """End the process with one sentence, not with a traceback, on what its user or its surroundings are the cause of.
+
+    The exit code is 2 for bad input, diverging training and whatever the operating system refuses (a full disk, for
+    one), and 128 + the signal's number for SIGINT and SIGTERM.
+    """
+    try:
+        with stopping():
+            yield
     except (InputError, FloatingPointError) as error:
-        refuse(error)
+        _end(f"[bold red]Error:[/] {escape(str(error))}", 2)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        reason = escape(f"{where}{error.strerror or first_line(error)}")
+        _end(f"[bold red]Error:[/] {reason}; mend that and run the same command again", 2)
+    except Stopped as stopped:
+        _end(escape(str(stopped)), stopped.code)
 
 
-def refuse(error: Exception) -> None:
-    """Say what is wrong with the input and exit with code 2."""
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]Error:[/] {escape(str(error))}")
-    sys.exit(2)
+def _end(sentence: str, code: int) -> None:
+    Console(stderr=True, soft_wrap=True, highlight=False).print(sentence)
+    sys.exit(code)
 
 
 def set_up_torch() -> None:

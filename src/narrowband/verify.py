@@ -2,9 +2,27 @@
 
 import fnmatch
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from narrowband.params import InputError
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from narrowband.params import InputError, Weight, first_line, parse_yaml
+
+
+def read_tolerances(path: Path) -> dict[str, float]:
+    """Absolute differences by pattern of dotted names, in the order of the file.
+
+    Raises:
+        InputError: it is missing, or something else.
+    """
+    try:
+        return TypeAdapter(dict[str, Weight]).validate_python(parse_yaml(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
+        raise InputError(
+            f"{path} does not map patterns of metric names to differences of 0 or more ({first_line(error)}); restore it from Git"
+        ) from None
 
 
 class Drift(NamedTuple):

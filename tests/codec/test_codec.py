@@ -76,7 +76,7 @@ def test_a_loaded_codec_has_no_dropout(params: Params, pca: PCA, embeddings: tor
     settings = changed(params, adapter=params.adapter.model_copy(update={"dropout": 0.5}))
     codec = Codec(pca, HIDDEN, settings)
     torch.nn.init.normal_(codec.adapter.leave.weight)
-    codec.save(tmp_path, {})
+    codec.save(tmp_path, settings, {})
     loaded = Codec.load(tmp_path, pca, HIDDEN, settings)
     assert torch.equal(loaded(embeddings, CODED), loaded(embeddings, CODED))
     loaded.train()
@@ -104,7 +104,7 @@ def test_save_and_load_and_refusal_of_another_shape(
     codec = Codec(pca, HIDDEN, changed(params))
     torch.nn.init.normal_(codec.adapter.leave.weight)
     codec.calibrate([(embeddings, CODED)])
-    codec.save(tmp_path, {})
+    codec.save(tmp_path, changed(params), {})
     assert torch.equal(Codec.load(tmp_path, pca, HIDDEN, changed(params))(embeddings, CODED), codec(embeddings, CODED))
-    with pytest.raises(InputError, match="made for another window"):
+    with pytest.raises(InputError, match="was made with window 2, not 1"):
         Codec.load(tmp_path, pca, HIDDEN, changed(params, window=1))

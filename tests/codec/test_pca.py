@@ -6,7 +6,7 @@ import torch
 from sklearn.decomposition import PCA as ReferencePCA
 
 from narrowband.codec.pca import PCA
-from narrowband.params import InputError
+from narrowband.params import InputError, Params
 
 
 @pytest.fixture
@@ -37,10 +37,11 @@ def test_share_is_of_the_total_variance_and_only_all_components_explain_all(vect
     torch.testing.assert_close(whole.decode(whole.encode(vectors)), vectors, rtol=0, atol=5e-3)
 
 
-def test_save_and_load(vectors: torch.Tensor, tmp_path: Path) -> None:
+def test_save_and_load(vectors: torch.Tensor, params: Params, tmp_path: Path) -> None:
+    params = params.model_copy(update={"compress_dim": 5})
     pca = PCA.fit([vectors], 5)
-    pca.save(tmp_path, {"window": 1})
-    loaded = PCA.load(tmp_path)
+    pca.save(tmp_path, params)
+    loaded = PCA.load(tmp_path, params)
     assert torch.equal(loaded.components, pca.components)
     assert loaded.components.shape == (5, 40) and loaded.mean.shape == (40,)
     assert loaded.explained_variance.shape == (5,) and loaded.total_variance.shape == (1,)

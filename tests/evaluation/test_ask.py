@@ -27,11 +27,11 @@ def test_lossless_systems_answer_as_the_uncompressed_one(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text(yaml.safe_dump(small.model_dump()))
-    with pytest.raises(InputError, match="artifacts/pca holds nothing that was trained; run dvc repro"):
+    with pytest.raises(InputError, match="artifacts/pca holds nothing that was finished"):
         ask_systems(CONTEXT, QUESTION)
-    LOSSLESS.save(Path("artifacts/pca"), {})
+    LOSSLESS.save(Path("artifacts/pca"), small)
     for phase in ("phase1", "phase2"):
-        Codec(LOSSLESS, lm.hidden_size, small).save(Path("artifacts") / phase, {})
+        Codec(LOSSLESS, lm.hidden_size, small).save(Path("artifacts") / phase, small, {})
     table = ask_systems(CONTEXT, QUESTION)
     _, answers, matches, *_ = ([str(cell) for cell in column.cells] for column in table.columns)
     assert answers == answers[:1] * 4 and answers[0] != "(nothing)"

@@ -31,7 +31,7 @@ def entries(lm: FrozenLM, params: Params, folder: Path) -> list[Entry]:
     prompts = [encode_prompt(lm.tokenizer, e.context, e.question, params.prompt) for e in train]
     pca = PCA.fit((cut(e, coded, params.window) for e, coded in embedded(lm, prompts, 64)), params.compress_dim)
     for phase in ("phase1", "phase2"):
-        Codec(pca, lm.hidden_size, params).save(folder / phase, {})
+        Codec(pca, lm.hidden_size, params).save(folder / phase, params, {})
     return baselines(lm, pca, prompts, params) + adapters(lm, pca, folder / "phase1", folder / "phase2", params)
 
 

@@ -6,6 +6,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from narrowband.artifacts import write_config
 from narrowband.codec.codec import Codec
 from narrowband.codec.pca import PCA
 from narrowband.data.prompts import EncodedPrompt, collate, encode_answer, encode_prompt
@@ -144,9 +145,10 @@ def test_phase_2_starts_from_phase_1_or_from_scratch_as_asked(
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings.model_dump()))
     for split in ("train", "validation"):
         write_squad(tmp_path / "qa" / f"{split}.json", split, [world_example(0, split, i) for i in range(3)])
-    codec.pca.save(tmp_path / "pca", {})
+    codec.pca.save(tmp_path / "pca", settings)
     torch.nn.init.constant_(codec.adapter.leave.bias, 7.0)
-    codec.save(tmp_path / "phase1", {})
+    codec.save(tmp_path / "phase1", settings, {})
+    write_config(tmp_path / "qa", {})
 
     monkeypatch.chdir(tmp_path)
     stage = runpy.run_path(str(ROOT / "stages" / "train_phase2.py"))

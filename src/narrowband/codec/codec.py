@@ -1,20 +1,24 @@
 """The whole path of a prompt: embeddings -> windows -> PCA -> latents -> adapter -> magnitude -> embeddings."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from narrowband.artifacts import checked, geometry, read_config, write_config
 from narrowband.codec.adapter import Shape, make_adapter
 from narrowband.codec.magnitude import restore, side_information_bits
 from narrowband.codec.pca import PCA
 from narrowband.codec.quantize import quantize
 from narrowband.codec.windows import cut, join, positions
-from narrowband.files import write_json, write_tensors
-from narrowband.params import InputError, Params
+from narrowband.files import digest, write_tensors
+from narrowband.params import Params
+
+FILE = "adapter.safetensors"
 
 
 class Codec(nn.Module):
@@ -62,23 +66,26 @@ class Codec(nn.Module):
         latents = n_windows * len(self.pca.components) * self.latent_bits
         return latents + side_information_bits(coded, self.magnitude)
 
-    def save(self, folder: Path, config: dict[str, int | str | float]) -> None:
-        """Write the trained tensors as `adapter.safetensors`, and `config.json`."""
-        write_tensors(folder / "adapter.safetensors", self.state_dict())
-        write_json(folder / "config.json", config)
+    def save(self, folder: Path, params: Params, training: Mapping[str, Any]) -> None:
+        """Write the trained tensors as `adapter.safetensors`; `config.json` says how, in the words of `training` too."""
+        write_tensors(folder / FILE, self.state_dict())
+        others = params.model_dump(include={"base_model", "seed", "latent_bits", "prompt"})
+        write_config(folder, {**_fit(params, self.pca), **others, **training})
 
     @classmethod
     def load(cls, folder: Path, pca: PCA, hidden_size: int, params: Params) -> "Codec":
         """Read what `save` wrote.
 
         Raises:
-            InputError: the adapter there was made with other parameters.
+            InputError: it is not there, was changed, or was made for another base model, PCA or codec.
         """
+        read_config(folder, _fit(params, pca))
         codec = cls(pca, hidden_size, params)
-        try:
-            codec.load_state_dict(load_file(folder / "adapter.safetensors"))
-        except RuntimeError:
-            raise InputError(
-                f"the adapter in {folder} was made for another window, compress_dim or adapter.kind; run dvc repro"
-            ) from None
+        codec.load_state_dict(load_file(checked(folder / FILE)))
         return codec
+
+
+def _fit(params: Params, pca: PCA) -> dict[str, Any]:
+    """What an adapter can only be used with; its latents may be rounded to fewer bits than it was trained with."""
+    settings = params.model_dump(include={"magnitude", "adapter"})
+    return {**geometry(params), **settings, "pca": digest(pca.tensors)}

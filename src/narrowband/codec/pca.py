@@ -11,8 +11,11 @@ from jaxtyping import Float
 from safetensors.torch import load_file
 from torch import Tensor
 
-from narrowband.files import write_json, write_tensors
-from narrowband.params import InputError
+from narrowband.artifacts import checked, geometry, read_config, write_config
+from narrowband.files import write_tensors
+from narrowband.params import InputError, Params
+
+FILE = "pca.safetensors"
 
 
 @dataclass(frozen=True)
@@ -81,22 +84,31 @@ class PCA:
 
     def to(self, device: torch.device) -> "PCA":
         """The same on `device`."""
-        return PCA(*(t.to(device) for t in (self.components, self.mean, self.explained_variance, self.total_variance)))
+        return PCA(**{name: tensor.to(device) for name, tensor in self.tensors.items()})
 
-    def save(self, folder: Path, config: dict[str, int | str]) -> None:
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything by name."""
+        return {
+            "components": self.components,
+            "mean": self.mean,
+            "explained_variance": self.explained_variance,
+            "total_variance": self.total_variance,
+        }
+
+    def save(self, folder: Path, params: Params) -> None:
         """Write `pca.safetensors` and `config.json`."""
-        write_tensors(
-            folder / "pca.safetensors",
-            {
-                "components": self.components,
-                "mean": self.mean,
-                "explained_variance": self.explained_variance,
-                "total_variance": self.total_variance,
-            },
+        write_tensors(folder / FILE, self.tensors)
+        write_config(
+            folder, {"base_model": params.base_model, **geometry(params), "prompt": params.prompt.model_dump()}
         )
-        write_json(folder / "config.json", config)
 
     @classmethod
-    def load(cls, folder: Path) -> "PCA":
-        """Read what `save` wrote."""
-        return cls(**load_file(folder / "pca.safetensors"))
+    def load(cls, folder: Path, params: Params) -> "PCA":
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: it is not there, was changed, or was made for another base model, window or compress_dim.
+        """
+        read_config(folder, geometry(params))
+        return cls(**load_file(checked(folder / FILE)))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from narrowband.files import write_text
-from narrowband.params import InputError
+from narrowband.params import InputError, first_line, shown
 
 T = TypeVar("T")
 
@@ -55,15 +55,17 @@ def read_squad(path: Path) -> list[Example]:
             question without an answer or an answer that is not where it is said to be.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_bytes())
     except OSError:
         raise InputError(f"QA file {path} does not exist or is no file; mend `dataset` or run dvc repro") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"QA file {path} is not JSON ({error}); mend it or make it anew with dvc repro") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"QA file {path} is not JSON ({first_line(error)}); mend it or make it anew with dvc repro"
+        ) from None
     try:
         examples = [
             Example(
-                str(qa["id"]),
+                _typed(qa["id"], str),
                 _typed(paragraph["context"], str),
                 _typed(qa["question"], str),
                 tuple(Answer(_typed(a["text"], str), _typed(a["answer_start"], int)) for a in qa["answers"]),
@@ -82,8 +84,13 @@ def read_squad(path: Path) -> list[Example]:
 
 
 def _typed(value: object, kind: type[T]) -> T:
-    if not isinstance(value, kind):
-        raise TypeError(f"{value!r} is no {kind.__name__}")
+    if type(value) is not kind:  # a bool is an int to isinstance
+        raise TypeError(f"{shown(value)} is no {kind.__name__}")
+    if isinstance(value, str) and not value.isprintable():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise TypeError(f"{shown(value)} holds half a surrogate pair") from None
     return value
 
 
@@ -95,18 +102,14 @@ def _check(path: Path, examples: Sequence[Example]) -> None:
         if example.id in seen:
             raise InputError(f"QA file {path} has id {example.id} twice; make ids unique")
         seen.add(example.id)
-        if not isinstance(example.context, str) or not isinstance(example.question, str):
-            raise InputError(f"QA file {path}: context or question of {example.id} is not text; mend it")
         if not example.answers:
             raise InputError(
                 f"QA file {path}: question {example.id} has no answer; only answerable (v1.1) questions are scored, remove it"
             )
         for text, start in ((answer.text, answer.start) for answer in example.answers):
-            if (
-                not isinstance(text, str)
-                or not isinstance(start, int)
-                or example.context[start : start + len(text)] != text
-            ):
+            if not text.strip():
+                raise InputError(f"QA file {path}: an answer of question {example.id} is empty; remove it")
+            if start < 0 or example.context[start : start + len(text)] != text:
                 raise InputError(
                     f"QA file {path}: answer {text!r} of question {example.id} is not at {start} in its context; mend answer_start"
                 )

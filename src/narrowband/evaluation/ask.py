@@ -25,11 +25,6 @@ def ask_systems(context: str, question: str) -> Table:
     if not context.strip() or not question.strip():
         raise InputError("--context and --question must hold text; give a passage and a question about it")
     pca, phase1, phase2 = (ARTIFACTS / name for name in ("pca", "phase1", "phase2"))
-    for folder in (pca, phase1, phase2):
-        if not (folder / "config.json").is_file():
-            raise InputError(
-                f"{folder} holds nothing that was trained; run dvc repro, or dvc pull if there is a remote"
-            )
     params = load_params()
     lm = FrozenLM.load(params.base_model)
     prompt = encode_prompt(lm.tokenizer, context, question, params.prompt)

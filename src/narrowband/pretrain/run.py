@@ -16,6 +16,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 import narrowband
 from narrowband.data.prompts import qa_prompt
+from narrowband.files import folder_of_files
 from narrowband.pretrain.curriculum import batch, questions, recall, roster
 from narrowband.pretrain.init import initialize
 from narrowband.pretrain.muon import Muon
@@ -41,6 +42,7 @@ class Recipe:
     layers: int = 4
     intermediate_size: int = 512
     vocab_size: int = 2048
+    tokenizer_texts: int = 20_000
     sequence_length: int = 256
     batch_size: int = 12
     steps: int = 5600
@@ -57,9 +59,10 @@ SMOKE = Recipe(
     layers=2,
     intermediate_size=64,
     vocab_size=512,
+    tokenizer_texts=500,
     batch_size=2,
     sequence_length=64,
-    steps=4,
+    steps=8,
     evaluate_every=2,
 )
 """Small enough to run in a test."""
@@ -148,7 +151,7 @@ def pretrain(
     console: Console,
 ) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
     """Train tokenizer and model; goes on from `checkpoint` if it is of the same recipe and the same world."""
-    tokenizer = train_tokenizer(sample_texts(recipe.seed, 20_000), recipe.vocab_size)
+    tokenizer = train_tokenizer(sample_texts(recipe.seed, recipe.tokenizer_texts), recipe.vocab_size)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = build_model(recipe, tokenizer)
     model.to(device)  # type: ignore[arg-type]
@@ -215,5 +218,6 @@ def rescale(model: LlamaForCausalLM, rms: float) -> None:
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, out: Path) -> None:
     """Save float16 safetensors and the tokenizer into the folder `out`, embeddings at the scale of Llama-3.1-8B's."""
     rescale(model, LLAMA_RMS)
-    model.half().save_pretrained(out)
-    tokenizer.save_pretrained(out)
+    with folder_of_files(out) as folder:
+        model.half().save_pretrained(folder)
+        tokenizer.save_pretrained(folder)

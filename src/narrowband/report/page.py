@@ -9,14 +9,21 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from narrowband.evaluation.compare import TITLES
 from narrowband.evaluation.verdicts import FINDINGS
-from narrowband.params import Params
+from narrowband.params import InputError, Params, first_line
 from narrowband.report.charts import norm_chart, rate_chart, training_chart
 
 
 def read_evaluations(path: Path) -> list[dict[str, float]]:
-    """The rows of a phase's `evaluations.csv`."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    """The rows of a phase's `evaluations.csv`.
+
+    Raises:
+        InputError: they are not numbers.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path} is damaged ({first_line(error)}); run dvc repro") from None
 
 
 def render(

@@ -13,7 +13,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from narrowband.data.prompts import qa_prompt
 from narrowband.data.squad import Example
-from narrowband.params import InputError, Section, first_line
+from narrowband.params import InputError, Section, first_line, parse_yaml
 from narrowband.sft.backend import Continuation
 from narrowband.sft.filters import has_residue, words
 from narrowband.sft.prompts import FORMS, FewShotExample, InstructionType
@@ -56,7 +56,7 @@ def read_instructions(path: Path) -> list[Instruction]:
         InputError: the file is missing, or is not a list of category, forms, topics.
     """
     try:
-        entries = TypeAdapter(list[_Entry]).validate_python(yaml.safe_load(path.read_text(encoding="utf-8")))
+        entries = TypeAdapter(list[_Entry]).validate_python(parse_yaml(path.read_text(encoding="utf-8")))
     except OSError:
         raise InputError(
             f"instruction pool {path} does not exist; restore it from Git or mend data.instruction_pool"

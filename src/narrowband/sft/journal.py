@@ -2,16 +2,19 @@
 
 import json
 import os
+import zlib
 from collections.abc import Callable
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 
 class Journal:
-    """Results of model calls, one JSON line each, in the order in which they were made.
+    """Results of model calls, a line of checksum and JSON each, in the order in which they were made.
 
     All else that a run does follows from them, so a run with the same `fingerprint` that is started again takes them
-    from the file, comes to the very state in which it was killed, and goes on. A line that was cut short is dropped.
+    from the file, comes to the very state in which it was killed, and goes on. Lines from the first one on that was cut
+    short or changed are dropped, and their calls made again.
     """
 
     def __init__(self, path: Path, fingerprint: str) -> None:
@@ -21,7 +24,7 @@ class Journal:
         if lines[:1] != [header]:
             path.write_bytes(header)
             lines = [header]
-        whole = [line for line in lines if line.endswith(b"\n")]
+        whole = [header, *takewhile(_sound, lines[1:])]
         self.path = path
         self.recorded = len(whole) - 1
         self._file = path.open("r+b")
@@ -32,13 +35,18 @@ class Journal:
         """What `call` returned when it was made before, or else what it returns now, written down (as JSON gives it back)."""
         line = self._file.readline()
         if not line:
-            line = json.dumps(call()).encode() + b"\n"
+            result = json.dumps(call()).encode()
+            line = b"%08x %b\n" % (zlib.crc32(result), result)
             self._file.write(line)
             self._file.flush()
             os.fsync(self._file.fileno())
-        return json.loads(line)
+        return json.loads(line[9:])
 
     def discard(self) -> None:
         """Delete the file: the run is done."""
         self._file.close()
         self.path.unlink()
+
+
+def _sound(line: bytes) -> bool:
+    return line[:9] == b"%08x " % zlib.crc32(line[9:-1]) and line.endswith(b"\n")

@@ -1,18 +1,17 @@
 """Where records come from: code, libraries, model, parameters and checksums, for programs and for readers."""
 
-import hashlib
 import platform
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig
-
-from narrowband.files import write_json, write_text
+from narrowband.artifacts import sha256, write_sealed
+from narrowband.files import write_text
 from narrowband.params import Params
 
+MANIFEST = "manifest.json"
 LIBRARIES = ("datasets", "datasketch", "rapidfuzz", "tokenizers", "torch", "transformers")
 INPUTS = ("src", "stages", "pools", "models", "params.yaml", "dvc.yaml")
 """What the dirty flag is about; a run itself changes metrics and dvc.lock."""
@@ -51,27 +50,6 @@ QA test split. `manifest.json` has the code, libraries, parameters, counts and c
 """
 
 
-def sha256(paths: Iterable[Path]) -> str:
-    """Of the bytes of files, in the order given."""
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
-
-
-def model_revision(name: str) -> str:
-    """The sha256 of a folder's configuration, weights and tokenizer, or the commit of a model of the hub."""
-    folder = Path(name)
-    if folder.is_dir():
-        files = [
-            file for file in folder.iterdir() if file.suffix in (".json", ".model", ".safetensors", ".bin", ".txt")
-        ]
-        return f"sha256:{sha256(sorted(files))}"
-    return f"commit:{AutoConfig.from_pretrained(name)._commit_hash}"
-
-
 def git_state() -> dict[str, Any]:
     """The commit, and whether what data depend on was changed since; both unknown outside a repository."""
 
@@ -90,8 +68,8 @@ def write_provenance(folder: Path, params: Params, revision: str, extra: Mapping
     pools = [Path(params.data.few_shot_pool), Path(params.data.instruction_pool)]
     files = [folder / "train.jsonl", folder / "rejected.jsonl"]
     libraries = [*LIBRARIES, *(["vllm"] if params.generation.backend == "vllm" else [])]
-    write_json(
-        folder / "manifest.json",
+    write_sealed(
+        folder / MANIFEST,
         {
             "git": git_state(),
             "libraries": {"python": platform.python_version(), **{name: version(name) for name in libraries}},

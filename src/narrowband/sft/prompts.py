@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import yaml
 from transformers import PreTrainedTokenizerBase
 
-from narrowband.params import InputError, PromptStyle, first_line
+from narrowband.params import InputError, PromptStyle, first_line, parse_yaml
 from narrowband.world.completions import HEADER
 
 InstructionType = Literal["qa", "completion", "generation", "response"]
@@ -42,7 +42,7 @@ def read_pool(path: Path) -> list[FewShotExample]:
         InputError: the file is missing, is not a list of examples, repeats an id, or has fewer than five.
     """
     try:
-        pool = [FewShotExample(**entry) for entry in yaml.safe_load(path.read_text(encoding="utf-8"))]
+        pool = [FewShotExample(**entry) for entry in parse_yaml(path.read_text(encoding="utf-8"))]
     except OSError:
         raise InputError(
             f"few-shot pool {path} does not exist; restore it from Git or mend data.few_shot_pool"

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.panel import Panel
 
+from narrowband.artifacts import model_revision
 from narrowband.data.squad import Example
 from narrowband.files import streamed
 from narrowband.lm import FrozenLM, load_tokenizer
@@ -19,7 +20,7 @@ from narrowband.sft.filters import Contamination
 from narrowband.sft.generate import Run, Sources
 from narrowband.sft.instructions import read_instructions, reading
 from narrowband.sft.journal import Journal
-from narrowband.sft.manifest import model_revision, write_provenance
+from narrowband.sft.manifest import write_provenance
 from narrowband.sft.model import PlainModel
 from narrowband.sft.prompts import read_pool
 from narrowband.sft.sentinels import examine

@@ -1,6 +1,6 @@
 """Resumable training state as one safetensors file: tensors, with the step and the best score in its JSON header.
 
-No pickle is written or read. A file appears under its name only when it is whole.
+No pickle is written or read. A file appears under its name only when it is whole, and its checksum is in it.
 """
 
 import hashlib
@@ -10,11 +10,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 import narrowband
-from narrowband.files import write_tensors
+from narrowband.files import digest, write_tensors
+from narrowband.params import InputError, first_line
 
 
 @dataclass
@@ -51,20 +52,33 @@ def save_checkpoint(
         for parameter, state in optimizer.state_dict()["state"].items():
             for key, value in state.items():
                 tensors[f"optimizer/{index}/{parameter}/{key}"] = torch.as_tensor(value)
-    write_tensors(path, tensors, {"fingerprint": fingerprint, "progress": json.dumps(asdict(progress))})
+    text = json.dumps(asdict(progress))
+    write_tensors(
+        path, tensors, {"fingerprint": fingerprint, "progress": text, "sha256": digest(tensors, fingerprint + text)}
+    )
 
 
 def load_checkpoint(
     path: Path, fingerprint: str, module: nn.Module, optimizers: Sequence[torch.optim.Optimizer]
 ) -> tuple[Progress, dict[str, Tensor]]:
-    """Restore `module` and `optimizers` in place; fresh `Progress` if there is no checkpoint of this very run."""
+    """Restore `module` and `optimizers` in place; fresh `Progress` if there is no checkpoint of this very run.
+
+    Raises:
+        InputError: the checkpoint is damaged.
+    """
     if not path.exists():
         return Progress(), {}
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
-        if metadata["fingerprint"] != fingerprint:
-            return Progress(), {}
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except SafetensorError as error:
+        raise InputError(f"checkpoint {path} is damaged ({first_line(error)}); delete it to start over") from None
+    found, progress_text = metadata.get("fingerprint", ""), metadata.get("progress", "")
+    if digest(tensors, found + progress_text) != metadata.get("sha256"):
+        raise InputError(f"checkpoint {path} is damaged (its checksum does not fit); delete it to start over")
+    if found != fingerprint:
+        return Progress(), {}
     parameters = dict(module.named_parameters())
     states: list[dict[int, dict[str, Tensor]]] = [{} for _ in optimizers]
     best: dict[str, Tensor] = {}
@@ -79,6 +93,6 @@ def load_checkpoint(
             states[int(index)].setdefault(int(parameter), {})[key] = tensor
     for optimizer, state in zip(optimizers, states, strict=True):
         optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
-    progress = json.loads(metadata["progress"])
+    progress = json.loads(progress_text)
     history = [(step, values) for step, values in progress.pop("history")]
     return Progress(**progress, history=history), best

@@ -1,6 +1,7 @@
 """The one training loop: warm-up, cosine decay, clipping, periodic evaluation, best weights, exact resumption."""
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,9 +11,12 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from narrowband.progress import bar
+from narrowband.signals import Stopped, postponed
 from narrowband.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 
 CLIP_NORM = 1.0
+SAVE_EVERY = 120.0
+"""Seconds after which a checkpoint is written between evaluations, which each write one."""
 
 
 class StepLoss(NamedTuple):
@@ -82,18 +86,25 @@ def train(
 
     Raises:
         FloatingPointError: the loss or the gradient norm is not finite; the last checkpoint is kept.
+        Stopped: a signal came; the step that it came in is finished and kept.
     """
     trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
     base_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
     progress, best = load_checkpoint(checkpoint, fingerprint, module, optimizers)
     if progress.step:
         console.print(f"{title}: resuming at step {progress.step} of {schedule.steps}")
+    due = time.monotonic() + SAVE_EVERY
     for step, values in progress.history:
         log(step, values)
 
     def record(values: dict[str, float]) -> None:
         progress.history.append((progress.step, values))
         log(progress.step, values)
+
+    def keep() -> None:
+        nonlocal due
+        save_checkpoint(checkpoint, fingerprint, progress, module, optimizers, best)
+        due = time.monotonic() + SAVE_EVERY
 
     def assess() -> None:
         module.eval()
@@ -105,9 +116,9 @@ def train(
         record(result.metrics)
         shown = _summary(progress.history[-schedule.evaluate_every :])
         console.print(f"{title}: step {progress.step}/{schedule.steps}  {shown}", highlight=False)
-        save_checkpoint(checkpoint, fingerprint, progress, module, optimizers, best)
+        keep()
 
-    with bar(title, schedule.steps, console) as advance:
+    with bar(title, schedule.steps, console) as advance, postponed() as signalled:
         advance(progress.step)
         module.train()
         if progress.best_step < 0:
@@ -116,12 +127,17 @@ def train(
             torch.manual_seed(seed * 1_000_003 + progress.step)
             _set_rates(optimizers, base_rates, schedule.factor(progress.step))
             loss, parts = step_loss(progress.step)
-            _update(loss, list(trainable.values()), optimizers, f"{title}, step {progress.step}")
+            where = f"{title}, step {progress.step} (the best weights, of step {progress.best_step}, are kept in {checkpoint})"
+            _update(loss, list(trainable.values()), optimizers, where)
             progress.step += 1
             record({"loss": loss.item(), **parts})
             advance(1)
             if progress.step % schedule.evaluate_every == 0 or progress.step == schedule.steps:
                 assess()
+            elif signalled() or time.monotonic() > due:
+                keep()
+            if signalled():
+                raise Stopped(signalled(), f"{title}, stopped at step {progress.step} of {schedule.steps}")
     if progress.step < schedule.steps:
         console.print(f"{title}: stopped at step {progress.step}, as step {progress.best_step} scored better")
     return Outcome(best, progress.best_step, progress.best_metrics)

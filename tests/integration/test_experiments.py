@@ -1,0 +1,135 @@
+"""The queue, `--temp` and DVC's lock, around the real Phase 1 on a tiny model."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from tiny_project import ROOT, STAGES, contents, finish, make_project
+
+pytestmark = pytest.mark.integration
+
+DVC_YAML = f"""
+stages:
+  train_phase1:
+    cmd: python {ROOT}/stages/train_phase1.py {" ".join(STAGES["train_phase1"])}
+    deps: [data/qa, artifacts/pca]
+    params: [seed, phase1]
+    outs: [artifacts/phase1, artifacts/log/phase1]
+    metrics:
+      - metrics/phase1.json:
+          cache: false
+"""
+SWEEP = {f"rate{rate}-seed{seed}": (rate, seed) for rate in (0.001, 0.002, 0.004, 0.008) for seed in (0, 1)}
+
+
+class Project:
+    """A Git and DVC project whose data and PCA are made and committed, and whose Phase 1 is to be trained."""
+
+    def __init__(self, folder: Path, model: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        make_project(folder, model)
+        for name in ("generate_data", "fit_pca"):
+            finish(folder, name)
+        (folder / "dvc.yaml").write_text(DVC_YAML)
+        (folder / ".gitignore").write_text("/.checkpoints\n/output\n")
+        self.run("git", "init", "-q")
+        self.run("dvc", "init", "-q")
+        self.run("git", "add", "--all")
+        self.run("git", "commit", "-q", "-m", "state")
+
+    def start(self, *command: str) -> "subprocess.Popen[str]":
+        who = {
+            f"GIT_{role}_{what}": "test@example.org" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
+        }
+        path = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT / "src")}
+        environment = {**os.environ, **who, **path, "OMP_NUM_THREADS": "1", "DVC_NO_ANALYTICS": "1"}
+        # A file and no pipe: the queue's workers would hold the pipe open long after their last experiment.
+        with (self.folder / "output").open("w") as output:
+            return subprocess.Popen(command, cwd=self.folder, env=environment, stdout=output, stderr=output, text=True)
+
+    def run(self, *command: str, ok: bool = True) -> str:
+        code = self.start(*command).wait()
+        said = (self.folder / "output").read_text()
+        assert (code == 0) == ok, said
+        return said
+
+    def states(self) -> dict[str, str]:
+        """Name and state of every queued experiment."""
+        rows = [line.split() for line in self.run("dvc", "queue", "status").splitlines()]
+        return {row[1]: row[-1] for row in rows if len(row) > 1 and row[1] in SWEEP}
+
+    def metrics(self, name: str) -> dict[str, float]:
+        """Metrics of Phase 1 as an experiment committed them."""
+        refs = self.run("git", "for-each-ref", "--format=%(refname)", "refs/exps").split()
+        (ref,) = [ref for ref in refs if ref.endswith(f"/{name}")]
+        return json.loads(self.run("git", "show", f"{ref}:metrics/phase1.json"))
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, stopping_model: Path) -> Project:
+    return Project(tmp_path_factory.mktemp("experiments") / "project", stopping_model)
+
+
+def set_params(folder: Path, rate: float, seed: int) -> None:
+    content = yaml.safe_load((folder / "params.yaml").read_text())
+    content["seed"], content["phase1"]["lr"] = seed, rate
+    (folder / "params.yaml").write_text(yaml.safe_dump(content))
+
+
+def alone(project: Project, folder: Path, rate: float, seed: int) -> dict[str, float]:
+    """Metrics of Phase 1 in a folder where nothing else runs."""
+    shutil.copytree(project.folder, folder, ignore=shutil.ignore_patterns(".git", ".dvc"))
+    set_params(folder, rate, seed)
+    finish(folder, "train_phase1")
+    return json.loads((folder / "metrics" / "phase1.json").read_text())
+
+
+def test_a_sweep_with_two_workers_gives_what_each_run_gives_alone(project: Project, tmp_path: Path) -> None:
+    before = contents(project.folder)
+    for name, (rate, seed) in SWEEP.items():
+        project.run("dvc", "exp", "run", "--queue", "-n", name, "-S", f"phase1.lr={rate}", "-S", f"seed={seed}")
+    project.run("dvc", "queue", "start", "--jobs", "2")
+    deadline = time.monotonic() + 600
+    while (states := set(project.states().values())) - {"Success", "Failed"} and time.monotonic() < deadline:
+        time.sleep(2)
+    assert states == {"Success"}
+    assert contents(project.folder) == before
+    found = {name: project.metrics(name) for name in SWEEP}
+    assert found == {name: alone(project, tmp_path / name, *settings) for name, settings in SWEEP.items()}
+    assert len({json.dumps(metrics) for metrics in found.values()}) > 1
+
+
+def test_an_experiment_aside_takes_uncommitted_changes_along_and_leaves_the_workspace_alone(
+    project: Project, tmp_path: Path
+) -> None:
+    set_params(project.folder, 0.003, 5)
+    (project.folder / "untracked.txt").write_text("not taken along")
+    before = contents(project.folder)
+    project.run("dvc", "exp", "run", "--temp", "-n", "dirty")
+    assert contents(project.folder) == before
+    assert project.metrics("dirty") == alone(project, tmp_path / "alone", 0.003, 5)
+
+
+def test_an_experiment_that_fails_aside_leaves_the_workspace_alone(project: Project) -> None:
+    before = contents(project.folder)
+    said = project.run("dvc", "exp", "run", "--temp", "-n", "bad", "-S", "phase1.lr=-1", ok=False)
+    assert "phase1.lr is -1, which should be greater than 0" in " ".join(said.split())
+    assert contents(project.folder) == before
+
+
+def test_a_second_repro_at_the_same_time_gets_the_message_of_dvc_and_harms_nothing(project: Project) -> None:
+    first = project.start("dvc", "repro")
+    checkpoint = project.folder / ".checkpoints" / "phase1.safetensors"
+    while first.poll() is None and not checkpoint.exists():
+        time.sleep(0.05)
+    said = project.run("dvc", "repro", ok=False)
+    assert "busy" in said or "Unable to acquire lock" in said
+    assert first.wait() == 0
+    assert "up to date" in project.run("dvc", "status")

@@ -1,0 +1,256 @@
+"""A table of bad input: each ends in exit code 2 and one sentence, without a traceback, and loses nothing."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tiny_project import ARTIFACTS, STAGES, contents, finish, make_project, start
+
+from narrowband.data.qa import world_example
+from narrowband.data.squad import write_squad
+
+LOGS = ["metrics/evaluate.json", "metrics/baselines.json", "artifacts/log", "metrics/diagnosis.json", "report"]
+COMMANDS = {
+    **STAGES,
+    "check": ["artifacts/checked"],
+    "baselines": ["data/qa", *ARTIFACTS, "metrics/baselines.json"],
+    "diagnose": ["data/qa", *ARTIFACTS, "artifacts/evaluate", *LOGS],
+}
+Change = Callable[[Path], None]
+
+
+def params(**values: Any) -> Change:
+    """Set parameters; a double underscore stands for a dot."""
+
+    def change(folder: Path) -> None:
+        path = folder / "params.yaml"
+        content = yaml.safe_load(path.read_text())
+        for name, value in values.items():
+            *sections, last = name.split("__")
+            section = content
+            for key in sections:
+                section = section[key]
+            section[last] = value
+        path.write_text(yaml.safe_dump(content))
+
+    return change
+
+
+def wrote(name: str, content: str | bytes) -> Change:
+    """Put something else in the place of a file."""
+    return lambda folder: void((folder / name).write_bytes(content.encode() if isinstance(content, str) else content))
+
+
+def cut(name: str, size: int) -> Change:
+    return lambda folder: void((folder / name).write_bytes((folder / name).read_bytes()[:size]))
+
+
+def flipped(name: str, place: int) -> Change:
+    def change(folder: Path) -> None:
+        content = bytearray((folder / name).read_bytes())
+        content[place] ^= 1
+        (folder / name).write_bytes(content)
+
+    return change
+
+
+def removed(name: str) -> Change:
+    return lambda folder: (folder / name).unlink()
+
+
+def made_folder(name: str) -> Change:
+    def change(folder: Path) -> None:
+        (folder / name).unlink()
+        (folder / name).mkdir()
+
+    return change
+
+
+def void(_: object) -> None:
+    return None
+
+
+def nothing(folder: Path) -> None:
+    pass
+
+
+def qa(context: Any = "red fox", **changes: Any) -> Change:
+    """A data set of one question."""
+    entry = {"id": "1", "question": "q", "answers": [{"text": "fox", "answer_start": 4}], **changes}
+    kept = {key: value for key, value in entry.items() if value is not ...}
+    return wrote("qa.json", json.dumps({"data": [{"paragraphs": [{"context": context, "qas": [kept]}]}]}))
+
+
+def model(change: Change) -> Change:
+    """Make the folder of `models/bad` a damaged copy of the base model, and use it."""
+
+    def changed(folder: Path) -> None:
+        shutil.copytree(folder / "models/base", folder / "models/bad")
+        change(folder)
+        params(base_model="models/bad")(folder)
+
+    return changed
+
+
+def pool(name: str, content: str) -> Change:
+    return wrote(f"pools/{name}.yaml", content)
+
+
+EXAMPLE = "- {id: a, category: b, instruction: c, completion: d}\n"
+TABLE: list[tuple[str, Change, str]] = [
+    # params.yaml
+    ("check", params(compress_dim=0), "compress_dim is 0, which should be greater than or equal to 1"),
+    ("check", params(compress_dim="many"), "compress_dim is 'many', which should be a valid integer"),
+    ("check", params(compress_dim=129), "compress_dim 129 is more than vector_dim 128 (window 4 x hidden 32)"),
+    ("check", params(compres_dim=16), "unknown parameter compres_dim; did you mean compress_dim?"),
+    ("check", params(window=0), "window is 0"),
+    ("check", params(window=513), "window 513 is more than prompt.max_length 512"),
+    ("check", params(window=True), "window is True"),
+    ("check", params(seed=-1), "seed is -1"),
+    ("check", params(seed=10**20), "seed is 100000000000000000000"),
+    ("check", params(magnitude="tokens"), "magnitude is 'tokens', which should be 'none', 'token', 'example'"),
+    ("check", params(latent_bits=20), "latent_bits is 20, which should be 32, 16, or 2 to 15"),
+    ("check", params(phase1__lr="fast"), "phase1.lr is 'fast', which should be a number"),
+    ("check", params(phase1__lr=float("inf")), "phase1.lr is inf, which should be a number"),
+    ("check", params(phase2__steps=0), "phase2.steps is 0"),
+    ("check", params(phase2__warmup=-1), "phase2.warmup is -1"),
+    ("check", params(phase2__start="phase3"), "phase2.start is 'phase3'"),
+    ("check", params(phase2__stop="phase3"), "unknown parameter phase2.stop"),
+    ("check", params(loss__phase2__kl=-0.5), "loss.phase2.kl is -0.5"),
+    ("check", params(loss__phase2__kl_temperature=0), "loss.phase2.kl_temperature is 0"),
+    ("check", params(adapter__dropout=1.0), "adapter.dropout is 1.0"),
+    ("check", params(adapter=None), "adapter is None"),
+    ("check", params(data__test=0), "data.test is 0"),
+    ("check", params(data__phase2_sft_share=2), "data.phase2_sft_share is 2"),
+    ("check", params(data__few_shot_pool=""), "data.few_shot_pool is ''"),
+    ("check", params(generation__backend="tgi"), "generation.backend is 'tgi'"),
+    ("check", params(generation__backend="vllm"), "generation.backend vllm needs vLLM"),
+    ("check", params(dataset="nowhere.json"), "nowhere.json does not exist"),
+    ("check", params(dataset="nowhere"), "dataset nowhere does not exist"),
+    ("check", wrote("params.yaml", ""), "params.yaml holds NoneType, not a mapping"),
+    ("check", wrote("params.yaml", "seed: [0"), "params.yaml is not valid YAML"),
+    ("check", wrote("params.yaml", b"\xff\xfe\x00"), "params.yaml is not valid YAML"),
+    ("check", wrote("params.yaml", "seed: !!python/object/apply:os.getcwd []"), "params.yaml is not valid YAML"),
+    ("check", wrote("params.yaml", "seed: 2001-99-99"), "params.yaml is not valid YAML"),
+    ("check", wrote("params.yaml", "a: &a [*a]"), "params.yaml: unknown parameter a"),
+    ("check", wrote("params.yaml", "[" * 3000), "params.yaml is not valid YAML"),
+    ("check", wrote("params.yaml", "1: 2"), "params.yaml: unknown parameter 1"),
+    ("check", removed("params.yaml"), "params.yaml does not exist"),
+    ("check", made_folder("params.yaml"), "params.yaml can't be read"),
+    # The data set
+    ("check", wrote("qa.json", ""), "QA file qa.json is not JSON"),
+    ("check", wrote("qa.json", b"\xff{}"), "QA file qa.json is not JSON"),
+    ("check", wrote("qa.json", "[" * 100_000), "QA file qa.json is not JSON"),
+    ("check", wrote("qa.json", '{"data": 3}'), "QA file qa.json is not of the SQuAD schema"),
+    ("check", wrote("qa.json", '{"data": []}'), "QA file qa.json holds no question"),
+    ("check", qa(id=...), "is not of the SQuAD schema (KeyError: 'id')"),
+    ("check", qa(id=[1]), "[1] is no str"),
+    ("check", qa(context=3), "3 is no str"),
+    ("check", qa(context="\ud800 fox"), "holds half a surrogate pair"),
+    ("check", qa(question=None), "None is no str"),
+    ("check", qa(answers=[]), "question 1 has no answer"),
+    ("check", qa(answers=[{"text": "", "answer_start": 0}]), "an answer of question 1 is empty"),
+    ("check", qa(answers=[{"text": "fox", "answer_start": -3}]), "is not at -3"),
+    ("check", qa(answers=[{"text": "fox", "answer_start": True}]), "True is no int"),
+    ("check", qa(answers=[{"text": "fox", "answer_start": 3}]), "answer 'fox' of question 1 is not at 3"),
+    ("check", qa(), "leaves the"),
+    ("check", removed("qa.json"), "qa.json does not exist"),
+    # Pools of instructions
+    ("check", pool("few_shot", "3"), "pools/few_shot.yaml is not a list"),
+    ("check", pool("few_shot", "a: ["), "pools/few_shot.yaml is not a list"),
+    ("check", pool("few_shot", EXAMPLE), "pools/few_shot.yaml has 1 examples"),
+    ("check", pool("few_shot", EXAMPLE * 6), "pools/few_shot.yaml has 6 examples with 1 ids"),
+    ("check", pool("few_shot", EXAMPLE.replace("c", "4")), "pools/few_shot.yaml"),
+    ("check", removed("pools/few_shot.yaml"), "few-shot pool pools/few_shot.yaml does not exist"),
+    ("check", pool("instructions", "a: ["), "instruction pool pools/instructions.yaml is not YAML"),
+    ("check", pool("instructions", "- {category: a, forms: [], topics: [b]}"), "pools/instructions.yaml: 0.forms"),
+    ("check", removed("pools/instructions.yaml"), "instruction pool pools/instructions.yaml does not exist"),
+    # The base model
+    ("check", params(base_model=""), "base_model is ''"),
+    ("check", params(base_model="models/nowhere"), "base_model models/nowhere is not a model folder"),
+    ("check", model(removed("models/bad/config.json")), "base_model models/bad is not a model folder"),
+    ("check", model(wrote("models/bad/config.json", "{")), "base_model models/bad"),
+    ("check", model(wrote("models/bad/config.json", '{"model_type": "t5"}')), "not a causal LM"),
+    ("check", model(removed("models/bad/tokenizer.json")), "base_model models/bad has no tokenizer"),
+    ("check", model(wrote("models/bad/tokenizer.json", "{}")), "base_model models/bad"),
+    ("fit_pca", model(removed("models/bad/model.safetensors")), "base_model models/bad"),
+    ("fit_pca", model(cut("models/bad/model.safetensors", 1000)), "base_model models/bad"),
+    ("generate_data", model(cut("models/bad/model.safetensors", -1)), "base_model models/bad"),
+    # What earlier stages wrote
+    ("fit_pca", flipped("data/qa/train.json", 500), "data/qa/train.json is not what was written"),
+    ("fit_pca", removed("data/qa/config.json"), "data/qa holds nothing that was finished"),
+    (
+        "train_phase1",
+        cut("artifacts/pca/pca.safetensors", 100),
+        "artifacts/pca/pca.safetensors is not what was written",
+    ),
+    ("train_phase1", flipped("artifacts/pca/config.json", 20), "artifacts/pca/config.json"),
+    ("train_phase1", params(window=8), "artifacts/pca was made with window 4, not 8"),
+    ("train_phase2", cut("artifacts/phase1/adapter.safetensors", -1), "artifacts/phase1/adapter.safetensors"),
+    ("train_phase2", params(magnitude="token"), "artifacts/phase1 was made with magnitude none, not token"),
+    ("train_phase2", cut("data/sft/train.jsonl", -5), "data/sft/train.jsonl is not what was written"),
+    ("evaluate", removed("artifacts/phase2/config.json"), "artifacts/phase2 holds nothing that was finished"),
+    ("evaluate", flipped("artifacts/phase2/adapter.safetensors", -1), "artifacts/phase2/adapter.safetensors is not"),
+    ("evaluate", model(flipped("models/bad/model.safetensors", -1)), "made with base_model_revision sha256:"),
+    ("baselines", params(compress_dim=8), "artifacts/pca was made with compress_dim 16, not 8"),
+    (
+        "diagnose",
+        flipped("artifacts/evaluate/predictions_pca.json", 30),
+        "predictions_pca.json is not what was written",
+    ),
+    ("diagnose", params(generation__max_new_tokens=3), "artifacts/evaluate was made with generation"),
+    ("diagnose", wrote("metrics/evaluate.json", "{"), "metrics/evaluate.json is not JSON"),
+    ("diagnose", wrote("artifacts/log/phase1/evaluations.csv", "step,f1\n0,x\n"), "evaluations.csv"),
+    ("diagnose", removed("artifacts/log/phase2/evaluations.csv"), "artifacts/log/phase2/evaluations.csv"),
+    (
+        "train_phase1",
+        wrote(".checkpoints/phase1.safetensors", "{}"),
+        "checkpoint .checkpoints/phase1.safetensors is damaged",
+    ),
+    # Options of commands
+    ("narrowband show nowhere", nothing, "no metrics at revision nowhere"),
+    ("narrowband verify --rev nowhere", nothing, "metrics/tolerance.yaml"),
+    ("narrowband hypotheses", nothing, "docs/hypotheses.yaml can't be read"),
+    ("narrowband ask --context= --question=x", nothing, "--context and --question must hold text"),
+    ("narrowband ask --context=a --question=b", removed("params.yaml"), "params.yaml does not exist"),
+    ("narrowband ask --context=a --question=b", removed("artifacts/pca/config.json"), "artifacts/pca holds nothing"),
+    (f"narrowband ask --context=a --question={'why ' * 600}", nothing, "leaves no room for a question of"),
+    ("check qa.json/checked", nothing, "qa.json"),
+]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, stopping_model: Path) -> Path:
+    """A project in which all that the table's commands read has been made, from a SQuAD file."""
+    folder = tmp_path_factory.mktemp("finished") / "project"
+    folder.mkdir()
+    make_project(folder, stopping_model)
+    write_squad(folder / "qa.json", "any", [world_example(0, "train", i) for i in range(80)])
+    params(dataset="qa.json")(folder)
+    for name in STAGES:
+        if name != "pretrain_base":
+            finish(folder, name)
+    (folder / "metrics/baselines.json").write_text('{"rows": []}')
+    return folder
+
+
+@pytest.mark.parametrize(("command", "change", "sentence"), TABLE)
+def test_bad_input_is_one_sentence_and_changes_nothing(
+    command: str, change: Change, sentence: str, finished: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(finished, tmp_path / "project")
+    change(folder)
+    before = contents(folder)
+    name, *arguments = command.split(" ", 3)
+    process = start(folder, name, arguments or COMMANDS.get(name))
+    process.join()
+    said = (folder / "output").read_text()
+    assert process.exitcode == 2, said
+    assert "Traceback" not in said
+    (refusal,) = [line for line in said.splitlines() if line.startswith("Error: ")]
+    assert refusal == said.splitlines()[-1] and sentence in refusal
+    assert contents(folder) == before

@@ -1,0 +1,110 @@
+"""Stages that are killed, stopped or out of disk space, and what the same command makes of it when it is run again."""
+
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+from random import Random
+
+import pytest
+from safetensors import safe_open
+from tiny_project import STAGES, contents, finish, make_project, start
+
+MOMENTS = {
+    "generate_data": 4,
+    "fit_pca": 2,
+    "train_phase1": 4,
+    "train_phase2": 4,
+    "evaluate": 3,
+    "pretrain_base": 3,
+}
+"""How often each stage is killed."""
+
+Before = dict[str, tuple[Path, float]]
+
+
+@pytest.fixture(scope="module")
+def before(tmp_path_factory: pytest.TempPathFactory, stopping_model: Path) -> Before:
+    """For each stage, a project with all that came before it, and the seconds it takes; `end` is when all have run."""
+    folder = tmp_path_factory.mktemp("projects") / "end"
+    folder.mkdir()
+    make_project(folder, stopping_model)
+    states = {}
+    for name in STAGES:
+        states[name] = shutil.copytree(folder, folder.with_name(name)), finish(folder, name)
+    return {**states, "end": (folder, 0.0)}
+
+
+@pytest.fixture
+def project(request: pytest.FixtureRequest, before: Before, tmp_path: Path) -> Path:
+    """A copy of the project as the stage `request.param` finds it."""
+    return shutil.copytree(before[request.param][0], tmp_path / "project")
+
+
+def after(name: str, before: Before) -> dict[str, bytes]:
+    """What the files of a project hold once the stage has run undisturbed."""
+    return contents(before[[*STAGES, "end"][list(STAGES).index(name) + 1]][0])
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_killed_at_random_moments_ends_as_an_undisturbed_one(name: str, before: Before, tmp_path: Path) -> None:
+    found, seconds = before[name]
+    expected, random = after(name, before), Random(name)
+    for i in range(MOMENTS[name]):
+        folder = shutil.copytree(found, tmp_path / str(i))
+        moment = seconds * random.random()
+        while True:
+            process = start(folder, name)
+            time.sleep(moment)
+            process.kill()
+            process.join()
+            if process.exitcode == -signal.SIGKILL:
+                break
+            moment /= 2  # it was done: kill it earlier
+            shutil.rmtree(folder)
+            shutil.copytree(found, folder)
+        left = {path: content for path, content in contents(folder).items() if not path.startswith("artifacts/log")}
+        assert left.items() <= expected.items()  # nothing half-written has its name
+        finish(folder, name)
+        assert contents(folder) == expected
+        assert not [path for path in folder.rglob(".*") if path.is_file()]
+
+
+@pytest.mark.parametrize("project", ["train_phase2"], indirect=True)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_keeps_the_step_that_it_came_in_and_says_so(
+    number: signal.Signals, project: Path, before: Before
+) -> None:
+    checkpoint = project / ".checkpoints" / "phase2.safetensors"
+    process = start(project, "train_phase2")
+    while process.exitcode is None and not checkpoint.exists():
+        time.sleep(0.01)
+    os.kill(process.pid, number)
+    process.join()
+    said = (project / "output").read_text()
+    assert process.exitcode == 128 + number and "Traceback" not in said
+    with safe_open(checkpoint, framework="pt") as file:
+        assert '"step": 0' not in file.metadata()["progress"]
+    assert said.splitlines()[-1].startswith("phase2, stopped at step ")
+    assert said.endswith(f"by {number.name}; run the same command again and it goes on from what is finished\n")
+    finish(project, "train_phase2")
+    assert "phase2: resuming at step" in (project / "output").read_text()
+    assert contents(project) == after("train_phase2", before)
+
+
+@pytest.mark.parametrize("project", ["train_phase1"], indirect=True)
+def test_a_file_that_can_not_be_written_is_a_sentence_and_keeps_the_last_checkpoint(
+    project: Path, before: Before
+) -> None:
+    weights = (before["end"][0] / "artifacts/phase1/adapter.safetensors").stat().st_size
+    process = start(project, "train_phase1", largest_file=3 * weights)  # enough before AdamW has its moments
+    process.join()
+    said = (project / "output").read_text()
+    assert process.exitcode == 2 and "Traceback" not in said
+    assert said.splitlines()[-1].startswith("Error: .checkpoints/phase1.safetensors could not be written")
+    with safe_open(project / ".checkpoints" / "phase1.safetensors", framework="pt") as file:
+        assert '"step": 0' in file.metadata()["progress"]
+    assert [path.name for path in (project / ".checkpoints").iterdir()] == ["phase1.safetensors"]
+    finish(project, "train_phase1")
+    assert contents(project) == after("train_phase1", before)

@@ -1,0 +1,104 @@
+"""A project of tiny size, and its stages run as processes of their own that a test can watch, stop and kill."""
+
+import os
+import resource
+import runpy
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from multiprocessing import get_context
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parent.parent
+ARTIFACTS = ["artifacts/pca", "artifacts/phase1", "artifacts/phase2"]
+STAGES = {
+    "generate_data": ["data/qa", "data/sft", "metrics/data.json"],
+    "fit_pca": ["data/qa", "artifacts/pca", "metrics/pca.json"],
+    "train_phase1": [*("data/qa", *ARTIFACTS[:2]), "metrics/phase1.json", "artifacts/log/phase1"],
+    "train_phase2": [*("data/qa", *ARTIFACTS), "metrics/phase2.json", "artifacts/log/phase2", "data/sft"],
+    "evaluate": ["data/qa", *ARTIFACTS, "artifacts/evaluate", "metrics/evaluate.json"],
+    "pretrain_base": ["models/new", "--smoke"],
+}
+"""Stages in their order, with their arguments."""
+
+PHASE = {"steps": 24, "batch_size": 4, "warmup": 2, "evaluate_every": 8}
+SMALL = {
+    "compress_dim": 16,
+    "window": 4,
+    "phase1": PHASE,
+    "phase2": PHASE,
+    "data": {
+        "train": 40,
+        "validation": 6,
+        "test": 8,
+        "quick": 6,
+        "sft_records": 6,
+        "phase2_sft_share": 0.25,
+        "gates": {"pilot": 4, "kept": 0, "critic": 0, "length_limit": 1, "runaway": 1},
+        "critic": {"instruction": -100, "pair": -100},
+    },
+    "generation": {"batch_size": 4},
+}
+
+# Processes are forked from a server that has imported their libraries, so their time is work and not imports.
+FORKS = get_context("forkserver")
+FORKS.set_forkserver_preload(["narrowband.cli", "narrowband.phases", "narrowband.pretrain.run", "narrowband.sft.write"])
+
+
+def make_project(folder: Path, model: Path) -> None:
+    """Parameters, pools and base model."""
+    content = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for name, value in SMALL.items():
+        content[name] = {**content[name], **value} if isinstance(value, dict) else value
+    (folder / "params.yaml").write_text(yaml.safe_dump(content))
+    shutil.copytree(model, folder / "models" / "base")
+    shutil.copytree(ROOT / "pools", folder / "pools")
+
+
+def _run(folder: str, name: str, arguments: Sequence[str], largest_file: int, threads: int) -> None:
+    os.chdir(folder)
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    output = os.open("output", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, resource.RLIM_INFINITY))
+    sys.argv = [name, *arguments]
+    if name == "narrowband":
+        from narrowband.cli import main
+
+        main()
+    else:
+        runpy.run_path(str(ROOT / "stages" / f"{name}.py"), run_name="__main__")
+
+
+def start(
+    folder: Path,
+    name: str,
+    arguments: Sequence[str] | None = None,
+    largest_file: int = resource.RLIM_INFINITY,
+    threads: int = 1,
+) -> ForkServerProcess:
+    """Start a stage's script, or the `narrowband` command; what it prints goes to the file `output`."""
+    words = STAGES[name] if arguments is None else arguments
+    process = FORKS.Process(target=_run, args=(str(folder), name, words, largest_file, threads))
+    process.start()
+    return process
+
+
+def finish(folder: Path, name: str, threads: int = 1) -> float:
+    """Run a stage to its end; the seconds that it took."""
+    began = time.monotonic()
+    process = start(folder, name, threads=threads)
+    process.join()
+    assert process.exitcode == 0, (folder / "output").read_text()
+    return time.monotonic() - began
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All that a project's files hold, hidden ones and what was printed left out."""
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file() and path.name != "output")
+    return {str(path): (folder / path).read_bytes() for path in paths if not any(p[0] == "." for p in path.parts)}
