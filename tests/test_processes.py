@@ -8,10 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 
-from narrowband.codec.pca import PCA
 from narrowband.data.qa import world_example
 from narrowband.data.squad import write_squad
 from narrowband.params import Params
@@ -22,7 +20,7 @@ TRAINING = {"steps": 4, "batch_size": 4, "micro_batch": 1, "lr": 1e-3, "warmup":
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory, stopping_model: Path) -> Path:
-    """A folder with small parameters, questions and a PCA."""
+    """A folder with small parameters and questions."""
     folder = tmp_path_factory.mktemp("project")
     params = Params.model_validate(yaml.safe_load((ROOT / "params.yaml").read_text()))
     small = {
@@ -36,17 +34,16 @@ def project(tmp_path_factory: pytest.TempPathFactory, stopping_model: Path) -> P
     (folder / "params.yaml").write_text(yaml.safe_dump(params.model_copy(update=small).model_dump()))
     for split, n in (("train", 12), ("validation", 5), ("test", 5)):
         write_squad(folder / "qa" / f"{split}.json", split, [world_example(0, split, i) for i in range(n)])
-    vectors = torch.randn(200, 64, generator=torch.Generator().manual_seed(0))
-    PCA.fit([vectors], 16).save(folder / "pca", {})
     return folder
 
 
 STAGES = """
 import runpy, sys
-from pathlib import Path
 
 stages, out = sys.argv[1:]
+first = {"fit_pca": "qa pca pca.json"} if out == "alone" else {}
 for stage, arguments in {
+    **first,
     "train_phase1": f"qa pca {out}/phase1 {out}/phase1.json {out}/log1",
     "train_phase2": f"qa pca {out}/phase1 {out}/phase2 {out}/phase2.json {out}/log2 sft",
     "evaluate": f"qa pca {out}/phase1 {out}/phase2 {out}/evaluate {out}/evaluate.json",
@@ -56,6 +53,16 @@ for stage, arguments in {
         runpy.run_path(f"{stages}/{stage}.py", run_name="__main__")
     except SystemExit as end:
         assert not end.code, stage
+
+from torch.distributed.tensor import DTensor
+
+from narrowband.lm import FrozenLM, blocks
+from narrowband.params import load_params
+
+model = FrozenLM.load(load_params().base_model).model
+weights = [p for block in blocks(model) for p in block.parameters()]
+held = sum((p.to_local() if isinstance(p, DTensor) else p).numel() for p in weights)
+assert held / sum(p.numel() for p in weights) == (0.5 if out == "use_fsdp" else 1)
 """
 """Both phases and the evaluation as a launcher runs them, but importing torch once."""
 

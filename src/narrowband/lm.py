@@ -56,7 +56,7 @@ class FrozenLM:
             raise InputError(f"base_model {name} can't be loaded as a causal LM: {first_line(error)}") from None
         model.eval().requires_grad_(False)
         processes.shard(model, blocks(model))
-        model.to(device)
+        model.to(device)  # type: ignore[arg-type]
         # A model's own generation settings (a repetition penalty, top-p) would make "greedy" something else.
         model.generation_config = GenerationConfig()
         lm = cls(model, tokenizer)
@@ -126,7 +126,7 @@ class FrozenLM:
         The model's own switch for this works in training mode alone, in which some families drop activations out.
         """
         for block in blocks(self.model):
-            block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
     @torch.no_grad()
     def generate(
@@ -203,6 +203,17 @@ class FrozenLM:
 def blocks(model: nn.Module) -> list[nn.Module]:
     """The transformer blocks of `model`, first to last."""
     return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+
+
+def outline(name: str) -> PreTrainedModel:
+    """The model called `name` without its weights, which takes no memory.
+
+    Raises:
+        InputError: it is not a causal LM with a tokenizer.
+    """
+    check_base_model(name)
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(name))
 
 
 def check_base_model(name: str) -> int:

@@ -1,15 +1,16 @@
 """Predicted peak memory of each stage, from the base model's configuration and `params.yaml` alone.
 
 Counts the tensors that are alive together at the worst moment, for prompts as long as `prompt.max_length` and answers as
-long as `generation.max_new_tokens`. Blocks are taken to be Llama's: two norms in float32, SDPA attention with a mask, a gated
-MLP. What the allocator and CUDA itself hold on top (about 1 GB) is not counted.
+long as `generation.max_new_tokens`. Blocks are taken to be Llama's (two norms in float32, SDPA attention with a mask, a gated
+MLP), the adapter to be the residual one, the teacher to be asked at every step. What the allocator and CUDA itself hold on
+top (about 1 GB) is not counted.
 """
 
 from typing import NamedTuple
 
 import torch
 from rich.table import Table
-from transformers import AutoModelForCausalLM, PretrainedConfig
+from transformers import PreTrainedModel
 
 from narrowband.codec.adapter import Shape, make_adapter
 from narrowband.codec.pca import PCA
@@ -49,16 +50,15 @@ class Geometry(NamedTuple):
     size: int
 
     @classmethod
-    def of(cls, config: PretrainedConfig, params: Params, size: int) -> "Geometry":
-        """Read from a model's configuration; parameters are counted without their memory."""
-        text = config.get_text_config()
+    def of(cls, model: PreTrainedModel, params: Params, size: int) -> "Geometry":
+        """That of `model`, which needs no weights."""
+        text = model.config.get_text_config()
         hidden, heads = text.hidden_size, text.num_attention_heads
         head_dim = getattr(text, "head_dim", None) or hidden // heads
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
             vector_dim = params.vector_dim(hidden)
-            one = torch.ones(1)
-            pca = PCA(torch.ones(params.compress_dim, vector_dim), torch.ones(vector_dim), one, one)
+            components = torch.ones(params.compress_dim, vector_dim)
+            pca = PCA(components, components[0], components[:, 0], torch.ones(1))
             adapter = make_adapter(pca, Shape(params.window, hidden), params.adapter)
         return cls(
             parameters=sum(p.numel() for p in model.parameters()),
@@ -78,7 +78,9 @@ def predict(geometry: Geometry, params: Params) -> dict[str, Peak]:
     """The peak of every stage that takes much; `baselines` and `diagnose` answer questions as `evaluate` does."""
     g = geometry
     answers = max(_codec(g, params), _quality(g, params), _generation(g, params))
-    weights = g.parameters * g.size + g.vocabulary * g.hidden * FLOAT  # with the float32 table that tokens are matched to
+    weights = (
+        g.parameters * g.size + g.vocabulary * g.hidden * FLOAT
+    )  # with the float32 table that tokens are matched to
     pca = params.compress_dim * params.vector_dim(g.hidden) * FLOAT
     # Weights, gradients, two moments and the best weights so far; AdamW takes as much as the gradients while it steps.
     trained = weights + pca + 5 * g.adapter * FLOAT
@@ -96,17 +98,10 @@ def _pca(g: Geometry, params: Params) -> int:
     return 5 * 256 * params.prompt.max_length * g.hidden * FLOAT + 4 * params.vector_dim(g.hidden) ** 2 * 8
 
 
-def _adapter_width(g: Geometry, params: Params) -> int:
-    """Components of a token that the adapter keeps for its backward pass: five of its input and four of its hidden layer."""
-    inputs = 3 if params.window > 1 else 1
-    return (4 + inputs) * g.hidden + 4 * params.adapter.hidden_mult * g.hidden
-
-
 def _phase1(g: Geometry, params: Params) -> int:
-    """A micro-batch's embeddings, what the adapter keeps of them, and gradients of its widest layer."""
-    rows = params.phase1.micro_batch or params.phase1.batch_size
-    width = _adapter_width(g, params) + 4 * g.hidden + 2 * params.adapter.hidden_mult * g.hidden
-    return rows * params.prompt.max_length * width * FLOAT
+    """What is kept of a micro-batch, with its coded tokens and five of their size in the loss; or the adapter's gradients."""
+    tokens = (params.phase1.micro_batch or params.phase1.batch_size) * params.prompt.max_length
+    return max(tokens * (_kept(g, params) + 5 * g.hidden * FLOAT), _adapter_gradients(g, params, tokens))
 
 
 def _phase2(g: Geometry, params: Params) -> int:
@@ -117,12 +112,24 @@ def _phase2(g: Geometry, params: Params) -> int:
     tokens = rows * length
     block = 2 * g.hidden * FLOAT + (4 * g.heads * g.head_dim + 3 * g.intermediate + length) * g.size + g.heads * FLOAT
     gradients = 3 * g.intermediate * g.size + 2 * g.hidden * FLOAT
-    kept = g.layers * block
+    blocks = g.layers * block
     if params.phase2.gradient_checkpointing:
-        kept, gradients = g.layers * g.hidden * g.size, gradients + block
-    codec = (_adapter_width(g, params) + 2 * g.hidden) * FLOAT
+        blocks, gradients = g.layers * g.hidden * g.size, gradients + block
     logits = 9 * rows * answer * g.vocabulary * FLOAT
-    return tokens * (codec + kept) + max(logits, tokens * gradients)
+    through_blocks = tokens * (_kept(g, params) + blocks) + max(logits, tokens * gradients)
+    return max(through_blocks, _adapter_gradients(g, params, tokens))
+
+
+def _kept(g: Geometry, params: Params) -> int:
+    """Bytes of a token's embedding, its reconstruction, and what the adapter keeps for its backward pass."""
+    inputs = 3 if params.window > 1 else 1
+    return ((4 + inputs) * g.hidden + 4 * params.adapter.hidden_mult * g.hidden) * FLOAT
+
+
+def _adapter_gradients(g: Geometry, params: Params, tokens: int) -> int:
+    """The gradients of the adapter's hidden layer, in the backward pass."""
+    inputs, width = 3 if params.window > 1 else 1, params.adapter.hidden_mult * g.hidden
+    return (tokens * ((2 + inputs) * g.hidden + 5 * width) + width**2) * FLOAT
 
 
 def _codec(g: Geometry, params: Params) -> int:
@@ -145,13 +152,13 @@ def _generation(g: Geometry, params: Params) -> int:
     return rows * (cache + inner)
 
 
-def table(config: PretrainedConfig, params: Params) -> Table:
+def table(model: PreTrainedModel, params: Params) -> Table:
     """Predicted peaks in GB (10^9 bytes), by where the base model runs."""
     shown = Table("stage", title=f"predicted peak memory in GB, {params.base_model}")
     columns = []
     for where, size in SIZES.items():
         shown.add_column(where, justify="right")
-        columns.append(predict(Geometry.of(config, params, size), params))
+        columns.append(predict(Geometry.of(model, params, size), params))
     for stage in columns[0]:
         shown.add_row(stage, *(f"{column[stage].total / 1e9:.1f}" for column in columns))
     return shown

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given
@@ -30,7 +32,7 @@ def test_the_kl_over_top_tokens_and_the_rest_grows_with_k_to_that_over_the_vocab
     found = [kl(student, TopK.of(teacher / t, k), t) for k in range(1, VOCABULARY)]
     near = 1e-4 * (1 + expected)
     assert found[-1] == pytest.approx(expected, abs=near)
-    assert all(0 - near <= less <= more + near for less, more in zip(found, found[1:], strict=False))
+    assert all(0 - near <= less <= more + near for less, more in pairwise(found))
 
 
 def test_merged_probabilities_by_hand() -> None:

@@ -79,7 +79,9 @@ def answer(
 
     predictions: dict[str, str] = {}
     quality, bits = Quality(), 0
-    for answers, part, cost in processes.shared_out(answer_batch, batches_by_length(prompts, params.generation.batch_size)):
+    for answers, part, cost in processes.shared_out(
+        answer_batch, batches_by_length(prompts, params.generation.batch_size)
+    ):
         predictions |= answers
         quality.merge(part)
         bits += cost

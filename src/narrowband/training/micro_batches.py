@@ -1,7 +1,8 @@
 """Batches in parts whose losses add up to that of the whole: what a process computes, as much at a time as memory allows."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
+from dataclasses import dataclass
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 
@@ -15,7 +16,8 @@ from narrowband.training.losses import Reconstruction
 T = TypeVar("T")
 
 
-class Part(NamedTuple):
+@dataclass(frozen=True)
+class Part:
     """One of `count` parts, near-equal and in order, that a batch is cut into."""
 
     index: int = 0
