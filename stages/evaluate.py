@@ -7,6 +7,7 @@ from narrowband.stage import console, run, set_up_torch
 
 def main(qa: Path, pca: Path, phase1: Path, phase2: Path, out: Path, metrics: Path) -> None:
     """Evaluate on the test split in QA; predictions to OUT, figures to METRICS."""
+    from narrowband import processes
     from narrowband.artifacts import checked, write_config
     from narrowband.data.squad import read_squad
     from narrowband.evaluation.compare import compare, table
@@ -21,6 +22,8 @@ def main(qa: Path, pca: Path, phase1: Path, phase2: Path, out: Path, metrics: Pa
     systems = load_systems(lm, qa, pca, phase1, phase2, params)
     questions = checked(qa / "test.json")
     comparison = compare(lm, systems, read_squad(questions), params, console)
+    if not processes.is_main():
+        return
     for name, predictions in comparison.predictions.items():
         write_json(out / f"predictions_{name}.json", predictions)
     write_config(out, evaluated(params, questions, pca, phase1, phase2))

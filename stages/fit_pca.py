@@ -41,4 +41,4 @@ def main(qa: Path, out: Path, metrics: Path) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, needs_less_memory="lower window, as the covariance is square in it, or prompt.max_length")

@@ -14,4 +14,4 @@ def main(qa: Path, pca: Path, out: Path, metrics: Path, log: Path) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, needs_less_memory="set phase1.micro_batch to fewer prompts, or lower generation.batch_size")

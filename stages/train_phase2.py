@@ -19,4 +19,8 @@ def main(qa: Path, pca: Path, phase1: Path, out: Path, metrics: Path, log: Path,
 
 
 if __name__ == "__main__":
-    run(main)
+    run(
+        main,
+        needs_less_memory="set phase2.micro_batch to fewer prompts or phase2.gradient_checkpointing to true, "
+        "or lower generation.batch_size",
+    )

@@ -17,7 +17,9 @@ from narrowband.evaluation.compare import table
 from narrowband.experiments import collect, enqueue
 from narrowband.files import write_text
 from narrowband.hypotheses import load_table, markdown, missing
-from narrowband.params import InputError, first_line
+from narrowband.lm import outline
+from narrowband.memory import table as memory_table
+from narrowband.params import InputError, first_line, load_params
 from narrowband.stage import console, one_sentence, set_up_torch
 from narrowband.verify import compare_metrics, read_tolerances
 
@@ -59,6 +61,13 @@ def ask(
     """Answer a question with every system of the workspace, beside the tokens that each makes of the prompt."""
     set_up_torch()
     console.print(ask_systems(context, question))
+
+
+@app.command()
+def memory() -> None:
+    """Print the predicted peak memory of each stage at the workspace's parameters; nothing is run."""
+    params = load_params()
+    console.print(memory_table(outline(params.base_model), params))
 
 
 @app.command()

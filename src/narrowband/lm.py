@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import cast
 
@@ -11,6 +11,7 @@ import transformers
 from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -20,8 +21,10 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
+from narrowband import processes
 from narrowband.params import InputError, first_line
 from narrowband.sampling import SeededRows
 
@@ -51,7 +54,9 @@ class FrozenLM:
             model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
         except (OSError, ValueError, SafetensorError) as error:
             raise InputError(f"base_model {name} can't be loaded as a causal LM: {first_line(error)}") from None
-        model.eval().requires_grad_(False).to(device)
+        model.eval().requires_grad_(False)
+        processes.shard(model, blocks(model))
+        model.to(device)  # type: ignore[arg-type]
         # A model's own generation settings (a repetition penalty, top-p) would make "greedy" something else.
         model.generation_config = GenerationConfig()
         lm = cls(model, tokenizer)
@@ -114,6 +119,14 @@ class FrozenLM:
             use_cache=False,
         )
         return output.logits.float()
+
+    def checkpoint_gradients(self) -> None:
+        """Recompute each block's activations in the backward pass instead of keeping them (Chen et al. 2016, arXiv:1604.06174).
+
+        The model's own switch for this works in training mode alone, in which some families drop activations out.
+        """
+        for block in blocks(self.model):
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
     @torch.no_grad()
     def generate(
@@ -185,6 +198,22 @@ class FrozenLM:
         """Text of generated tokens up to the first line break, stripped."""
         texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return [text.split("\n", 1)[0].strip() for text in texts]
+
+
+def blocks(model: nn.Module) -> list[nn.Module]:
+    """The transformer blocks of `model`, first to last."""
+    return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+
+
+def outline(name: str) -> PreTrainedModel:
+    """The model called `name` without its weights, which takes no memory.
+
+    Raises:
+        InputError: it is not a causal LM with a tokenizer.
+    """
+    check_base_model(name)
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(name))
 
 
 def check_base_model(name: str) -> int:

@@ -101,10 +101,12 @@ class Training(Section):
     """Optimisation of one phase: steps of AdamW, sequences a batch, peak rate, warm-up steps, steps between evaluations.
 
     `patience` evaluations in a row below the best end the phase early; 0 never does.
+    At most `micro_batch` sequences are computed at a time, 0 being the whole batch; the gradient is that of the batch.
     """
 
     steps: Count
     batch_size: Count
+    micro_batch: Natural
     lr: Annotated[Real, Field(gt=0)]
     warmup: Natural
     evaluate_every: Count
@@ -112,9 +114,15 @@ class Training(Section):
 
 
 class Phase2(Training):
-    """Phase 2 begins from the adapter of Phase 1, or from scratch: a new one."""
+    """Phase 2 begins from the adapter of Phase 1, or from scratch: a new one.
+
+    `gradient_checkpointing` computes the base model's blocks twice to keep less. `teacher_top_k` tokens of the teacher's are
+    kept of every answer and all others merged; 0 is the whole vocabulary, of which nothing is kept.
+    """
 
     start: Literal["phase1", "scratch"]
+    gradient_checkpointing: Annotated[bool, Field(strict=True)]
+    teacher_top_k: Natural
 
 
 class Prompt(Section):

@@ -9,6 +9,7 @@ import torch
 from dvclive import Live
 from rich.markup import escape
 
+from narrowband import processes
 from narrowband.artifacts import checked
 from narrowband.codec.codec import Codec
 from narrowband.codec.pca import PCA
@@ -25,6 +26,7 @@ from narrowband.stage import console
 from narrowband.training.alarms import alarms
 from narrowband.training.checkpoint import run_fingerprint
 from narrowband.training.loop import Evaluation, Schedule, train
+from narrowband.training.micro_batches import own_parts
 from narrowband.training.phase1 import phase1_loss
 from narrowband.training.phase2 import Lesson, phase2_loss
 from narrowband.training.self_distillation import read_sft, response_kl
@@ -106,6 +108,8 @@ def train_phase(
     """
     params = load_params()
     lm = FrozenLM.load(params.base_model)
+    if phase == "phase2" and params.phase2.gradient_checkpointing:
+        lm.checkpoint_gradients()
     pca = PCA.load(pca_folder, params).to(lm.device)
     codec = Codec.load(start, pca, lm.hidden_size, params) if start else Codec(pca, lm.hidden_size, params)
     training = params.phase1 if phase == "phase1" else params.phase2
@@ -122,28 +126,36 @@ def train_phase(
     if start is None and params.magnitude == "calibrated":
         codec.calibrate(embedded(lm, prompts[:CALIBRATION_PROMPTS], params.generation.batch_size))
 
+    loss = (
+        phase1_loss(lm, codec, prompts, params)
+        if phase == "phase1"
+        else phase2_loss(lm, codec, lessons, params, sft_lessons)
+    )
+    rows = min(training.batch_size, len(lessons), len(sft_lessons) or len(lessons))
+    parts = own_parts(rows, training.micro_batch)
+
     folders = [folder for folder in (qa, pca_folder, Path(params.base_model), start, records) if folder]
     files = [file for folder in folders if folder.is_dir() for file in folder.iterdir()]
-    steps = StepLog(log)
+    steps = StepLog(log) if processes.is_main() else None
     outcome = train(
         codec,
         [torch.optim.AdamW(trainable, lr=training.lr)],
-        phase1_loss(lm, codec, prompts, params)
-        if phase == "phase1"
-        else phase2_loss(lm, codec, lessons, params, sft_lessons),
+        lambda step: (loss(step, part) for part in parts),
         quick_evaluation(phase, lm, codec, read_squad(checked(qa / "validation.json"))[: params.data.quick], params),
         schedule=Schedule(training.steps, training.warmup, training.evaluate_every, training.patience),
         seed=params.seed,
         checkpoint=CHECKPOINTS / f"{phase}.safetensors",
         fingerprint=run_fingerprint(params.model_dump_json(), files),
-        log=steps.record,
+        log=steps.record if steps else lambda step, values: None,
         console=console,
         title=phase,
     )
-    steps.close()
     codec.load_state_dict(outcome.best, strict=False)
+    sft_kl = {"sft_kl": response_kl(lm, codec, held_out, params.generation.batch_size)} if held_out else {}
+    if steps is None:
+        return
+    steps.close()
     losses = params.loss.phase1 if phase == "phase1" else params.loss
     codec.save(out, params, {"phase": phase, "loss": losses.model_dump(), "training": training.model_dump()})
-    sft_kl = {"sft_kl": response_kl(lm, codec, held_out, params.generation.batch_size)} if held_out else {}
     write_json(metrics, {**outcome.best_metrics, **sft_kl, "best_step": outcome.best_step})
     (CHECKPOINTS / f"{phase}.safetensors").unlink()

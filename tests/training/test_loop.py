@@ -23,11 +23,11 @@ def run(
     module = nn.Sequential(nn.Linear(3, 3), nn.Dropout(0.2))
     logged: list[tuple[int, dict[str, float]]] = []
 
-    def step_loss(step: int) -> StepLoss:
+    def step_losses(step: int) -> list[StepLoss]:
         if step == kill_at:
             raise KilledError
         noise = torch.randn(3, generator=torch.Generator().manual_seed(step))
-        return StepLoss((module(TARGET + 0.1 * noise) - TARGET).square().mean(), {})
+        return [StepLoss((module(TARGET + 0.1 * noise) - TARGET).square().mean(), {})]
 
     def evaluate() -> Evaluation:
         error = (module(TARGET) - TARGET).square().mean().item()
@@ -36,7 +36,7 @@ def run(
     outcome = train(
         module,
         [torch.optim.AdamW(module.parameters(), lr=rate)],
-        step_loss,
+        step_losses,
         evaluate,
         schedule=Schedule(steps=40, warmup=5, evaluate_every=10),
         seed=1,

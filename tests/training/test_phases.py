@@ -23,10 +23,8 @@ ROOT = Path(__file__).parent.parent.parent
 
 @pytest.fixture
 def small(params: Params, tiny_model: Path) -> Params:
-    training = params.phase1.model_copy(update={"batch_size": 4})
-    return params.model_copy(
-        update={"base_model": str(tiny_model), "compress_dim": 8, "window": 2, "phase1": training, "phase2": training}
-    )
+    phases = {name: getattr(params, name).model_copy(update={"batch_size": 4}) for name in ("phase1", "phase2")}
+    return params.model_copy(update={"base_model": str(tiny_model), "compress_dim": 8, "window": 2, **phases})
 
 
 @pytest.fixture

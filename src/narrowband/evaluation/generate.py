@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from narrowband import processes
 from narrowband.data.prompts import EncodedPrompt, collate, encode_prompt
 from narrowband.data.squad import Example
 from narrowband.evaluation.reconstruction import Quality
@@ -62,20 +63,28 @@ def answer(
 ) -> Answered:
     """Answer every example greedily from embeddings, batches sorted by length; `codec=None` leaves them as they are."""
     prompts = [encode_prompt(lm.tokenizer, e.context, e.question, params.prompt) for e in examples]
-    predictions: dict[str, str] = {}
-    quality = Quality()
-    bits = 0
-    for rows in batches_by_length(prompts, params.generation.batch_size):
+
+    def answer_batch(rows: list[int]) -> tuple[dict[str, str], Quality, int]:
         batch = collate([prompts[i] for i in rows], lm.pad_id)
+        quality, bits = Quality(), 0
         with torch.no_grad():
             original = lm.embed(batch.ids)
             embeddings = codec(original, batch.coded) if codec else original
         if codec:
             quality.add(original[batch.coded], embeddings[batch.coded], batch.ids[batch.coded], lm.vocabulary)
-            bits += codec.bits(batch.coded)
+            bits = codec.bits(batch.coded)
         answers = lm.generate(embeddings, batch.mask.to(lm.device), params.generation.max_new_tokens)
-        predictions |= {examples[i].id: text for i, text in zip(rows, answers, strict=True)}
         advance(len(rows))
+        return {examples[i].id: text for i, text in zip(rows, answers, strict=True)}, quality, bits
+
+    predictions: dict[str, str] = {}
+    quality, bits = Quality(), 0
+    for answers, part, cost in processes.shared_out(
+        answer_batch, batches_by_length(prompts, params.generation.batch_size)
+    ):
+        predictions |= answers
+        quality.merge(part)
+        bits += cost
     ordered = {example.id: predictions[example.id] for example in examples}
     return Answered(
         ordered, score_all(ordered, examples), quality.means() if codec else {}, bits / max(1, quality.count)

@@ -49,6 +49,12 @@ class Quality:
         self.count += len(ids)
         return nearest
 
+    def merge(self, other: "Quality") -> None:
+        """Take in what `other` has taken in."""
+        for name, total in other.sums.items():
+            self.sums[name] = self.sums.get(name, 0.0) + total
+        self.count += other.count
+
     def means(self) -> dict[str, float]:
         """`cosine`, `norm_ratio`, `relative_error` (shares), `mse` (per component), `token_match` (percent)."""
         return {name: total / self.count for name, total in self.sums.items()}

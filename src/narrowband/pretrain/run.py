@@ -163,14 +163,14 @@ def pretrain(
         torch.optim.AdamW(vectors, lr=recipe.lr_vectors, betas=(0.9, 0.95), weight_decay=0.0),
     ]
 
-    def step_loss(step: int) -> StepLoss:
+    def step_losses(step: int) -> list[StepLoss]:
         progress = step / recipe.steps
         ids, weights = batch(recipe.seed, step, "train", progress, tokenizer, recipe.batch_size, recipe.sequence_length)
         embeddings = add_noise(
             model.get_input_embeddings()(ids.to(device)), recipe.embedding_noise * min(1, 3 * progress)
         )
         logits = model(inputs_embeds=embeddings).logits
-        return StepLoss(weighted_cross_entropy(logits, ids.to(device), weights.to(device)), {})
+        return [StepLoss(weighted_cross_entropy(logits, ids.to(device), weights.to(device)), {})]
 
     def evaluate() -> Evaluation:
         metrics = {
@@ -183,7 +183,7 @@ def pretrain(
     outcome = train(
         model,
         optimizers,
-        step_loss,
+        step_losses,
         evaluate,
         schedule=Schedule(recipe.steps, recipe.warmup, recipe.evaluate_every),
         seed=recipe.seed,

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
+from narrowband import processes
 from narrowband.progress import bar
 from narrowband.signals import Stopped, postponed
 from narrowband.training.checkpoint import Progress, load_checkpoint, save_checkpoint
@@ -20,7 +21,7 @@ SAVE_EVERY = 120.0
 
 
 class StepLoss(NamedTuple):
-    """A differentiable scalar and the parts of it worth logging."""
+    """A differentiable scalar and the parts of it worth logging, of a batch or of a part of one."""
 
     loss: Tensor  # []
     parts: dict[str, float]
@@ -67,7 +68,7 @@ class Schedule(NamedTuple):
 def train(
     module: nn.Module,
     optimizers: Sequence[torch.optim.Optimizer],
-    step_loss: Callable[[int], StepLoss],
+    step_losses: Callable[[int], Iterable[StepLoss]],
     evaluate: Callable[[], Evaluation],
     *,
     schedule: Schedule,
@@ -79,6 +80,9 @@ def train(
     title: str,
 ) -> Outcome:
     """Train the parameters of `module` that require gradients.
+
+    `step_losses(i)` yields the losses of the parts of batch `i` that this process computes; those of all parts in all
+    processes add up to the batch's.
 
     Everything random in step `i` depends on `seed` and `i` alone, so a run that was killed and started again with the
     same `fingerprint` continues from `checkpoint` and ends with the same weights as one that was not. Weights are
@@ -103,7 +107,8 @@ def train(
 
     def keep() -> None:
         nonlocal due
-        save_checkpoint(checkpoint, fingerprint, progress, module, optimizers, best)
+        if processes.is_main():
+            save_checkpoint(checkpoint, fingerprint, progress, module, optimizers, best)
         due = time.monotonic() + SAVE_EVERY
 
     def assess() -> None:
@@ -126,11 +131,10 @@ def train(
         while not schedule.ends(progress):
             torch.manual_seed(seed * 1_000_003 + progress.step)
             _set_rates(optimizers, base_rates, schedule.factor(progress.step))
-            loss, parts = step_loss(progress.step)
             where = f"{title}, step {progress.step} (the best weights, of step {progress.best_step}, are kept in {checkpoint})"
-            _update(loss, list(trainable.values()), optimizers, where)
+            values = _update(step_losses(progress.step), list(trainable.values()), optimizers, where)
             progress.step += 1
-            record({"loss": loss.item(), **parts})
+            record(values)
             advance(1)
             if progress.step % schedule.evaluate_every == 0 or progress.step == schedule.steps:
                 assess()
@@ -159,16 +163,26 @@ def _set_rates(
 
 
 def _update(
-    loss: Tensor, trainable: Sequence[nn.Parameter], optimizers: Sequence[torch.optim.Optimizer], where: str
-) -> None:
-    """One step of every optimizer along the clipped gradient of `loss`."""
+    losses: Iterable[StepLoss],
+    trainable: Sequence[nn.Parameter],
+    optimizers: Sequence[torch.optim.Optimizer],
+    where: str,
+) -> dict[str, float]:
+    """One step of every optimizer along the clipped gradient of the sum of `losses`; the sums of what they log."""
     for optimizer in optimizers:
         optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    values: dict[str, float] = {}
+    for loss, parts in losses:
+        loss.backward()
+        for name, value in {"loss": loss.item(), **parts}.items():
+            values[name] = values.get(name, 0.0) + value
+    values = processes.added_up(values)
+    processes.add_up(p.grad for p in trainable if p.grad is not None)
     norm = nn.utils.clip_grad_norm_(trainable, CLIP_NORM)
     if not torch.isfinite(norm):
         raise FloatingPointError(
-            f"{where}: loss {loss.item()} with gradient norm {norm.item()}; lower the learning rate or raise the warm-up"
+            f"{where}: loss {values['loss']} with gradient norm {norm.item()}; lower the learning rate or raise the warm-up"
         )
     for optimizer in optimizers:
         optimizer.step()
+    return values

@@ -9,13 +9,19 @@ from torch import Tensor
 
 from narrowband.params import GenerationLoss, ReconstructionLoss
 from narrowband.training.loop import StepLoss
+from narrowband.training.top_k import TopK, merge_others
 
 
 class Reconstruction(NamedTuple):
-    """Original and reconstructed embeddings of the same coded tokens."""
+    """Original and reconstructed embeddings of the same coded tokens.
+
+    Of a part of a batch, also its share of the batch's coded tokens and the mean square of all their originals.
+    """
 
     original: Float[Tensor, "n hidden"]
     reconstructed: Float[Tensor, "n hidden"]
+    share: float = 1.0
+    mean_square: Float[Tensor, ""] | None = None
 
 
 def reconstruction_loss(pair: Reconstruction, weights: ReconstructionLoss) -> StepLoss:
@@ -23,18 +29,23 @@ def reconstruction_loss(pair: Reconstruction, weights: ReconstructionLoss) -> St
 
     The squared error is relative so that a weight means the same for embeddings of any size; the seed's was absolute.
     """
-    cosine = 1 - F.cosine_similarity(pair.original, pair.reconstructed, dim=-1).mean()
-    mse = F.mse_loss(pair.reconstructed, pair.original) / pair.original.square().mean()
+    mean_square = pair.original.square().mean() if pair.mean_square is None else pair.mean_square
+    cosine = pair.share * (1 - F.cosine_similarity(pair.original, pair.reconstructed, dim=-1).mean())
+    mse = pair.share * F.mse_loss(pair.reconstructed, pair.original) / mean_square
     return StepLoss(weights.cosine * cosine + weights.mse * mse, {"cosine_loss": cosine.item(), "mse_loss": mse.item()})
 
 
 class Answers(NamedTuple):
-    """Answer positions of a batch: logits with and without the codec, the right tokens, and which of them count."""
+    """Answer positions of a batch: logits with and without the codec, the right tokens, and which of them count.
+
+    The teacher's may be those kept of positions that count. `share` is that of the answer tokens of a whole batch.
+    """
 
     student: Float[Tensor, "batch answer vocab"]
-    teacher: Float[Tensor, "batch answer vocab"]
+    teacher: Float[Tensor, "batch answer vocab"] | TopK
     targets: Int[Tensor, "batch answer"]
     mask: Bool[Tensor, "batch answer"]
+    share: float = 1.0
 
 
 def generation_loss(
@@ -42,14 +53,18 @@ def generation_loss(
 ) -> StepLoss:
     """Cross-entropy and KL on answer positions, in nats a token, and a share of the Phase 1 loss.
 
-    The KL is from teacher to student at temperature T, times T^2 (Hinton et al. 2015, arXiv:1503.02531, section 2).
+    The KL is from teacher to student at temperature T, times T^2 (Hinton et al. 2015, arXiv:1503.02531, section 2), over
+    the whole vocabulary, or over the teacher's top tokens and all others together.
     """
-    student, teacher = answers.student[answers.mask], answers.teacher[answers.mask]  # [tokens, vocab]
-    cross_entropy = F.cross_entropy(student, answers.targets[answers.mask])
+    student = answers.student[answers.mask]  # [tokens, vocab]
+    cross_entropy = answers.share * F.cross_entropy(student, answers.targets[answers.mask])
     t = weights.kl_temperature
-    kl = t**2 * F.kl_div(
-        torch.log_softmax(student / t, -1), torch.log_softmax(teacher / t, -1), log_target=True, reduction="batchmean"
-    )
+    if isinstance(answers.teacher, TopK):
+        found, wanted = merge_others(student / t, answers.teacher.tokens), answers.teacher.log_probabilities
+    else:
+        found = torch.log_softmax(student / t, -1)
+        wanted = torch.log_softmax(answers.teacher[answers.mask] / t, -1)
+    kl = answers.share * t**2 * F.kl_div(found, wanted, log_target=True, reduction="batchmean")
     rebuilt = reconstruction_loss(pair, reconstruction)
     loss = weights.cross_entropy * cross_entropy + weights.kl * kl + weights.reconstruction * rebuilt.loss
     return StepLoss(loss, {"cross_entropy": cross_entropy.item(), "kl": kl.item(), **rebuilt.parts})

@@ -1,6 +1,6 @@
 """Phase 1: train the adapter to reconstruct the embeddings of prompts. The language model is not run."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from narrowband.codec.codec import Codec
 from narrowband.data.prompts import EncodedPrompt, collate
@@ -9,19 +9,18 @@ from narrowband.params import Params
 from narrowband.training.batches import draw
 from narrowband.training.loop import StepLoss
 from narrowband.training.losses import Reconstruction, reconstruction_loss
+from narrowband.training.micro_batches import WHOLE, Part, PhaseLoss, in_batch
 
 
-def phase1_loss(
-    lm: FrozenLM, codec: Codec, prompts: Sequence[EncodedPrompt], params: Params
-) -> Callable[[int], StepLoss]:
+def phase1_loss(lm: FrozenLM, codec: Codec, prompts: Sequence[EncodedPrompt], params: Params) -> PhaseLoss:
     """The loss of a step: cosine and squared error over the coded tokens of a batch of training prompts."""
 
-    def step_loss(step: int) -> StepLoss:
-        batch = collate(draw(prompts, params.phase1.batch_size, params.seed, step), lm.pad_id)
+    def step_loss(step: int, part: Part = WHOLE) -> StepLoss:
+        drawn = draw(prompts, params.phase1.batch_size, params.seed, step)
+        batch = collate(part.of(drawn), lm.pad_id)
         original = lm.embed(batch.ids)
         reconstructed = codec(original, batch.coded)
-        return reconstruction_loss(
-            Reconstruction(original[batch.coded], reconstructed[batch.coded]), params.loss.phase1
-        )
+        pair = Reconstruction(original[batch.coded], reconstructed[batch.coded])
+        return reconstruction_loss(in_batch(lm, pair, drawn), params.loss.phase1)
 
     return step_loss

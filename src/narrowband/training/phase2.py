@@ -1,17 +1,22 @@
 """Phase 2: train the adapter through the frozen language model, on the answers it should give."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
+from narrowband import processes
 from narrowband.codec.codec import Codec
-from narrowband.data.prompts import EncodedPrompt, collate
+from narrowband.data.prompts import Batch, EncodedPrompt, collate
 from narrowband.lm import FrozenLM
-from narrowband.params import Params
+from narrowband.params import InputError, Params
 from narrowband.training.batches import draw, turn
 from narrowband.training.loop import StepLoss
 from narrowband.training.losses import Answers, Reconstruction, generation_loss
+from narrowband.training.micro_batches import WHOLE, Part, PhaseLoss, in_batch
+from narrowband.training.top_k import TopK
 
 
 class Lesson(NamedTuple):
@@ -21,37 +26,106 @@ class Lesson(NamedTuple):
     answer: list[int]
 
 
-def teacher_forced(lm: FrozenLM, codec: Codec, lessons: Sequence[Lesson]) -> tuple[Answers, Reconstruction]:
-    """Logits with and without the codec at the answer positions of a batch, and its coded embeddings.
+class Rows(NamedTuple):
+    """Left-padded prompts with their answers; what is to be predicted at the last positions, and which of them count.
 
-    An answer's tokens keep their own embeddings; its last one is predicted, never fed.
+    An answer's last token is predicted, never fed.
     """
+
+    batch: Batch
+    targets: Int[Tensor, "batch answer"]
+    mask: Bool[Tensor, "batch answer"]
+
+
+def lay_out(lm: FrozenLM, lessons: Sequence[Lesson]) -> Rows:
+    """`lessons` as the rows of a batch."""
     batch = collate([lesson.prompt for lesson in lessons], lm.pad_id, [lesson.answer[:-1] for lesson in lessons])
     longest = max(len(lesson.answer) for lesson in lessons)
     targets = torch.tensor([[lm.pad_id] * (longest - len(answer)) + answer for _, answer in lessons], device=lm.device)
     mask = torch.tensor(
         [[j >= longest - len(answer) for j in range(longest)] for _, answer in lessons], device=lm.device
     )
-    original = lm.embed(batch.ids)
-    reconstructed = codec(original, batch.coded)
-    attention = batch.mask.to(lm.device)
+    return Rows(batch, targets, mask)
+
+
+def answer_logits(
+    lm: FrozenLM, embeddings: Float[Tensor, "batch seq hidden"], rows: Rows
+) -> Float[Tensor, "batch answer vocab"]:
+    """Logits at the answer positions of `rows`, whose tokens come as `embeddings`."""
+    return lm.logits(embeddings, rows.batch.mask.to(lm.device), rows.mask.shape[1])
+
+
+def teacher_forced(
+    lm: FrozenLM, codec: Codec, lessons: Sequence[Lesson], known: TopK | None = None
+) -> tuple[Answers, Reconstruction]:
+    """Logits with and without the codec at the answer positions of a batch, and its coded embeddings.
+
+    An answer's tokens keep their own embeddings. `known` is what the teacher said to these lessons when it was asked before.
+    """
+    rows = lay_out(lm, lessons)
+    coded = rows.batch.coded
+    original = lm.embed(rows.batch.ids)
+    reconstructed = codec(original, coded)
     with torch.no_grad():
-        teacher = lm.logits(original, attention, longest)
-    student = lm.logits(reconstructed, attention, longest)
-    return Answers(student, teacher, targets, mask), Reconstruction(original[batch.coded], reconstructed[batch.coded])
+        teacher = known or answer_logits(lm, original, rows)
+    student = answer_logits(lm, reconstructed, rows)
+    return Answers(student, teacher, rows.targets, rows.mask), Reconstruction(original[coded], reconstructed[coded])
+
+
+def ask_teacher(lm: FrozenLM, lessons: Sequence[Lesson], params: Params) -> list[TopK]:
+    """The teacher's `phase2.teacher_top_k` tokens at the answer of each of `lessons`, every lesson once; on the CPU.
+
+    Raises:
+        InputError: that is the whole vocabulary, or more.
+    """
+    k, vocabulary = params.phase2.teacher_top_k, lm.embedding.num_embeddings
+    if k >= vocabulary:
+        raise InputError(
+            f"phase2.teacher_top_k {k} leaves no other tokens in a vocabulary of {vocabulary}; choose 0 (all of it, not kept) "
+            f"to {vocabulary - 1}"
+        )
+
+    @torch.no_grad()
+    def ask(few: Sequence[Lesson]) -> list[TopK]:
+        rows = lay_out(lm, few)
+        logits = answer_logits(lm, lm.embed(rows.batch.ids), rows)[rows.mask]
+        found = TopK.of(logits / params.loss.phase2.kl_temperature, k).to(torch.device("cpu"))
+        lengths = [len(lesson.answer) for lesson in few]
+        return [TopK(*of_one) for of_one in zip(*(tensor.split(lengths) for tensor in found), strict=True)]
+
+    size = params.phase2.micro_batch or params.phase2.batch_size
+    groups = [lessons[start : start + size] for start in range(0, len(lessons), size)]
+    return [one for group in processes.shared_out(ask, groups) for one in group]
 
 
 def phase2_loss(
     lm: FrozenLM, codec: Codec, lessons: Sequence[Lesson], params: Params, sft: Sequence[Lesson] = ()
-) -> Callable[[int], StepLoss]:
+) -> PhaseLoss:
     """The loss of a step: teacher-forced cross-entropy, KL to the LM's own logits on the originals, reconstruction.
 
-    Only answer positions count. `data.phase2_sft_share` of the steps draw from `sft` instead of `lessons`.
+    Only answer positions count. `data.phase2_sft_share` of the steps draw from `sft` instead of `lessons`. With
+    `phase2.teacher_top_k` the teacher is asked beforehand, each lesson that will be drawn once.
     """
+    pool = [*lessons, *sft]
 
-    def step_loss(step: int) -> StepLoss:
+    def drawn(step: int) -> list[int]:
         of_sft, index = turn(params.data.phase2_sft_share, step)
-        drawn = draw(sft if of_sft else lessons, params.phase2.batch_size, params.seed, index)
-        return generation_loss(*teacher_forced(lm, codec, drawn), params.loss.phase2, params.loss.phase1)
+        source = range(len(lessons), len(pool)) if of_sft else range(len(lessons))
+        return draw(source, params.phase2.batch_size, params.seed, index)
+
+    known: dict[int, TopK] = {}
+    if params.phase2.teacher_top_k:
+        needed = sorted({i for step in range(params.phase2.steps) for i in drawn(step)})
+        known = dict(zip(needed, ask_teacher(lm, [pool[i] for i in needed], params), strict=True))
+
+    def step_loss(step: int, part: Part = WHOLE) -> StepLoss:
+        chosen = drawn(step)
+        batch = [pool[i] for i in chosen]
+        own = part.of(batch)
+        kept = (TopK.cat(known[i] for i in part.of(chosen)).to(lm.device),) if known else ()
+        answers, pair = teacher_forced(lm, codec, own, *kept)
+        share = sum(len(lesson.answer) for lesson in own) / sum(len(lesson.answer) for lesson in batch)
+        whole = in_batch(lm, pair, [lesson.prompt for lesson in batch])
+        return generation_loss(answers._replace(share=share), whole, params.loss.phase2, params.loss.phase1)
 
     return step_loss

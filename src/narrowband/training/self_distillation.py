@@ -11,7 +11,7 @@ from narrowband.codec.codec import Codec
 from narrowband.data.prompts import EncodedPrompt
 from narrowband.lm import FrozenLM
 from narrowband.params import InputError
-from narrowband.training.phase2 import Lesson, teacher_forced
+from narrowband.training.phase2 import Lesson, answer_logits, lay_out
 
 HELD_OUT = 5
 """Every so many records, the first included, one is held out of training."""
@@ -51,8 +51,10 @@ def response_kl(lm: FrozenLM, codec: Codec, lessons: Sequence[Lesson], batch_siz
     codec.eval()
     total, tokens = 0.0, 0
     for start in range(0, len(lessons), batch_size):
-        answers, _ = teacher_forced(lm, codec, lessons[start : start + batch_size])
-        teacher, student = (logits[answers.mask].log_softmax(-1) for logits in (answers.teacher, answers.student))
+        rows = lay_out(lm, lessons[start : start + batch_size])
+        original = lm.embed(rows.batch.ids)
+        both = (answer_logits(lm, embeddings, rows) for embeddings in (original, codec(original, rows.batch.coded)))
+        teacher, student = (logits[rows.mask].log_softmax(-1) for logits in both)
         total += float((teacher.exp() * (teacher - student)).sum())
-        tokens += int(answers.mask.sum())
+        tokens += int(rows.mask.sum())
     return total / tokens

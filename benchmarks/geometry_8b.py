@@ -1,0 +1,231 @@
+"""The training and evaluation stages at the geometry of Llama-3.1-8B, random weights saved to disk: time, memory, speed.
+
+    python -m benchmarks.geometry_8b /scratch/8b            # 17 GB of disk, one GPU of 80 GB
+    python -m benchmarks.geometry_8b /tmp/small --smoke     # two small blocks, on a CPU too
+    python -m benchmarks.geometry_8b /tmp/none --predict    # only what `narrowband memory` says of it; nothing is run
+
+Random weights answer nothing, so scores mean nothing here; times and bytes are those of any weights whose answers are as
+long as `generation.max_new_tokens`.
+"""
+
+import json
+import os
+import re
+import runpy
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+import yaml
+from rich.table import Table
+from tokenizers import Tokenizer
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from narrowband.codec.codec import Codec
+from narrowband.codec.pca import PCA
+from narrowband.data.prompts import collate
+from narrowband.data.qa import world_example
+from narrowband.data.squad import write_squad
+from narrowband.files import write_json, write_text
+from narrowband.lm import FrozenLM
+from narrowband.memory import SIZES, Geometry, predict, table
+from narrowband.params import Params, load_params
+from narrowband.phases import read_lessons
+from narrowband.stage import console, set_up_torch
+from narrowband.training.batches import draw
+from narrowband.training.phase1 import phase1_loss
+from narrowband.training.phase2 import phase2_loss
+
+ROOT = Path(__file__).parent.parent
+LLAMA_8B = {
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 128256,
+    "max_position_embeddings": 131072,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 5e5},
+}
+SMALL = {
+    "hidden_size": 64,
+    "intermediate_size": 192,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 3000,
+}
+QUESTIONS = {"train": 512, "validation": 16, "test": 64}
+SMALL_QUESTIONS = {"train": 16, "validation": 2, "test": 2}
+STAGES = {
+    "fit_pca": "qa pca pca.json",
+    "train_phase1": "qa pca phase1 phase1.json log1",
+    "train_phase2": "qa pca phase1 phase2 phase2.json log2 sft",
+    "evaluate": "qa pca phase1 phase2 evaluate evaluate.json",
+}
+REPETITIONS = 5
+
+
+def settings(smoke: bool) -> Params:
+    """The seed's own setting, 4x at window 1, for a few steps; small numbers of everything for a smoke test."""
+    params = load_params(ROOT / "params.yaml")
+    hidden = (SMALL if smoke else LLAMA_8B)["hidden_size"]
+    steps = {"steps": 2 if smoke else 8, "evaluate_every": 2 if smoke else 8}
+    size = {"batch_size": 4, "micro_batch": 2} if smoke else {"batch_size": 16, "micro_batch": 8}
+    return params.model_copy(
+        update={
+            "base_model": "model",
+            "window": 1,
+            "compress_dim": hidden // 4,
+            "phase1": params.phase1.model_copy(update={**steps, **size}),
+            "phase2": params.phase2.model_copy(update={**steps, **size}),
+            "generation": params.generation.model_copy(update={"batch_size": 2 if smoke else 32}),
+        }
+    )
+
+
+def prepare(folder: Path, geometry: dict[str, Any], questions: dict[str, int], params: Params) -> None:
+    """Write model, tokenizer, questions and `params.yaml` into `folder`; a model that is there already is kept."""
+    write_text(folder / "params.yaml", yaml.safe_dump(params.model_dump()))
+    for split, n in questions.items():
+        write_squad(folder / "qa" / f"{split}.json", split, [world_example(0, split, i) for i in range(n)])
+    if (folder / "model" / "config.json").exists():
+        return
+    tokenizer = AutoTokenizer.from_pretrained(ROOT / "models" / "base")
+    content = json.loads(tokenizer.backend_tokenizer.to_str())
+    content["model"]["vocab"] |= {f"unused {i}": i for i in range(len(tokenizer), geometry["vocab_size"])}
+    tokenizer._tokenizer = Tokenizer.from_str(json.dumps(content))
+    torch.manual_seed(0)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        model = LlamaForCausalLM(LlamaConfig(**geometry, dtype="bfloat16")).to(torch.bfloat16)
+    model.save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+
+
+def fresh(folder: Path, work: Callable[..., dict[str, Any]], *arguments: str) -> dict[str, Any]:
+    """What `work` returns in a process of its own, with its wall time and peak memory; `folder` is its directory."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_measured, folder, work, arguments).result()
+
+
+def _measured(folder: Path, work: Callable[..., dict[str, Any]], arguments: tuple[str, ...]) -> dict[str, Any]:
+    os.chdir(folder)
+    began = time.perf_counter()
+    found = work(*arguments)
+    return {"seconds": time.perf_counter() - began, "peak_gb": peak_bytes() / 1e9, **found}
+
+
+def peak_bytes() -> int:
+    """Most memory of the GPU that tensors took, or of the computer that this process took (Linux)."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return 1024 * int(found[1]) if found else 0
+
+
+def run_stage(name: str, arguments: str) -> dict[str, Any]:
+    """Run a stage as `dvc repro` does."""
+    runpy.run_path(str(ROOT / "stages" / f"{name}.py"))["main"](*map(Path, arguments.split()))
+    return {}
+
+
+def measure_speed() -> dict[str, Any]:
+    """Tokens a second and MFU of a step of each phase, and of answering a batch of questions.
+
+    MFU is FLOPs of matrix products and attentions, as torch counts them, over wall time and over what a square product
+    reaches on this device in the model's precision.
+    """
+    set_up_torch()
+    params = load_params()
+    lm = FrozenLM.load(params.base_model)
+    pca = PCA.load(Path("pca")).to(lm.device)
+    codec = Codec.load(Path("phase1"), pca, lm.hidden_size, params).train()
+    lessons = read_lessons(lm, Path("qa/train.json"), params)
+    prompts = [lesson.prompt for lesson in lessons]
+    few = draw(prompts, params.generation.batch_size, params.seed, 0)
+    batch = collate(few, lm.pad_id)
+    mask, answer_length = batch.mask.to(lm.device), params.generation.max_new_tokens
+    # What runs at a time in a step is a micro-batch, so that is timed.
+    small = {
+        phase: getattr(params, phase).model_copy(update={"batch_size": getattr(params, phase).micro_batch})
+        for phase in ("phase1", "phase2")
+    }
+    params = params.model_copy(update=small)
+    loss1, loss2 = phase1_loss(lm, codec, prompts, params), phase2_loss(lm, codec, lessons, params)
+    drawn = draw(lessons, params.phase2.batch_size, params.seed, 0)
+    peak = matmul_peak(lm.device, lm.model.dtype)
+    runs: dict[str, tuple[Callable[[], object], int]] = {
+        "phase1": (
+            lambda: loss1(0).loss.backward(),
+            sum(len(prompt.ids) for prompt in draw(prompts, params.phase1.batch_size, params.seed, 0)),
+        ),
+        "phase2": (lambda: loss2(0).loss.backward(), sum(len(one.prompt.ids) + len(one.answer) - 1 for one in drawn)),
+        "answers": (
+            lambda: lm.generate(codec(lm.embed(batch.ids), batch.coded), mask, answer_length),
+            sum(len(prompt.ids) + answer_length for prompt in few),
+        ),
+    }
+    found = {}
+    for name, (run, tokens) in runs.items():
+        with FlopCounterMode(display=False) as counter:
+            run()
+        seconds = min(_seconds(run) for _ in range(REPETITIONS))
+        flops = counter.get_total_flops() / seconds
+        found[name] = {"tokens_a_second": tokens / seconds, "mfu": flops / peak}
+    return {"matmul_tflops_a_second": peak / 1e12, "speed": found}
+
+
+def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOPs a second of a square product."""
+    size = 8192 if device.type == "cuda" else 1024
+    matrix = torch.randn(size, size, device=device, dtype=dtype)
+    return 2 * size**3 / min(_seconds(lambda: matrix @ matrix) for _ in range(1 + REPETITIONS))
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    run()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def main(
+    folder: Annotated[Path, typer.Argument(help="Where model, artifacts and results go.")],
+    smoke: Annotated[bool, typer.Option("--smoke", help="A model of two small blocks.")] = False,
+    only_predict: Annotated[bool, typer.Option("--predict", help="Print the predicted peaks and stop.")] = False,
+) -> None:
+    """Run the stages in FOLDER, each in a process of its own; a table, and FOLDER/results.json."""
+    geometry, questions = (SMALL, SMALL_QUESTIONS) if smoke else (LLAMA_8B, QUESTIONS)
+    params = settings(smoke)
+    with torch.device("meta"):
+        outline = LlamaForCausalLM(LlamaConfig(**geometry))
+    if only_predict:
+        console.print(table(outline, params))
+        return
+    prepare(folder, geometry, questions, params)
+    size = SIZES["GPU, bfloat16" if torch.cuda.is_available() else "CPU, float32"]
+    predicted = predict(Geometry.of(outline, params, size), params)
+    stages = {name: fresh(folder, run_stage, name, arguments) for name, arguments in STAGES.items()}
+    speed = fresh(folder, measure_speed)
+    shown = Table("stage", "seconds", "peak GB", "predicted GB")
+    for name, found in stages.items():
+        found["predicted_gb"] = predicted[name].total / 1e9
+        shown.add_row(name, *(f"{found[key]:.3g}" for key in ("seconds", "peak_gb", "predicted_gb")))
+    console.print(shown)
+    shown = Table("step", "tokens/s", "MFU")
+    for name, found in speed["speed"].items():
+        shown.add_row(name, f"{found['tokens_a_second']:.0f}", f"{found['mfu']:.1%}")
+    console.print(shown)
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    write_json(folder / "results.json", {"device": device, "stages": stages, **speed})
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,67 @@
+"""Batches in parts whose losses add up to that of the whole: what a process computes, as much at a time as memory allows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar, runtime_checkable
+
+import torch
+
+from narrowband import processes
+from narrowband.data.prompts import EncodedPrompt
+from narrowband.lm import FrozenLM
+from narrowband.params import InputError
+from narrowband.training.loop import StepLoss
+from narrowband.training.losses import Reconstruction
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of `count` parts, near-equal and in order, that a batch is cut into."""
+
+    index: int = 0
+    count: int = 1
+
+    def of(self, rows: Sequence[T]) -> Sequence[T]:
+        """The rows of this part."""
+        return rows[self.index * len(rows) // self.count : (self.index + 1) * len(rows) // self.count]
+
+
+WHOLE = Part()
+
+
+@runtime_checkable
+class PhaseLoss(Protocol):
+    """The loss of a step of a phase, or of a part of its batch."""
+
+    def __call__(self, step: int, part: Part = WHOLE) -> StepLoss:
+        """What `part` adds to the loss of the batch of `step`."""
+
+
+def own_parts(rows: int, micro_batch: int) -> Sequence[Part]:
+    """The parts of a batch of `rows` that this process computes, of at most `micro_batch` rows each (0: no limit).
+
+    Raises:
+        InputError: the batch can't be shared evenly among the processes.
+    """
+    count = processes.state().num_processes
+    if rows % count:
+        raise InputError(
+            f"a batch of {rows} can't be shared evenly among {count} processes; choose batch_size as a multiple of {count}, "
+            "and no more than there are training questions"
+        )
+    each = rows // count
+    parts = count * -(-each // (micro_batch or each))
+    return processes.own([Part(index, parts) for index in range(parts)])
+
+
+def in_batch(lm: FrozenLM, pair: Reconstruction, prompts: Sequence[EncodedPrompt]) -> Reconstruction:
+    """`pair` with its share of the coded tokens of the batch of `prompts` that it is part of, and their mean square."""
+    coded = [token for prompt in prompts for token, through in zip(prompt.ids, prompt.coded, strict=True) if through]
+    share = len(pair.original) / len(coded)
+    if share == 1:
+        return pair
+    tokens, counts = torch.tensor(coded).unique(return_counts=True)
+    squares = lm.embed(tokens).square().mean(-1)
+    return pair._replace(share=share, mean_square=(squares * counts.to(lm.device)).sum() / len(coded))

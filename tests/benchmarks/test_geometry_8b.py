@@ -1,0 +1,23 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.geometry_8b import main
+
+
+def test_a_small_model_runs_through_every_stage_and_is_measured(tmp_path: Path) -> None:
+    main(tmp_path, smoke=True)
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert list(results["stages"]) == ["fit_pca", "train_phase1", "train_phase2", "evaluate"]
+    for stage in results["stages"].values():
+        assert stage["seconds"] > 0 and stage["peak_gb"] > stage["predicted_gb"] > 0  # Python itself is in the former
+    assert set(results["speed"]) == {"phase1", "phase2", "answers"}
+    assert all(found["tokens_a_second"] > 0 and 0 < found["mfu"] < 1 for found in results["speed"].values())
+
+
+def test_the_prediction_for_the_true_geometry_needs_no_weights(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(tmp_path / "none", only_predict=True)
+    assert "train_phase2" in capsys.readouterr().out and not (tmp_path / "none").exists()

@@ -1,0 +1,127 @@
+import pytest
+import torch
+
+from narrowband.codec.codec import Codec
+from narrowband.codec.pca import PCA
+from narrowband.data.prompts import encode_answer, encode_prompt
+from narrowband.data.qa import world_example
+from narrowband.lm import FrozenLM, blocks
+from narrowband.params import Params
+from narrowband.training import phase2
+from narrowband.training.micro_batches import WHOLE, Part, PhaseLoss, own_parts
+from narrowband.training.phase1 import phase1_loss
+from narrowband.training.phase2 import Lesson, phase2_loss
+
+
+@pytest.fixture
+def small(params: Params) -> Params:
+    few = {"batch_size": 5, "steps": 4}
+    phases = {name: getattr(params, name).model_copy(update=few) for name in ("phase1", "phase2")}
+    return params.model_copy(update={"compress_dim": 8, "window": 2, **phases})
+
+
+def with_phase2(params: Params, **changes: object) -> Params:
+    return params.model_copy(update={"phase2": params.phase2.model_copy(update=changes)})
+
+
+@pytest.fixture
+def lessons(lm: FrozenLM, small: Params) -> list[Lesson]:
+    """Answers of many lengths, as a share of the rows is not then a share of the tokens."""
+    examples = [world_example(0, "train", i) for i in range(12)]
+    return [
+        Lesson(
+            encode_prompt(lm.tokenizer, e.context, e.question, small.prompt),
+            encode_answer(lm.tokenizer, e.golds[0] * (1 + i % 3)),
+        )
+        for i, e in enumerate(examples)
+    ]
+
+
+def make_codec(lm: FrozenLM, params: Params) -> Codec:
+    vectors = torch.randn(200, 2 * lm.hidden_size, generator=torch.Generator().manual_seed(0))
+    codec = Codec(PCA.fit([vectors], params.compress_dim), lm.hidden_size, params)
+    torch.nn.init.normal_(codec.adapter.leave.weight, generator=torch.Generator().manual_seed(1))
+    return codec
+
+
+def gradient(codec: Codec, loss: PhaseLoss, parts: list[Part]) -> tuple[dict[str, float], torch.Tensor]:
+    """What the parts log, added up, and the gradient of the sum of their losses."""
+    codec.zero_grad()
+    values: dict[str, float] = {}
+    for part in parts:
+        found = loss(1, part)
+        found.loss.backward()
+        for name, value in {"loss": found.loss.item(), **found.parts}.items():
+            values[name] = values.get(name, 0.0) + value
+    return values, torch.cat([p.grad.flatten() for p in codec.parameters() if p.grad is not None])
+
+
+@pytest.mark.parametrize("phase", [1, 2])
+def test_losses_and_gradients_of_parts_add_up_to_those_of_the_batch(
+    phase: int, lm: FrozenLM, lessons: list[Lesson], small: Params
+) -> None:
+    codec = make_codec(lm, small)
+    prompts = [lesson.prompt for lesson in lessons]
+    loss = phase1_loss(lm, codec, prompts, small) if phase == 1 else phase2_loss(lm, codec, lessons, small)
+    values, expected = gradient(codec, loss, [WHOLE])
+    for size in (1, 2, 3):
+        parts = list(own_parts(5, size))
+        assert all(1 <= len(part.of(range(5))) <= size for part in parts)
+        found, summed = gradient(codec, loss, parts)
+        assert found == pytest.approx(values, rel=1e-4)
+        torch.testing.assert_close(summed, expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max()))
+
+
+def test_no_limit_is_one_part_and_a_batch_smaller_than_the_limit_too() -> None:
+    assert list(own_parts(16, 0)) == list(own_parts(16, 16)) == list(own_parts(16, 99)) == [WHOLE]
+    assert [row for part in own_parts(16, 5) for row in part.of(range(16))] == list(range(16))
+
+
+def test_gradient_checkpointing_runs_the_blocks_again_and_changes_no_bit(
+    tiny_model: object, lessons: list[Lesson], small: Params
+) -> None:
+    lm = FrozenLM.load(str(tiny_model))
+    codec = make_codec(lm, small)
+    runs = []
+    blocks(lm.model)[0].self_attn.register_forward_hook(lambda *_: runs.append(torch.is_grad_enabled()))
+    expected = gradient(codec, phase2_loss(lm, codec, lessons, small), [WHOLE])
+    assert runs == [False, True]  # teacher, student
+    lm.checkpoint_gradients()
+    found = gradient(codec, phase2_loss(lm, codec, lessons, small), [WHOLE])
+    assert runs == [False, True, False, True, True]
+    assert found[0] == expected[0] and torch.equal(found[1], expected[1])
+
+
+def test_the_head_sees_answer_positions_only_and_one_position_in_generation(
+    lm: FrozenLM, lessons: list[Lesson], small: Params
+) -> None:
+    shapes: list[torch.Size] = []
+    hook = lm.model.lm_head.register_forward_hook(lambda module, inputs, output: shapes.append(output.shape))
+    batch = phase2.lay_out(lm, lessons).batch
+    with hook:
+        phase2.teacher_forced(lm, make_codec(lm, small), lessons)
+        longest = max(len(lesson.answer) for lesson in lessons)
+        assert shapes == [(12, longest, 512)] * 2 and longest < batch.ids.shape[1] / 2
+        shapes.clear()
+        lm.generate(lm.embed(batch.ids), batch.mask, 3)
+        assert {shape[1] for shape in shapes} == {1}
+
+
+def test_a_kept_teacher_gives_the_loss_of_one_that_is_asked_at_every_step(
+    lm: FrozenLM, lessons: list[Lesson], small: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codec = make_codec(lm, small)
+    whole = phase2_loss(lm, codec, lessons, small)
+    asked: list[Lesson] = []
+    lay_out = phase2.lay_out
+    monkeypatch.setattr(phase2, "lay_out", lambda lm, some: (asked.extend(some), lay_out(lm, some))[1])
+    phase2_loss(lm, codec, lessons, with_phase2(small, teacher_top_k=1, steps=1))
+    assert len(asked) == 5
+    asked.clear()
+    losses = {k: phase2_loss(lm, codec, lessons, with_phase2(small, teacher_top_k=k)) for k in (511, 20, 1)}
+    assert [sum(lesson is one for one in asked) for lesson in lessons] == [3] * 12  # 4 steps draw 20
+    for step in range(4):
+        expected = whole(step).parts
+        assert losses[511](step).parts == pytest.approx(expected, rel=1e-4)
+        assert expected["kl"] > losses[20](step).parts["kl"] > losses[1](step).parts["kl"] > 0
+        assert losses[20](step).parts["cross_entropy"] == pytest.approx(expected["cross_entropy"], rel=1e-5)
