@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from narrowband.codec.codec import Codec
+from narrowband.codec.folded import FoldedCodec
 from narrowband.data.prompts import EncodedPrompt, collate, encode_prompt
 from narrowband.data.squad import Example
 from narrowband.evaluation.reconstruction import Quality
@@ -60,19 +62,26 @@ def answer(
     *,
     advance: Callable[[int], None] = lambda n: None,
 ) -> Answered:
-    """Answer every example greedily from embeddings, batches sorted by length; `codec=None` leaves them as they are."""
+    """Answer every example greedily from embeddings, batches sorted by length; `codec=None` leaves them as they are.
+
+    A codec that takes tokens alone is folded: it and its quality are computed once for each distinct token.
+    """
     prompts = [encode_prompt(lm.tokenizer, e.context, e.question, params.prompt) for e in examples]
     predictions: dict[str, str] = {}
     quality = Quality()
+    folded = FoldedCodec(codec, lm, prompts) if isinstance(codec, Codec) and codec.takes_tokens_alone else None
+    if folded:
+        quality.add(folded.original, folded.reconstructed, folded.ids, lm.vocabulary, folded.counts)
     bits = 0
     for rows in batches_by_length(prompts, params.generation.batch_size):
         batch = collate([prompts[i] for i in rows], lm.pad_id)
         with torch.no_grad():
             original = lm.embed(batch.ids)
-            embeddings = codec(original, batch.coded) if codec else original
+            embeddings = folded(original, batch) if folded else codec(original, batch.coded) if codec else original
         if codec:
-            quality.add(original[batch.coded], embeddings[batch.coded], batch.ids[batch.coded], lm.vocabulary)
             bits += codec.bits(batch.coded)
+        if codec and not folded:
+            quality.add(original[batch.coded], embeddings[batch.coded], batch.ids[batch.coded], lm.vocabulary)
         answers = lm.generate(embeddings, batch.mask.to(lm.device), params.generation.max_new_tokens)
         predictions |= {examples[i].id: text for i, text in zip(rows, answers, strict=True)}
         advance(len(rows))

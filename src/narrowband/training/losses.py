@@ -12,10 +12,11 @@ from narrowband.training.loop import StepLoss
 
 
 class Reconstruction(NamedTuple):
-    """Original and reconstructed embeddings of the same coded tokens."""
+    """Original and reconstructed embeddings of the same coded tokens, and how often each occurs (`None`: once)."""
 
     original: Float[Tensor, "n hidden"]
     reconstructed: Float[Tensor, "n hidden"]
+    counts: Int[Tensor, " n"] | None = None
 
 
 def reconstruction_loss(pair: Reconstruction, weights: ReconstructionLoss) -> StepLoss:
@@ -23,8 +24,15 @@ def reconstruction_loss(pair: Reconstruction, weights: ReconstructionLoss) -> St
 
     The squared error is relative so that a weight means the same for embeddings of any size; the seed's was absolute.
     """
-    cosine = 1 - F.cosine_similarity(pair.original, pair.reconstructed, dim=-1).mean()
-    mse = F.mse_loss(pair.reconstructed, pair.original) / pair.original.square().mean()
+    original, reconstructed, counts = pair
+    cosines = F.cosine_similarity(original, reconstructed, dim=-1)
+    if counts is None:
+        cosine = 1 - cosines.mean()
+        mse = F.mse_loss(reconstructed, original) / original.square().mean()
+    else:
+        share = counts / counts.sum()
+        cosine = 1 - share @ cosines
+        mse = share @ (reconstructed - original).square().mean(-1) / (share @ original.square().mean(-1))
     return StepLoss(weights.cosine * cosine + weights.mse * mse, {"cosine_loss": cosine.item(), "mse_loss": mse.item()})
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from narrowband.codec.codec import Codec
-from narrowband.data.prompts import EncodedPrompt, collate
+from narrowband.data.prompts import Batch, EncodedPrompt, collate
 from narrowband.lm import FrozenLM
 from narrowband.params import Params
 from narrowband.training.batches import draw
@@ -18,10 +18,17 @@ def phase1_loss(
 
     def step_loss(step: int) -> StepLoss:
         batch = collate(draw(prompts, params.phase1.batch_size, params.seed, step), lm.pad_id)
-        original = lm.embed(batch.ids)
-        reconstructed = codec(original, batch.coded)
-        return reconstruction_loss(
-            Reconstruction(original[batch.coded], reconstructed[batch.coded]), params.loss.phase1
-        )
+        return reconstruction_loss(reconstruct(lm, codec, batch), params.loss.phase1)
 
     return step_loss
+
+
+def reconstruct(lm: FrozenLM, codec: Codec, batch: Batch) -> Reconstruction:
+    """The coded tokens of `batch`, position by position; where the codec takes tokens alone, each distinct one once."""
+    if codec.takes_tokens_alone:
+        ids, counts = batch.ids[batch.coded].unique(return_counts=True)
+        original = lm.embed(ids)
+        return Reconstruction(original, codec.tokens(original), counts.to(lm.device))
+    original = lm.embed(batch.ids)
+    reconstructed = codec(original, batch.coded)
+    return Reconstruction(original[batch.coded], reconstructed[batch.coded])
