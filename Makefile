@@ -2,7 +2,7 @@
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTHON ?= python3
 
-.PHONY: repro test base lint hypotheses
+.PHONY: repro test base lint hypotheses bench bench-pipeline bench-profile bench-scaling
 repro: .venv/installed
 	dvc repro
 	narrowband show
@@ -14,6 +14,13 @@ lint: .venv/installed
 	ruff check
 	ruff format --check
 	mypy
+
+# Ratios of two things timed in one run: benchmarks/results.json and the tables of docs/performance.md.
+bench: .venv/installed
+	python -m benchmarks.run
+
+bench-pipeline bench-profile bench-scaling: bench-%: .venv/installed
+	python -m benchmarks.$*
 
 base: .venv/installed
 	python stages/pretrain_base.py models/base
