@@ -1,9 +1,14 @@
 """What is computed once for each distinct token is what the plain way computes at every position."""
 
 import math
+import runpy
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from scipy.linalg import subspace_angles
 
 from benchmarks import reference
@@ -12,12 +17,14 @@ from narrowband.codec.folded import FoldedCodec
 from narrowband.codec.pca import PCA
 from narrowband.data.prompts import EncodedPrompt, coded_counts, collate, encode_prompt
 from narrowband.data.qa import world_example
-from narrowband.data.squad import Example
+from narrowband.data.squad import Example, write_squad
 from narrowband.evaluation.generate import answer
 from narrowband.lm import FrozenLM
 from narrowband.params import Params
 from narrowband.training.losses import reconstruction_loss
 from narrowband.training.phase1 import reconstruct
+
+ROOT = Path(__file__).parent.parent.parent
 
 COMPRESS = 8
 
@@ -125,3 +132,36 @@ def test_batched_folded_answers_are_those_of_one_by_one(
     assert ours.predictions == plain.predictions and len(set(ours.predictions.values())) > 1
     assert ours.quality == pytest.approx(plain.quality, rel=1e-4)
     assert math.isclose(ours.bits_per_token, plain.bits_per_token)
+
+
+def test_the_stage_fits_token_counts_at_window_1(
+    lm: FrozenLM,
+    tiny_model: Path,
+    examples: list[Example],
+    prompts: list[EncodedPrompt],
+    settings: Params,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = settings.model_copy(update={"base_model": str(tiny_model)})
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings.model_dump()))
+    write_squad(tmp_path / "qa" / "train.json", "train", examples)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delattr(PCA, "fit")
+    runpy.run_path(str(ROOT / "stages" / "fit_pca.py"))["main"](Path("qa"), Path("pca"), Path("pca.json"))
+    plain = reference.fit_pca(reference.all_windows(lm, prompts, 1).double(), COMPRESS)
+    assert largest_angle(PCA.load(Path("pca")), plain) < 1e-4
+
+
+def test_a_stage_runs_the_plain_way(tmp_path: Path) -> None:
+    stage = tmp_path / "stage.py"
+    stage.write_text(
+        "import sys\n"
+        "from narrowband.codec.pca import PCA\n"
+        "from narrowband.evaluation.compare import answer\n"
+        "from narrowband.training.phase1 import phase1_loss\n"
+        "print(*sys.argv[1:], PCA.fit.__module__, answer.__module__, phase1_loss.__globals__['reconstruct'].__module__)\n"
+    )
+    command = [sys.executable, "-m", "benchmarks.plain", str(stage), "argument"]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert printed.split() == ["argument", "__main__", "benchmarks.reference", "benchmarks.reference"]
