@@ -2,7 +2,7 @@
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTHON ?= python3
 
-.PHONY: repro test fuzz base lint audit hypotheses
+.PHONY: repro test fuzz base lint audit hypotheses bench bench-pipeline bench-profile bench-scaling
 repro: .venv/installed
 	dvc repro
 	narrowband show
@@ -24,6 +24,13 @@ audit:
 	$(PYTHON) -m venv .venv/audit
 	.venv/audit/bin/python -m pip install --quiet pip-audit
 	.venv/audit/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip --strict
+
+# Ratios of two things timed in one run: benchmarks/results.json and the tables of docs/performance.md.
+bench: .venv/installed
+	python -m benchmarks.run
+
+bench-pipeline bench-profile bench-scaling: bench-%: .venv/installed
+	python -m benchmarks.$*
 
 base: .venv/installed
 	python stages/pretrain_base.py models/base

@@ -13,7 +13,7 @@ def main(qa: Path, out: Path, metrics: Path) -> None:
     from narrowband.codec.pca import PCA
     from narrowband.codec.windows import cut
     from narrowband.data.embedded import embedded
-    from narrowband.data.prompts import encode_prompt
+    from narrowband.data.prompts import coded_counts, encode_prompt
     from narrowband.data.squad import read_squad
     from narrowband.files import write_json
     from narrowband.lm import FrozenLM
@@ -26,8 +26,13 @@ def main(qa: Path, out: Path, metrics: Path) -> None:
     vector_dim = params.vector_dim(lm.hidden_size)
     train = read_squad(checked(qa / "train.json"))
     prompts = [encode_prompt(lm.tokenizer, e.context, e.question, params.prompt) for e in train]
-    batches = track(embedded(lm, prompts, BATCH), "PCA", -(-len(prompts) // BATCH), console)
-    pca = PCA.fit((cut(embeddings, coded, params.window) for embeddings, coded in batches), params.compress_dim)
+    if params.window == 1:
+        ids, counts = coded_counts(prompts)
+        pca = PCA.fit_counted(lm.embed(ids), counts.to(lm.device), params.compress_dim)
+    else:
+        batches = track(embedded(lm, prompts, BATCH), "PCA", -(-len(prompts) // BATCH), console)
+        windows = (cut(embeddings, coded, params.window) for embeddings, coded in batches)
+        pca = PCA.fit(windows, params.compress_dim)
     pca.save(out, params)
     write_json(
         metrics,

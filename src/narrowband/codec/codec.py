@@ -30,6 +30,7 @@ class Codec(nn.Module):
         super().__init__()
         self.pca, self.window = pca, params.window
         self.latent_bits, self.magnitude = params.latent_bits, params.magnitude
+        self.dropout = params.adapter.dropout
         self.adapter = None
         if not pca_only:
             with torch.random.fork_rng():
@@ -44,6 +45,15 @@ class Codec(nn.Module):
         """`embeddings` with the coded tokens replaced by their reconstruction."""
         coded = coded.to(embeddings.device)
         return restore(self._reconstruct(embeddings, coded), embeddings, coded, self.magnitude, self.scale)
+
+    @property
+    def takes_tokens_alone(self) -> bool:
+        """Whether a token's reconstruction depends on that token and nothing else: once is enough for all its positions."""
+        return self.window == 1 and self.magnitude != "example" and not (self.training and self.dropout)
+
+    def tokens(self, embeddings: Float[Tensor, "n hidden"]) -> Float[Tensor, "n hidden"]:
+        """Reconstructions of tokens that the codec takes alone."""
+        return self(embeddings[None], torch.ones(1, len(embeddings), dtype=torch.bool))[0]
 
     def _reconstruct(self, embeddings: Tensor, coded: Tensor) -> Tensor:
         latents = self.pca.encode(cut(embeddings, coded, self.window))

@@ -1,4 +1,4 @@
-"""Principal component analysis of windows of token embeddings, fitted in one pass over batches of any number."""
+"""Principal component analysis of windows of token embeddings."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,15 +7,19 @@ from pathlib import Path
 import numpy as np
 import scipy.linalg
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from safetensors.torch import load_file
 from torch import Tensor
 
 from narrowband.artifacts import checked, geometry, read_config, write_config
+from narrowband.codec.moments import Moments
 from narrowband.files import write_tensors
 from narrowband.params import InputError, Params
 
 FILE = "pca.safetensors"
+
+BLOCK = 8192
+"""Distinct vectors whose products are taken at a time."""
 
 
 @dataclass(frozen=True)
@@ -29,34 +33,42 @@ class PCA:
 
     @classmethod
     def fit(cls, batches: Iterable[Float[Tensor, "n vector"]], compress_dim: int) -> "PCA":
-        """Fit by the eigenvectors of the covariance, accumulated in float64 whatever the number of vectors.
-
-        Each component's sign makes its largest entry positive, as in scikit-learn, so that a fit is reproducible.
+        """Fit in one pass over batches of any number, in memory that does not grow with it.
 
         Raises:
             InputError: no more vectors than components, of which the surplus would be arbitrary.
         """
-        count = 0
-        shift = total = gram = None
+        moments = Moments()
         for batch in batches:
-            if gram is None or shift is None or total is None:
-                # Products of centred vectors lose no digits to a large mean; the first batch's mean is near enough.
-                shift = batch.mean(0)
-                total = torch.zeros(batch.shape[1], dtype=torch.float64)
-                gram = torch.zeros(batch.shape[1], batch.shape[1], dtype=torch.float64)
-            centred = batch - shift
-            count += len(centred)
-            total += centred.sum(0).double().cpu()
-            gram += (centred.T @ centred).double().cpu()
-        if gram is None or shift is None or total is None or count <= compress_dim:
+            moments.add(batch)
+        return cls._from_moments(moments, compress_dim)
+
+    @classmethod
+    def fit_counted(cls, vectors: Float[Tensor, "n vector"], counts: Int[Tensor, " n"], compress_dim: int) -> "PCA":
+        """Fit to `vectors` of which each occurs as often as `counts` says: what `fit` makes of all occurrences.
+
+        Raises:
+            InputError: no more occurrences than components.
+        """
+        moments = Moments()
+        for block, occurrences in zip(vectors.split(BLOCK), counts.split(BLOCK), strict=True):
+            moments.add(block, occurrences)
+        return cls._from_moments(moments, compress_dim)
+
+    @classmethod
+    def _from_moments(cls, moments: Moments, compress_dim: int) -> "PCA":
+        """The leading eigenvectors of the covariance.
+
+        Each component's sign makes its largest entry positive, as in scikit-learn, so that a fit is reproducible.
+        """
+        if moments.count <= compress_dim:
             raise InputError(
-                f"compress_dim {compress_dim} needs more than {compress_dim} training windows but there are {count}; "
-                "raise data.train or lower compress_dim"
+                f"compress_dim {compress_dim} needs more than {compress_dim} training windows but there are "
+                f"{moments.count}; raise data.train or lower compress_dim"
             )
-        mean = total / count
-        covariance = (gram - count * torch.outer(mean, mean)) / (count - 1)
+        covariance = moments.covariance()
         total_variance = covariance.diagonal().sum()
-        width = len(mean)
+        width = len(covariance)
         values, vectors = scipy.linalg.eigh(
             covariance.numpy(), subset_by_index=(width - compress_dim, width - 1), overwrite_a=True, check_finite=False
         )
@@ -64,7 +76,7 @@ class PCA:
         signs = np.sign(components[np.arange(compress_dim), np.abs(components).argmax(1)])
         return cls(
             torch.from_numpy(components * signs[:, None]).float(),
-            (shift.double().cpu() + mean).float(),
+            moments.mean().float(),
             torch.from_numpy(values[::-1].copy()).clamp(min=0).float(),
             total_variance.float().reshape(1),
         )

@@ -1,5 +1,6 @@
 """The question-answering prompt: its text, its tokens, and which of them pass through the codec."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -82,3 +83,12 @@ def collate(prompts: Sequence[EncodedPrompt], pad_id: int, answers: Sequence[Seq
         mask.append([False] * padding + [True] * (length - padding))
         coded.append([False] * padding + prompt.coded + [False] * len(tail))
     return Batch(torch.tensor(ids), torch.tensor(mask), torch.tensor(coded))
+
+
+def coded_counts(prompts: Sequence[EncodedPrompt]) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
+    """The distinct tokens of `prompts` that pass through the codec, in ascending order, and how often each does."""
+    counts = Counter(
+        token for prompt in prompts for token, coded in zip(prompt.ids, prompt.coded, strict=True) if coded
+    )
+    ids = sorted(counts)
+    return torch.tensor(ids), torch.tensor([counts[token] for token in ids])

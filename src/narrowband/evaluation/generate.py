@@ -8,6 +8,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from narrowband import processes
+from narrowband.codec.codec import Codec
+from narrowband.codec.folded import FoldedCodec
 from narrowband.data.prompts import EncodedPrompt, collate, encode_prompt
 from narrowband.data.squad import Example
 from narrowband.evaluation.reconstruction import Quality
@@ -61,24 +63,31 @@ def answer(
     *,
     advance: Callable[[int], None] = lambda n: None,
 ) -> Answered:
-    """Answer every example greedily from embeddings, batches sorted by length; `codec=None` leaves them as they are."""
+    """Answer every example greedily from embeddings, batches sorted by length; `codec=None` leaves them as they are.
+
+    A codec that takes tokens alone is folded: it and its quality are computed once for each distinct token.
+    """
     prompts = [encode_prompt(lm.tokenizer, e.context, e.question, params.prompt) for e in examples]
+    folded = FoldedCodec(codec, lm, prompts) if isinstance(codec, Codec) and codec.takes_tokens_alone else None
 
     def answer_batch(rows: list[int]) -> tuple[dict[str, str], Quality, int]:
         batch = collate([prompts[i] for i in rows], lm.pad_id)
         quality, bits = Quality(), 0
         with torch.no_grad():
             original = lm.embed(batch.ids)
-            embeddings = codec(original, batch.coded) if codec else original
+            embeddings = folded(original, batch) if folded else codec(original, batch.coded) if codec else original
         if codec:
-            quality.add(original[batch.coded], embeddings[batch.coded], batch.ids[batch.coded], lm.vocabulary)
             bits = codec.bits(batch.coded)
+        if codec and not folded:
+            quality.add(original[batch.coded], embeddings[batch.coded], batch.ids[batch.coded], lm.vocabulary)
         answers = lm.generate(embeddings, batch.mask.to(lm.device), params.generation.max_new_tokens)
         advance(len(rows))
         return {examples[i].id: text for i, text in zip(rows, answers, strict=True)}, quality, bits
 
     predictions: dict[str, str] = {}
     quality, bits = Quality(), 0
+    if folded:
+        quality.add(folded.original, folded.reconstructed, folded.ids, lm.vocabulary, folded.counts)
     for answers, part, cost in processes.shared_out(
         answer_batch, batches_by_length(prompts, params.generation.batch_size)
     ):

@@ -32,8 +32,9 @@ class Quality:
         reconstructed: Float[Tensor, "n hidden"],
         ids: Int[Tensor, " n"],
         vocabulary: Float[Tensor, "vocab hidden"],
+        counts: Int[Tensor, " n"] | None = None,
     ) -> Int[Tensor, " n"]:
-        """Take in the coded tokens of a batch; returns the nearest token of each."""
+        """Take in the coded tokens of a batch, each once or as often as `counts` says; returns the nearest token of each."""
         error = (reconstructed - original).norm(dim=-1)
         norm = original.norm(dim=-1).clamp(min=1e-12)
         nearest = nearest_tokens(reconstructed, vocabulary)
@@ -45,8 +46,9 @@ class Quality:
             "token_match": 100.0 * (nearest == ids.to(original.device)),
         }
         for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0.0) + float(value.double().sum())
-        self.count += len(ids)
+            value = value.double() if counts is None else value.double() * counts.to(value.device)
+            self.sums[name] = self.sums.get(name, 0.0) + float(value.sum())
+        self.count += len(ids) if counts is None else int(counts.sum())
         return nearest
 
     def merge(self, other: "Quality") -> None:

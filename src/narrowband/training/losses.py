@@ -13,13 +13,14 @@ from narrowband.training.top_k import TopK, merge_others
 
 
 class Reconstruction(NamedTuple):
-    """Original and reconstructed embeddings of the same coded tokens.
+    """Original and reconstructed embeddings of the same coded tokens, and how often each occurs (`None`: once).
 
     Of a part of a batch, also its share of the batch's coded tokens and the mean square of all their originals.
     """
 
     original: Float[Tensor, "n hidden"]
     reconstructed: Float[Tensor, "n hidden"]
+    counts: Int[Tensor, " n"] | None = None
     share: float = 1.0
     mean_square: Float[Tensor, ""] | None = None
 
@@ -29,9 +30,16 @@ def reconstruction_loss(pair: Reconstruction, weights: ReconstructionLoss) -> St
 
     The squared error is relative so that a weight means the same for embeddings of any size; the seed's was absolute.
     """
-    mean_square = pair.original.square().mean() if pair.mean_square is None else pair.mean_square
-    cosine = pair.share * (1 - F.cosine_similarity(pair.original, pair.reconstructed, dim=-1).mean())
-    mse = pair.share * F.mse_loss(pair.reconstructed, pair.original) / mean_square
+    original, reconstructed = pair.original, pair.reconstructed
+    cosines = F.cosine_similarity(original, reconstructed, dim=-1)
+    if pair.counts is None:
+        cosine, error, square = cosines.mean(), F.mse_loss(reconstructed, original), original.square().mean()
+    else:
+        of_each = pair.counts / pair.counts.sum()
+        squares = (reconstructed - original).square().mean(-1), original.square().mean(-1)
+        cosine, error, square = (of_each @ values for values in (cosines, *squares))
+    mse = pair.share * error / (square if pair.mean_square is None else pair.mean_square)
+    cosine = pair.share * (1 - cosine)
     return StepLoss(weights.cosine * cosine + weights.mse * mse, {"cosine_loss": cosine.item(), "mse_loss": mse.item()})
 
 

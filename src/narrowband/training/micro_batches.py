@@ -59,7 +59,7 @@ def own_parts(rows: int, micro_batch: int) -> Sequence[Part]:
 def in_batch(lm: FrozenLM, pair: Reconstruction, prompts: Sequence[EncodedPrompt]) -> Reconstruction:
     """`pair` with its share of the coded tokens of the batch of `prompts` that it is part of, and their mean square."""
     coded = [token for prompt in prompts for token, through in zip(prompt.ids, prompt.coded, strict=True) if through]
-    share = len(pair.original) / len(coded)
+    share = (len(pair.original) if pair.counts is None else int(pair.counts.sum())) / len(coded)
     if share == 1:
         return pair
     tokens, counts = torch.tensor(coded).unique(return_counts=True)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from narrowband.codec.codec import Codec
-from narrowband.data.prompts import EncodedPrompt, collate
+from narrowband.data.prompts import Batch, EncodedPrompt, collate
 from narrowband.lm import FrozenLM
 from narrowband.params import Params
 from narrowband.training.batches import draw
@@ -17,10 +17,18 @@ def phase1_loss(lm: FrozenLM, codec: Codec, prompts: Sequence[EncodedPrompt], pa
 
     def step_loss(step: int, part: Part = WHOLE) -> StepLoss:
         drawn = draw(prompts, params.phase1.batch_size, params.seed, step)
-        batch = collate(part.of(drawn), lm.pad_id)
-        original = lm.embed(batch.ids)
-        reconstructed = codec(original, batch.coded)
-        pair = Reconstruction(original[batch.coded], reconstructed[batch.coded])
+        pair = reconstruct(lm, codec, collate(part.of(drawn), lm.pad_id))
         return reconstruction_loss(in_batch(lm, pair, drawn), params.loss.phase1)
 
     return step_loss
+
+
+def reconstruct(lm: FrozenLM, codec: Codec, batch: Batch) -> Reconstruction:
+    """The coded tokens of `batch`, position by position; where the codec takes tokens alone, each distinct one once."""
+    if codec.takes_tokens_alone:
+        ids, counts = batch.ids[batch.coded].unique(return_counts=True)
+        original = lm.embed(ids)
+        return Reconstruction(original, codec.tokens(original), counts.to(lm.device))
+    original = lm.embed(batch.ids)
+    reconstructed = codec(original, batch.coded)
+    return Reconstruction(original[batch.coded], reconstructed[batch.coded])

@@ -1,0 +1,75 @@
+"""Evaluation: batched answers against one by one, and what the codec costs beside generation."""
+
+import torch
+
+from benchmarks import reference
+from benchmarks.measure import Row, interleaved, seconds
+from benchmarks.setting import base_lm, codec, examples, prompts, setting
+from narrowband.codec.folded import FoldedCodec
+from narrowband.data.prompts import collate
+from narrowband.evaluation.generate import answer, batches_by_length
+from narrowband.evaluation.reconstruction import Quality
+
+QUESTIONS = 256
+ALONE = 32
+
+
+def throughput() -> Row:
+    """Questions a second."""
+    lm, params = base_lm(), setting(16)
+    times = interleaved(
+        {
+            "one by one": lambda: reference.answer(lm, None, examples(ALONE), params),
+            "batched": lambda: answer(lm, None, examples(QUESTIONS), params),
+        },
+        3,
+    )
+    rates = {"one by one": ALONE / times["one by one"], "batched": QUESTIONS / times["batched"]}
+    return Row(
+        "evaluation throughput (questions a second), against one-by-one generation",
+        rates["batched"] / rates["one by one"],
+        8,
+        True,
+        times,
+        {f"{name} questions a second": rate for name, rate in rates.items()},
+    )
+
+
+def folded_cost() -> Row:
+    """The codec at window 1, its quality and rate included, beside the generation that it feeds."""
+    lm, made, params = base_lm(), codec(1).eval(), setting(1)
+    asked = prompts(QUESTIONS)
+    batches = [
+        collate([asked[i] for i in rows], lm.pad_id) for rows in batches_by_length(asked, params.generation.batch_size)
+    ]
+    originals = [lm.embed(batch.ids) for batch in batches]
+
+    def folding() -> None:
+        folded = FoldedCodec(made, lm, asked)
+        Quality().add(folded.original, folded.reconstructed, folded.ids, lm.vocabulary, folded.counts)
+        for batch, original in zip(batches, originals, strict=True):
+            folded(original, batch)
+            made.bits(batch.coded)
+
+    @torch.no_grad()
+    def per_position() -> None:
+        quality = Quality()
+        for batch, original in zip(batches, originals, strict=True):
+            rebuilt = made(original, batch.coded)
+            quality.add(original[batch.coded], rebuilt[batch.coded], batch.ids[batch.coded], lm.vocabulary)
+            made.bits(batch.coded)
+
+    def generation() -> None:
+        for batch, original in zip(batches, originals, strict=True):
+            lm.generate(original, batch.mask, params.generation.max_new_tokens)
+
+    seconds(folding)
+    times = interleaved({"folded": folding, "per position": per_position, "generation": generation}, 3)
+    return Row(
+        "codec at window 1, folded, with its quality: share of generation time",
+        times["folded"] / times["generation"],
+        0.02,
+        False,
+        times,
+        {"per_position_share": times["per position"] / times["generation"]},
+    )

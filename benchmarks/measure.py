@@ -1,0 +1,93 @@
+"""Timing two things in one run, and what this machine can do at most."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: a ratio, the bar for it, what was timed, and what stops it where it falls short.
+
+    `at_least` says whether the ratio is to be as large as the bar or as small. Seconds are the least of the repetitions.
+    """
+
+    what: str
+    ratio: float
+    bar: float
+    at_least: bool
+    seconds: dict[str, float]
+    checks: dict[str, float] = field(default_factory=dict)
+    floor: str = ""
+
+    @property
+    def met(self) -> bool:
+        """Whether the ratio clears the bar."""
+        return self.ratio >= self.bar if self.at_least else self.ratio <= self.bar
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The row as JSON."""
+        return {**asdict(self), "met": self.met}
+
+
+def seconds(run: Callable[[], Any]) -> float:
+    """Wall time of one call."""
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
+
+
+def interleaved(runs: dict[str, Callable[[], Any]], repetitions: int) -> dict[str, float]:
+    """Least wall time of each over repetitions that take turns, so that a disturbance meets all alike."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(repetitions):
+        for name, run in runs.items():
+            times[name].append(seconds(run))
+    return {name: min(values) for name, values in times.items()}
+
+
+def matmul_peak(size: int = 2048, repetitions: int = 8) -> float:
+    """FLOPs a second of a square float32 product, the best of several."""
+    a, b = torch.randn(size, size), torch.randn(size, size)
+    a @ b
+    return 2 * size**3 / min(seconds(lambda: a @ b) for _ in range(repetitions))
+
+
+def bandwidth(megabytes: int = 256, repetitions: int = 5) -> float:
+    """Bytes a second of a copy, read and written, the best of several."""
+    source = torch.zeros(megabytes << 20, dtype=torch.uint8)
+    target = torch.ones_like(source)
+    return 2 * len(source) / min(seconds(lambda: target.copy_(source)) for _ in range(repetitions))
+
+
+def flops(run: Callable[[], Any]) -> int:
+    """FLOPs of the matrix products and attentions that a call runs."""
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return int(counter.get_total_flops())
+
+
+def in_child(module: str, function: str, *arguments: float | str) -> dict[str, float]:
+    """What `function` of `module` returns in a fresh process, with `seconds` it took and `peak_bytes` of that process.
+
+    Linux only: the peak is the kernel's high-water mark of the process's own pages.
+    """
+    code = (
+        "import importlib, json, re, time\n"
+        "from pathlib import Path\n"
+        f"run = getattr(importlib.import_module({module!r}), {function!r})\n"
+        "began = time.perf_counter()\n"
+        f"found = run(*{arguments!r}) or {{}}\n"
+        "peak = int(re.search(r'VmHWM:\\s+(\\d+) kB', Path('/proc/self/status').read_text())[1]) * 1024\n"
+        "print(json.dumps({**found, 'seconds': time.perf_counter() - began, 'peak_bytes': peak}))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])

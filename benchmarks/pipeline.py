@@ -1,0 +1,64 @@
+"""`make bench-pipeline`: every stage of a fresh clone, as it is and the plain way, to the same F1. Takes its time."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import yaml
+
+from benchmarks.measure import Row, seconds
+from benchmarks.results import save
+from benchmarks.run import HEADER, cells
+from narrowband.stage import console
+
+WAYS = {"plain": ["-m", "benchmarks.plain"], "fast": []}
+
+
+def run_stage(clone: Path, command: str, way: list[str]) -> float:
+    """Seconds that one stage's command of `dvc.yaml` takes in `clone`, the given way."""
+    words = shlex.split(command)
+    script = words.index("python") + 1
+    path = os.pathsep.join([str(clone), str(clone / "src")])
+    environment = {**os.environ, "PYTHONPATH": path}
+    line = [sys.executable, *way, *words[script:]]
+    return seconds(lambda: subprocess.run(line, cwd=clone, env=environment, check=True, stdout=subprocess.DEVNULL))
+
+
+def main() -> None:
+    """Run both pipelines, stage by stage in turn."""
+    stages = yaml.safe_load(Path("dvc.yaml").read_text())["stages"]
+    times: dict[str, dict[str, float]] = {way: {} for way in WAYS}
+    f1 = {}
+    with tempfile.TemporaryDirectory() as folder:
+        clones = {way: Path(folder) / way for way in WAYS}
+        for clone in clones.values():
+            subprocess.run(["git", "clone", "--quiet", ".", str(clone)], check=True)
+        for name, stage in stages.items():
+            if stage.get("frozen"):
+                continue
+            for way, options in WAYS.items():
+                times[way][name] = run_stage(clones[way], stage["cmd"], options)
+            console.print(name, *(f"{way} {times[way][name]:.1f} s" for way in WAYS), highlight=False)
+        for way, clone in clones.items():
+            f1[way] = json.loads((clone / "metrics/evaluate.json").read_text())["phase2"]["f1"]
+    totals = {way: sum(found.values()) for way, found in times.items()}
+    training = sum(times["fast"][name] for name in ("train_phase1", "train_phase2"))
+    row = Row(
+        "whole pipeline, against the plain pipeline that reaches the same F1 at compress_dim 256",
+        totals["plain"] / totals["fast"],
+        5,
+        True,
+        totals,
+        {f"f1_{way}": value for way, value in f1.items()},
+        f"{training / totals['fast']:.0%} of the time are training steps at window 16, which both ways share",
+    )
+    console.print(*cells(row), sep="  ", highlight=False)
+    save("pipeline", {"row": row.content, "stages": times}, HEADER, [cells(row)])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""Run a stage the plain way: `python -m benchmarks.plain stages/NAME.py ARGUMENTS`."""
+
+import runpy
+import sys
+from collections.abc import Iterable
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+
+from benchmarks import reference
+from narrowband.codec.pca import PCA
+
+
+def fit(batches: Iterable[Tensor], compress_dim: int) -> PCA:
+    """Every window of every prompt in memory at once."""
+    return reference.fit_pca(torch.cat(list(batches)), compress_dim)
+
+
+def main() -> None:
+    """Run the stage on the command line with the plain functions in place of the fast ones."""
+    sys.argv = sys.argv[1:]
+    with (
+        patch("narrowband.codec.pca.PCA.fit", fit),
+        patch("narrowband.training.phase1.reconstruct", reference.reconstruct),
+        patch("narrowband.evaluation.generate.answer", reference.answer),
+    ):
+        runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""What was measured: `benchmarks/results.json`, and the tables of `docs/performance.md` that are made from it."""
+
+import json
+import platform
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.measure import bandwidth, matmul_peak
+from narrowband.files import write_json, write_text
+
+RESULTS = Path("benchmarks/results.json")
+PAGE = Path("docs/performance.md")
+
+
+def machine() -> dict[str, Any]:
+    """The machine as measured now."""
+    return {
+        "processor": _processor(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "float32_matmul_gflops_a_second": matmul_peak() / 1e9,
+        "copy_gigabytes_a_second": bandwidth() / 1e9,
+    }
+
+
+def save(section: str, content: Any, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Replace `section` of the results, and the table between its marks on the page."""
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    write_json(RESULTS, {**results, "machine": machine(), section: content})
+    table = "\n".join("| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows))
+    begin, end = f"<!-- {section} -->", f"<!-- end of {section} -->"
+    page = PAGE.read_text()
+    write_text(PAGE, re.sub(f"{begin}.*?{end}", lambda _: f"{begin}\n{table}\n{end}", page, flags=re.DOTALL))
+
+
+def _processor() -> str:
+    """What Linux calls the processor."""
+    found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    return found[1] if found else platform.machine()

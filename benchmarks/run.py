@@ -1,0 +1,50 @@
+"""`make bench`: every row of the table, printed, and written to `benchmarks/results.json` and `docs/performance.md`."""
+
+import sys
+import time
+
+from benchmarks import evaluation, pca, startup, training
+from benchmarks.measure import Row
+from benchmarks.results import save
+from narrowband.stage import console, set_up_torch
+
+ROWS = {
+    "pca_counts": pca.from_counts,
+    "pca_windows": pca.from_windows,
+    "phase1_distinct": lambda: training.distinct_tokens(64),
+    "phase1_distinct_committed_batch": lambda: training.distinct_tokens(8),
+    "phase1_efficiency": training.phase1_efficiency,
+    "phase2_window_16": lambda: training.phase2_step(16),
+    "phase2_window_1": lambda: training.phase2_step(1),
+    "evaluation": evaluation.throughput,
+    "folded": evaluation.folded_cost,
+    "startup": startup.slowest_start,
+}
+
+HEADER = ["what", "ratio", "bar", "verdict", "measured"]
+
+
+def cells(row: Row) -> list[str]:
+    """The row as text."""
+    sign = ">=" if row.at_least else "<="
+    verdict = "met" if row.met else f"missed: {row.floor}" if row.floor else "missed"
+    timed = ", ".join(f"{name} {seconds:.3g} s" for name, seconds in row.seconds.items())
+    checked = ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in row.checks.items())
+    return [row.what, f"{row.ratio:.3g}", f"{sign} {row.bar:g}", verdict, "; ".join(filter(None, (timed, checked)))]
+
+
+def main() -> None:
+    """Measure the rows named on the command line, or all."""
+    set_up_torch()
+    measured = {}
+    for name in sys.argv[1:] or ROWS:
+        began = time.perf_counter()
+        measured[name] = ROWS[name]()
+        console.print(name, *cells(measured[name]), f"({time.perf_counter() - began:.0f} s)", sep="  ", highlight=False)
+    if not sys.argv[1:]:
+        content = {name: row.content for name, row in measured.items()}
+        save("rows", content, HEADER, [cells(row) for row in measured.values()])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""Steps of both phases: against the plain step, the machine's peak and the frozen model's own passes."""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from benchmarks import reference
+from benchmarks.measure import Row, flops, interleaved, matmul_peak
+from benchmarks.setting import base_lm, codec, lessons, prompts, setting
+from narrowband.codec.codec import Codec
+from narrowband.codec.pca import PCA
+from narrowband.data.prompts import collate
+from narrowband.training.batches import draw
+from narrowband.training.loop import StepLoss
+from narrowband.training.losses import Reconstruction, reconstruction_loss
+from narrowband.training.phase1 import reconstruct
+from narrowband.training.phase2 import phase2_loss
+
+WIDTH, TOKENS = 4096, 2048
+
+
+def stepper(module: nn.Module, step_loss: Callable[[int], StepLoss]) -> Callable[[], None]:
+    """A step of training as `training.loop` does it: loss, gradients, clipping, AdamW."""
+    trainable = [p for p in module.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, lr=1e-6)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        step_loss(0).loss.backward()
+        nn.utils.clip_grad_norm_(trainable, 1.0)
+        optimizer.step()
+
+    return step
+
+
+def distinct_tokens(batch_size: int) -> Row:
+    """Phase 1 at window 1."""
+    lm, made, params = base_lm(), codec(1).train(), setting(1)
+    batch = collate(draw(prompts(600), batch_size, params.seed, 0), lm.pad_id)
+    distinct, coded = len(batch.ids[batch.coded].unique()), int(batch.coded.sum())
+    ways = {"per position": reference.reconstruct, "distinct tokens": reconstruct}
+    steps = {
+        name: stepper(made, lambda step, way=way: reconstruction_loss(way(lm, made, batch), params.loss.phase1))
+        for name, way in ways.items()
+    }
+    times = interleaved(steps, 5)
+    return Row(
+        f"Phase 1 step at window 1 on distinct tokens, against per position, {batch_size} prompts",
+        times["per position"] / times["distinct tokens"],
+        5,
+        True,
+        times,
+        {"positions": coded, "distinct_tokens": distinct},
+        f"at most {coded / distinct:.1f}x: what is computed once for each distinct token is {distinct} of {coded} positions",
+    )
+
+
+def phase1_efficiency() -> Row:
+    """Phase 1 at width 4096: every matrix of the adapter is 4096 x 4096."""
+    params = setting(1)
+    params = params.model_copy(update={"adapter": params.adapter.model_copy(update={"hidden_mult": 1})})
+    generator = torch.Generator().manual_seed(0)
+    components = torch.linalg.qr(torch.randn(WIDTH, 256, generator=generator)).Q.T.contiguous()
+    pca = PCA(components, torch.zeros(WIDTH), torch.ones(256), torch.ones(1) * WIDTH)
+    made = Codec(pca, WIDTH, params).train()
+    original = torch.randn(TOKENS, WIDTH, generator=generator)
+    counts = torch.ones(TOKENS, dtype=torch.long)
+
+    def step_loss(step: int) -> StepLoss:
+        return reconstruction_loss(Reconstruction(original, made.tokens(original), counts), params.loss.phase1)
+
+    step = stepper(made, step_loss)
+    work = flops(step)
+    peak = matmul_peak()
+    times = interleaved({"step": step}, 3)
+    peak = max(peak, matmul_peak())
+    return Row(
+        "Phase 1 step: matmul FLOPs over time x matmul peak, width 4096",
+        work / times["step"] / peak,
+        0.6,
+        True,
+        times,
+        {"gflops_of_a_step": work / 1e9, "peak_gflops_a_second": peak / 1e9},
+    )
+
+
+def phase2_step(window: int) -> Row:
+    """Phase 2 against the frozen model's passes on the same batch."""
+    lm, made, params = base_lm(), codec(window).train(), setting(window)
+    taught = lessons(600)
+    drawn = draw(taught, params.phase2.batch_size, params.seed, 0)
+    batch = collate([lesson.prompt for lesson in drawn], lm.pad_id, [lesson.answer[:-1] for lesson in drawn])
+    longest = max(len(lesson.answer) for lesson in drawn)
+
+    def frozen() -> None:
+        embeddings = lm.embed(batch.ids).requires_grad_()
+        lm.logits(embeddings, batch.mask, longest).square().mean().backward()
+
+    def teacher() -> None:
+        with torch.no_grad():
+            lm.logits(lm.embed(batch.ids), batch.mask, longest)
+
+    def through_codec() -> None:
+        made(lm.embed(batch.ids), batch.coded).square().mean().backward()
+
+    step = stepper(made, phase2_loss(lm, made, taught, params))
+    times = interleaved({"step": step, "frozen LM": frozen, "teacher": teacher, "codec": through_codec}, 5)
+    parts = {name: times[name] / times["frozen LM"] for name in ("teacher", "codec")}
+    return Row(
+        f"Phase 2 step at window {window}, against the frozen LM's forward and backward to its inputs alone",
+        times["step"] / times["frozen LM"],
+        1.35,
+        False,
+        times,
+        {f"{name}_over_frozen_lm": share for name, share in parts.items()},
+        f"the teacher's forward is {parts['teacher']:.2f} and the codec's passes are {parts['codec']:.2f} of the LM's "
+        "passes; the adapter has as many FLOPs a token as this small LM",
+    )

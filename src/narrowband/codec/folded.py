@@ -1,0 +1,35 @@
+"""A codec that takes tokens alone as a table: each distinct token reconstructed once, then looked up."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from narrowband.codec.codec import Codec
+from narrowband.data.prompts import Batch, EncodedPrompt, coded_counts
+from narrowband.lm import FrozenLM
+
+BLOCK = 4096
+"""Distinct tokens reconstructed at a time."""
+
+
+class FoldedCodec:
+    """`codec` for the coded tokens of `prompts`: `ids` in ascending order with their counts and embeddings.
+
+    It holds what the codec returned when it was made; training the codec further does not change it.
+    """
+
+    @torch.no_grad()
+    def __init__(self, codec: Codec, lm: FrozenLM, prompts: Sequence[EncodedPrompt]) -> None:
+        self.ids, self.counts = coded_counts(prompts)  # [n], [n]
+        self.original = lm.embed(self.ids)  # [n, hidden]
+        self.reconstructed = torch.cat([codec.tokens(block) for block in self.original.split(BLOCK)])  # [n, hidden]
+
+    def __call__(
+        self, embeddings: Float[Tensor, "batch seq hidden"], batch: Batch
+    ) -> Float[Tensor, "batch seq hidden"]:
+        """`embeddings` of `batch` with the coded tokens replaced by their reconstruction."""
+        rows = torch.searchsorted(self.ids, batch.ids[batch.coded]).to(embeddings.device)
+        coded = batch.coded.to(embeddings.device)[..., None].expand_as(embeddings)
+        return embeddings.masked_scatter(coded, self.reconstructed[rows])

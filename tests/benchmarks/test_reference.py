@@ -1,0 +1,167 @@
+"""What is computed once for each distinct token is what the plain way computes at every position."""
+
+import math
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from scipy.linalg import subspace_angles
+
+from benchmarks import reference
+from narrowband.codec.codec import Codec
+from narrowband.codec.folded import FoldedCodec
+from narrowband.codec.pca import PCA
+from narrowband.data.prompts import EncodedPrompt, coded_counts, collate, encode_prompt
+from narrowband.data.qa import world_example
+from narrowband.data.squad import Example, write_squad
+from narrowband.evaluation.generate import answer
+from narrowband.lm import FrozenLM
+from narrowband.params import Params
+from narrowband.training.losses import reconstruction_loss
+from narrowband.training.phase1 import reconstruct
+
+ROOT = Path(__file__).parent.parent.parent
+
+COMPRESS = 8
+
+
+@pytest.fixture(scope="module")
+def examples() -> list[Example]:
+    return [world_example(0, "train", i) for i in range(12)]
+
+
+@pytest.fixture
+def settings(params: Params) -> Params:
+    return params.model_copy(update={"window": 1, "compress_dim": COMPRESS, "latent_bits": 32})
+
+
+@pytest.fixture
+def prompts(lm: FrozenLM, examples: list[Example], settings: Params) -> list[EncodedPrompt]:
+    return [encode_prompt(lm.tokenizer, e.context, e.question, settings.prompt) for e in examples]
+
+
+def trained(lm: FrozenLM, prompts: list[EncodedPrompt], settings: Params) -> Codec:
+    """A codec whose adapter does something, and whose scale is fitted where one is asked for."""
+    vectors = reference.all_windows(lm, prompts, settings.window)
+    codec = Codec(PCA.fit([vectors], settings.compress_dim), lm.hidden_size, settings)
+    if settings.adapter.kind == "residual":
+        torch.nn.init.normal_(codec.adapter.leave.weight, generator=torch.Generator().manual_seed(0))
+    batch = collate(prompts, lm.pad_id)
+    codec.calibrate([(lm.embed(batch.ids), batch.coded)])
+    return codec
+
+
+def largest_angle(a: PCA, b: PCA) -> float:
+    return float(subspace_angles(a.components.double().numpy().T, b.components.double().numpy().T).max())
+
+
+def test_pca_from_token_counts_is_pca_of_every_position(lm: FrozenLM, prompts: list[EncodedPrompt]) -> None:
+    ids, counts = coded_counts(prompts)
+    ours = PCA.fit_counted(lm.embed(ids), counts, COMPRESS)
+    plain = reference.fit_pca(reference.all_windows(lm, prompts, 1).double(), COMPRESS)
+    assert len(ids) < counts.sum() == sum(sum(prompt.coded) for prompt in prompts)
+    assert largest_angle(ours, plain) < 1e-4
+    torch.testing.assert_close(ours.mean, plain.mean.float())
+    torch.testing.assert_close(ours.explained_variance, plain.explained_variance.float(), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(ours.total_variance, plain.total_variance, rtol=1e-4, atol=1e-6)
+
+
+def test_pca_from_a_stream_of_windows_is_scikit_learns(lm: FrozenLM, prompts: list[EncodedPrompt]) -> None:
+    windows = reference.all_windows(lm, prompts, 2)
+    ours, plain = PCA.fit(windows.split(17), COMPRESS), reference.fit_pca(windows.double(), COMPRESS)
+    assert largest_angle(ours, plain) < 1e-4
+    torch.testing.assert_close(ours.components, plain.components.float(), rtol=1e-2, atol=1e-3)  # signs too
+
+
+@pytest.mark.parametrize("magnitude", ["none", "token", "calibrated", "example"])
+@pytest.mark.parametrize("kind", ["residual", "seed"])
+def test_phase_1_on_distinct_tokens_has_the_loss_and_gradients_of_all_positions(
+    lm: FrozenLM, prompts: list[EncodedPrompt], settings: Params, magnitude: str, kind: str
+) -> None:
+    changes = {"magnitude": magnitude, "adapter": settings.adapter.model_copy(update={"kind": kind})}
+    settings = settings.model_copy(update=changes)
+    codec = trained(lm, prompts, settings).train()
+    batch = collate(prompts, lm.pad_id)
+    found = {}
+    for way in (reconstruct, reference.reconstruct):
+        codec.zero_grad()
+        result = reconstruction_loss(way(lm, codec, batch), settings.loss.phase1)
+        result.loss.backward()
+        found[way] = result, {name: p.grad.clone() for name, p in codec.named_parameters() if p.requires_grad}
+    (ours, our_gradients), (plain, plain_gradients) = found.values()
+    assert ours.loss.item() == pytest.approx(plain.loss.item(), rel=1e-5)
+    assert ours.parts == pytest.approx(plain.parts, rel=1e-5)
+    scale = max(float(gradient.abs().max()) for gradient in plain_gradients.values())
+    for name, gradient in our_gradients.items():
+        torch.testing.assert_close(gradient, plain_gradients[name], rtol=1e-5, atol=1e-5 * scale)
+
+
+def test_dropout_of_its_own_at_every_position_is_kept(
+    lm: FrozenLM, prompts: list[EncodedPrompt], settings: Params
+) -> None:
+    noisy = settings.model_copy(update={"adapter": settings.adapter.model_copy(update={"dropout": 0.5})})
+    codec = trained(lm, prompts, noisy)
+    assert codec.eval().takes_tokens_alone
+    assert not codec.train().takes_tokens_alone
+    assert not trained(lm, prompts, settings.model_copy(update={"window": 2})).takes_tokens_alone
+
+
+@pytest.mark.parametrize("magnitude", ["none", "token", "calibrated"])
+def test_a_folded_codec_returns_what_the_codec_does(
+    lm: FrozenLM, prompts: list[EncodedPrompt], settings: Params, magnitude: str
+) -> None:
+    codec = trained(lm, prompts, settings.model_copy(update={"magnitude": magnitude}))
+    batch = collate(prompts[:5], lm.pad_id)
+    original = lm.embed(batch.ids)
+    expected = codec(original, batch.coded).detach()
+    assert not torch.allclose(expected, original)
+    torch.testing.assert_close(FoldedCodec(codec, lm, prompts)(original, batch), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("window", [1, 2])
+def test_batched_folded_answers_are_those_of_one_by_one(
+    lm: FrozenLM, prompts: list[EncodedPrompt], examples: list[Example], settings: Params, window: int
+) -> None:
+    settings = settings.model_copy(update={"window": window})
+    codec = trained(lm, prompts, settings)
+    ours, plain = answer(lm, codec, examples, settings), reference.answer(lm, codec, examples, settings)
+    assert ours.predictions == plain.predictions and len(set(ours.predictions.values())) > 1
+    assert ours.quality == pytest.approx(plain.quality, rel=1e-4)
+    assert math.isclose(ours.bits_per_token, plain.bits_per_token)
+
+
+def test_the_stage_fits_token_counts_at_window_1(
+    lm: FrozenLM,
+    tiny_model: Path,
+    examples: list[Example],
+    prompts: list[EncodedPrompt],
+    settings: Params,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = settings.model_copy(update={"base_model": str(tiny_model)})
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings.model_dump()))
+    write_squad(tmp_path / "qa" / "train.json", "train", examples)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delattr(PCA, "fit")
+    runpy.run_path(str(ROOT / "stages" / "fit_pca.py"))["main"](Path("qa"), Path("pca"), Path("pca.json"))
+    plain = reference.fit_pca(reference.all_windows(lm, prompts, 1).double(), COMPRESS)
+    assert largest_angle(PCA.load(Path("pca")), plain) < 1e-4
+
+
+def test_a_stage_runs_the_plain_way(tmp_path: Path) -> None:
+    stage = tmp_path / "stage.py"
+    stage.write_text(
+        "import sys\n"
+        "from narrowband.codec.pca import PCA\n"
+        "from narrowband.evaluation.compare import answer\n"
+        "from narrowband.training.phase1 import phase1_loss\n"
+        "print(*sys.argv[1:], PCA.fit.__module__, answer.__module__, phase1_loss.__globals__['reconstruct'].__module__)\n"
+    )
+    command = [sys.executable, "-m", "benchmarks.plain", str(stage), "argument"]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert printed.split() == ["argument", "__main__", "benchmarks.reference", "benchmarks.reference"]
