@@ -104,7 +104,7 @@ def test_a_run_ends_early_once_patience_runs_out(
     outcome = train(
         module,
         [torch.optim.AdamW(module.parameters())],
-        lambda step: StepLoss(module(torch.ones(1)).sum(), {}),
+        lambda step: [StepLoss(module(torch.ones(1)).sum(), {})],
         lambda: Evaluation(next(left), {}),
         schedule=Schedule(steps=40, warmup=5, evaluate_every=10, patience=patience),
         seed=0,

@@ -29,7 +29,7 @@ class Moments:
             self.count += int(counts.sum())
             self._total += (counts[:, None] * scaled).sum(0).double().cpu()
             scaled = counts[:, None].sqrt() * scaled
-        self._gram += _gram(scaled)
+        self._gram += (scaled.T @ scaled).double().cpu()
 
     def mean(self) -> Float[Tensor, " vector"]:
         """Their mean."""
@@ -39,11 +39,3 @@ class Moments:
         """Their covariance, with n - 1 below."""
         offset = self._total / self.count
         return (self._gram - self.count * torch.outer(offset, offset)) / (self.count - 1)
-
-
-def _gram(vectors: Float[Tensor, "n vector"]) -> Float[Tensor, "vector vector"]:
-    """Their inner products by component, in their own precision, on the CPU."""
-    if vectors.device.type != "cpu":
-        return (vectors.T @ vectors).cpu()
-    rows = vectors.numpy()
-    return torch.from_numpy(rows.T @ rows)  # NumPy sees the symmetry and does half the work (BLAS syrk); torch does not
