@@ -10,7 +10,7 @@ repro: .venv/installed
 test: .venv/installed
 	python -m pytest
 
-# Nonsense in params.yaml and QA files, 10,000 times for each kind.
+# Nonsense in params.yaml and QA files, 2,500 times for each kind, others every time.
 fuzz: .venv/installed
 	python -m pytest tests/test_fuzz.py --hypothesis-profile=fuzz --hypothesis-show-statistics
 

@@ -20,7 +20,7 @@ from narrowband.pretrain.tokenizer import train_tokenizer
 ROOT = Path(__file__).parent.parent
 
 torch.set_num_threads(1)
-settings.register_profile("fuzz", max_examples=10_000)
+settings.register_profile("fuzz", max_examples=2_500)
 
 
 @pytest.fixture(scope="session")

@@ -86,9 +86,9 @@ def read_squad(path: Path) -> list[Example]:
 def _typed(value: object, kind: type[T]) -> T:
     if type(value) is not kind:  # a bool is an int to isinstance
         raise TypeError(f"{shown(value)} is no {kind.__name__}")
-    if isinstance(value, str) and not value.isprintable():
+    if kind is str:
         try:
-            value.encode()
+            str(value).encode()
         except UnicodeEncodeError:
             raise TypeError(f"{shown(value)} holds half a surrogate pair") from None
     return value
