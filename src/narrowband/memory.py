@@ -3,7 +3,7 @@
 Counts the tensors that are alive together at the worst moment, for prompts as long as `prompt.max_length` and answers as
 long as `generation.max_new_tokens`. Blocks are taken to be Llama's (two norms in float32, SDPA attention with a mask, a gated
 MLP), the adapter to be the residual one, the teacher to be asked at every step. What the allocator and CUDA itself hold on
-top (about 1 GB) is not counted.
+top is not counted.
 """
 
 from typing import NamedTuple

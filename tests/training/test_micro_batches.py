@@ -1,12 +1,15 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 
+from narrowband import processes
 from narrowband.codec.codec import Codec
 from narrowband.codec.pca import PCA
 from narrowband.data.prompts import encode_answer, encode_prompt
 from narrowband.data.qa import world_example
 from narrowband.lm import FrozenLM, blocks
-from narrowband.params import Params
+from narrowband.params import InputError, Params
 from narrowband.training import phase2
 from narrowband.training.micro_batches import WHOLE, Part, PhaseLoss, own_parts
 from narrowband.training.phase1 import phase1_loss
@@ -75,6 +78,21 @@ def test_losses_and_gradients_of_parts_add_up_to_those_of_the_batch(
 def test_no_limit_is_one_part_and_a_batch_smaller_than_the_limit_too() -> None:
     assert list(own_parts(16, 0)) == list(own_parts(16, 16)) == list(own_parts(16, 99)) == [WHOLE]
     assert [row for part in own_parts(16, 5) for row in part.of(range(16))] == list(range(16))
+
+
+def test_processes_take_turns_at_the_parts_and_need_as_many_rows_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "state", lambda: SimpleNamespace(num_processes=2, process_index=1))
+    assert list(own_parts(8, 2)) == [Part(1, 4), Part(3, 4)]
+    assert list(own_parts(8, 0)) == [Part(1, 2)]
+    with pytest.raises(InputError, match="a batch of 5 can't be shared evenly among 2 processes"):
+        own_parts(5, 0)
+
+
+def test_a_teacher_that_keeps_the_whole_vocabulary_is_refused(
+    lm: FrozenLM, lessons: list[Lesson], small: Params
+) -> None:
+    with pytest.raises(InputError, match=r"phase2.teacher_top_k 512 .* choose 0 .* to 511"):
+        phase2_loss(lm, make_codec(lm, small), lessons, with_phase2(small, teacher_top_k=512))
 
 
 def test_gradient_checkpointing_runs_the_blocks_again_and_changes_no_bit(
