@@ -18,12 +18,12 @@ def phase1_loss(
 
     def step_loss(step: int) -> StepLoss:
         batch = collate(draw(prompts, params.phase1.batch_size, params.seed, step), lm.pad_id)
-        return reconstruction_loss(reconstruct(lm, codec, batch), params.loss.phase1)
+        return reconstruction_loss(coded_tokens(lm, codec, batch), params.loss.phase1)
 
     return step_loss
 
 
-def reconstruct(lm: FrozenLM, codec: Codec, batch: Batch) -> Reconstruction:
+def coded_tokens(lm: FrozenLM, codec: Codec, batch: Batch) -> Reconstruction:
     """The coded tokens of `batch`, position by position; where the codec takes tokens alone, each distinct one once."""
     if codec.takes_tokens_alone:
         ids, counts = batch.ids[batch.coded].unique(return_counts=True)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 
 from narrowband.codec.codec import Codec
+from narrowband.codec.folded import reconstruct
 from narrowband.data.prompts import EncodedPrompt, collate
 from narrowband.lm import FrozenLM
 from narrowband.params import Params
@@ -33,7 +34,7 @@ def teacher_forced(lm: FrozenLM, codec: Codec, lessons: Sequence[Lesson]) -> tup
         [[j >= longest - len(answer) for j in range(longest)] for _, answer in lessons], device=lm.device
     )
     original = lm.embed(batch.ids)
-    reconstructed = codec(original, batch.coded)
+    reconstructed = reconstruct(codec, lm, original, batch)
     attention = batch.mask.to(lm.device)
     with torch.no_grad():
         teacher = lm.logits(original, attention, longest)
