@@ -22,7 +22,8 @@ def main() -> None:
     sys.argv = sys.argv[1:]
     with (
         patch("narrowband.codec.pca.PCA.fit", fit),
-        patch("narrowband.training.phase1.reconstruct", reference.reconstruct),
+        patch("narrowband.training.phase1.coded_tokens", reference.coded_tokens),
+        patch("narrowband.codec.folded.reconstruct", reference.reconstruct),
         patch("narrowband.evaluation.generate.answer", reference.answer),
     ):
         runpy.run_path(sys.argv[0], run_name="__main__")

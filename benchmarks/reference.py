@@ -41,11 +41,18 @@ def fit_pca(vectors: Float[Tensor, "n vector"], compress_dim: int) -> PCA:
     )
 
 
-def reconstruct(lm: FrozenLM, codec: Codec, batch: Batch) -> Reconstruction:
+def coded_tokens(lm: FrozenLM, codec: Codec, batch: Batch) -> Reconstruction:
     """Every coded position of `batch`, for the loss of Phase 1."""
     original = lm.embed(batch.ids)
     reconstructed = codec(original, batch.coded)
     return Reconstruction(original[batch.coded], reconstructed[batch.coded])
+
+
+def reconstruct(
+    codec: Codec, lm: FrozenLM, embeddings: Float[Tensor, "batch seq hidden"], batch: Batch
+) -> Float[Tensor, "batch seq hidden"]:
+    """The codec at every coded position, for Phase 2."""
+    return codec(embeddings, batch.coded)
 
 
 @torch.no_grad()

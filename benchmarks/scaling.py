@@ -15,7 +15,7 @@ from narrowband.lm import FrozenLM
 from narrowband.params import Params, load_params
 from narrowband.stage import console
 from narrowband.training.losses import reconstruction_loss
-from narrowband.training.phase1 import reconstruct
+from narrowband.training.phase1 import coded_tokens
 from narrowband.training.phase2 import Lesson, teacher_forced
 
 CENTRE = {"tokens": 4096, "vector_dim": 2048, "compress_dim": 128}
@@ -42,7 +42,7 @@ def work(lm: FrozenLM, params: Params, tokens: int) -> dict[str, Callable[[], An
     windows = torch.randn(tokens // params.window, width, generator=generator)
 
     def phase1() -> None:
-        reconstruction_loss(reconstruct(lm, codec, batch), params.loss.phase1).loss.backward()
+        reconstruction_loss(coded_tokens(lm, codec, batch), params.loss.phase1).loss.backward()
 
     def phase2() -> None:
         answers, _ = teacher_forced(lm, codec, [Lesson(prompt, [5, 6, 7]) for prompt in prompts])

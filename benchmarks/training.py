@@ -9,12 +9,13 @@ from benchmarks import reference
 from benchmarks.measure import Row, flops, interleaved, matmul_peak
 from benchmarks.setting import base_lm, codec, lessons, prompts, setting
 from narrowband.codec.codec import Codec
+from narrowband.codec.folded import reconstruct
 from narrowband.codec.pca import PCA
 from narrowband.data.prompts import collate
 from narrowband.training.batches import draw
 from narrowband.training.loop import StepLoss
 from narrowband.training.losses import Reconstruction, reconstruction_loss
-from narrowband.training.phase1 import reconstruct
+from narrowband.training.phase1 import coded_tokens
 from narrowband.training.phase2 import phase2_loss
 
 WIDTH, TOKENS = 4096, 2048
@@ -39,7 +40,7 @@ def distinct_tokens(batch_size: int) -> Row:
     lm, made, params = base_lm(), codec(1).train(), setting(1)
     batch = collate(draw(prompts(600), batch_size, params.seed, 0), lm.pad_id)
     distinct, coded = len(batch.ids[batch.coded].unique()), int(batch.coded.sum())
-    ways = {"per position": reference.reconstruct, "distinct tokens": reconstruct}
+    ways = {"per position": reference.coded_tokens, "distinct tokens": coded_tokens}
     steps = {
         name: stepper(made, lambda step, way=way: reconstruction_loss(way(lm, made, batch), params.loss.phase1))
         for name, way in ways.items()
@@ -102,7 +103,7 @@ def phase2_step(window: int) -> Row:
             lm.logits(lm.embed(batch.ids), batch.mask, longest)
 
     def through_codec() -> None:
-        made(lm.embed(batch.ids), batch.coded).square().mean().backward()
+        reconstruct(made, lm, lm.embed(batch.ids), batch).square().mean().backward()
 
     step = stepper(made, phase2_loss(lm, made, taught, params))
     times = interleaved({"step": step, "frozen LM": frozen, "teacher": teacher, "codec": through_codec}, 5)

@@ -12,6 +12,7 @@ import yaml
 from scipy.linalg import subspace_angles
 
 from benchmarks import reference
+from narrowband.codec import folded
 from narrowband.codec.codec import Codec
 from narrowband.codec.folded import FoldedCodec
 from narrowband.codec.pca import PCA
@@ -22,7 +23,8 @@ from narrowband.evaluation.generate import answer
 from narrowband.lm import FrozenLM
 from narrowband.params import Params
 from narrowband.training.losses import reconstruction_loss
-from narrowband.training.phase1 import reconstruct
+from narrowband.training.phase1 import coded_tokens
+from narrowband.training.phase2 import Lesson, phase2_loss
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -87,7 +89,7 @@ def test_phase_1_on_distinct_tokens_has_the_loss_and_gradients_of_all_positions(
     codec = trained(lm, prompts, settings).train()
     batch = collate(prompts, lm.pad_id)
     found = {}
-    for way in (reconstruct, reference.reconstruct):
+    for way in (coded_tokens, reference.coded_tokens):
         codec.zero_grad()
         result = reconstruction_loss(way(lm, codec, batch), settings.loss.phase1)
         result.loss.backward()
@@ -95,6 +97,31 @@ def test_phase_1_on_distinct_tokens_has_the_loss_and_gradients_of_all_positions(
     (ours, our_gradients), (plain, plain_gradients) = found.values()
     assert ours.loss.item() == pytest.approx(plain.loss.item(), rel=1e-5)
     assert ours.parts == pytest.approx(plain.parts, rel=1e-5)
+    scale = max(float(gradient.abs().max()) for gradient in plain_gradients.values())
+    for name, gradient in our_gradients.items():
+        torch.testing.assert_close(gradient, plain_gradients[name], rtol=1e-5, atol=1e-5 * scale)
+
+
+@pytest.mark.parametrize("magnitude", ["none", "token", "example"])
+def test_phase_2_on_distinct_tokens_has_the_loss_and_gradients_of_all_positions(
+    lm: FrozenLM,
+    prompts: list[EncodedPrompt],
+    settings: Params,
+    magnitude: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = settings.model_copy(update={"magnitude": magnitude})
+    codec = trained(lm, prompts, settings).train()
+    lessons = [Lesson(prompt, [5, 6, 7]) for prompt in prompts]
+    found = []
+    for way in (folded.reconstruct, reference.reconstruct):
+        monkeypatch.setattr("narrowband.training.phase2.reconstruct", way)
+        codec.zero_grad()
+        loss = phase2_loss(lm, codec, lessons, settings)(0).loss
+        loss.backward()
+        found.append((loss.item(), {name: p.grad.clone() for name, p in codec.named_parameters() if p.requires_grad}))
+    (ours, our_gradients), (plain, plain_gradients) = found
+    assert ours == pytest.approx(plain, rel=1e-5)
     scale = max(float(gradient.abs().max()) for gradient in plain_gradients.values())
     for name, gradient in our_gradients.items():
         torch.testing.assert_close(gradient, plain_gradients[name], rtol=1e-5, atol=1e-5 * scale)
@@ -160,7 +187,7 @@ def test_a_stage_runs_the_plain_way(tmp_path: Path) -> None:
         "from narrowband.codec.pca import PCA\n"
         "from narrowband.evaluation.compare import answer\n"
         "from narrowband.training.phase1 import phase1_loss\n"
-        "print(*sys.argv[1:], PCA.fit.__module__, answer.__module__, phase1_loss.__globals__['reconstruct'].__module__)\n"
+        "print(*sys.argv[1:], PCA.fit.__module__, answer.__module__, phase1_loss.__globals__['coded_tokens'].__module__)\n"
     )
     command = [sys.executable, "-m", "benchmarks.plain", str(stage), "argument"]
     printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout

@@ -15,7 +15,7 @@ SMALL = {
         "BATCH": 200,
     },
     training: {"WIDTH": 256, "TOKENS": 64},
-    evaluation: {"QUESTIONS": 6, "ALONE": 2},
+    evaluation: {"QUESTIONS": 6, "ALONE": 2, "TEST": 6},
     startup: {"ARGUMENTS": {"fit_pca": 3}},
 }
 

@@ -1,8 +1,9 @@
-"""A codec that takes tokens alone as a table: each distinct token reconstructed once, then looked up."""
+"""Codecs that take tokens alone: each distinct token is reconstructed once, then looked up."""
 
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -31,5 +32,15 @@ class FoldedCodec:
     ) -> Float[Tensor, "batch seq hidden"]:
         """`embeddings` of `batch` with the coded tokens replaced by their reconstruction."""
         rows = torch.searchsorted(self.ids, batch.ids[batch.coded]).to(embeddings.device)
-        coded = batch.coded.to(embeddings.device)[..., None].expand_as(embeddings)
-        return embeddings.masked_scatter(coded, self.reconstructed[rows])
+        return embeddings.index_put((batch.coded.to(embeddings.device),), self.reconstructed[rows])
+
+
+def reconstruct(
+    codec: Codec, lm: FrozenLM, embeddings: Float[Tensor, "batch seq hidden"], batch: Batch
+) -> Float[Tensor, "batch seq hidden"]:
+    """`codec(embeddings, batch.coded)` with its gradients, from each distinct token once where the codec takes them alone."""
+    if not codec.takes_tokens_alone:
+        return codec(embeddings, batch.coded)
+    ids, rows = batch.ids[batch.coded].unique(return_inverse=True)
+    tokens = F.embedding(rows.to(embeddings.device), codec.tokens(lm.embed(ids)))
+    return embeddings.index_put((batch.coded.to(embeddings.device),), tokens)

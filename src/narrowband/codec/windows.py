@@ -27,7 +27,7 @@ def join(
 ) -> Float[Tensor, "batch seq hidden"]:
     """Undo `cut`: `embeddings` with its coded tokens replaced by those in `vectors`; what was filling is dropped."""
     tokens = vectors.reshape(-1, embeddings.shape[-1])[_slots(coded, window)]
-    return embeddings.masked_scatter(coded[..., None].expand_as(embeddings), tokens.to(embeddings.dtype))
+    return embeddings.index_put((coded,), tokens.to(embeddings.dtype))
 
 
 def positions(coded: Bool[Tensor, "batch seq"], window: int) -> Bool[Tensor, "windows window"]:

@@ -17,13 +17,13 @@ def phase1_loss(lm: FrozenLM, codec: Codec, prompts: Sequence[EncodedPrompt], pa
 
     def step_loss(step: int, part: Part = WHOLE) -> StepLoss:
         drawn = draw(prompts, params.phase1.batch_size, params.seed, step)
-        pair = reconstruct(lm, codec, collate(part.of(drawn), lm.pad_id))
+        pair = coded_tokens(lm, codec, collate(part.of(drawn), lm.pad_id))
         return reconstruction_loss(in_batch(lm, pair, drawn), params.loss.phase1)
 
     return step_loss
 
 
-def reconstruct(lm: FrozenLM, codec: Codec, batch: Batch) -> Reconstruction:
+def coded_tokens(lm: FrozenLM, codec: Codec, batch: Batch) -> Reconstruction:
     """The coded tokens of `batch`, position by position; where the codec takes tokens alone, each distinct one once."""
     if codec.takes_tokens_alone:
         ids, counts = batch.ids[batch.coded].unique(return_counts=True)

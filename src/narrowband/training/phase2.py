@@ -9,6 +9,7 @@ from torch import Tensor
 
 from narrowband import processes
 from narrowband.codec.codec import Codec
+from narrowband.codec.folded import reconstruct
 from narrowband.data.prompts import Batch, EncodedPrompt, collate
 from narrowband.lm import FrozenLM
 from narrowband.params import InputError, Params
@@ -65,7 +66,7 @@ def teacher_forced(
     rows = lay_out(lm, lessons)
     coded = rows.batch.coded
     original = lm.embed(rows.batch.ids)
-    reconstructed = codec(original, coded)
+    reconstructed = reconstruct(codec, lm, original, rows.batch)
     with torch.no_grad():
         teacher = known or answer_logits(lm, original, rows)
     student = answer_logits(lm, reconstructed, rows)
