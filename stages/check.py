@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from narrowband.base_model import check_base_model
 from narrowband.data.qa import make_splits
 from narrowband.files import write_text
-from narrowband.lm import check_base_model
 from narrowband.params import InputError, load_params
 from narrowband.sft.instructions import read_instructions
 from narrowband.sft.prompts import read_pool
@@ -15,7 +15,9 @@ from narrowband.stage import console, run
 def main(out: Path) -> None:
     """Check params.yaml, the base model's folder and the data set; write a line to OUT if all is well."""
     params = load_params()
-    params.vector_dim(check_base_model(params.base_model))
+    outline = check_base_model(params.base_model)
+    params.vector_dim(outline.hidden_size)
+    params.check_length(outline.positions)
     read_pool(Path(params.data.few_shot_pool))
     read_instructions(Path(params.data.instruction_pool))
     if params.generation.backend == "vllm":

@@ -190,6 +190,19 @@ class Params(Section):
             )
         return width
 
+    def check_length(self, positions: int | None) -> None:
+        """Check that a base model with so many positions (`None`: any number) can take a prompt and what it adds to it.
+
+        Raises:
+            InputError: it can't.
+        """
+        new = max(self.generation.max_new_tokens, self.data.sft_max_new_tokens)
+        if positions is not None and self.prompt.max_length + new > positions:
+            raise InputError(
+                f"prompt.max_length {self.prompt.max_length} and {new} new tokens are more than the {positions} positions of "
+                f"the base model; lower prompt.max_length to {positions - new}"
+            )
+
 
 def load_params(path: Path = PARAMS_FILE) -> Params:
     """Read and check `params.yaml`.
