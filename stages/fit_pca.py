@@ -12,8 +12,7 @@ def main(qa: Path, out: Path, metrics: Path) -> None:
     from narrowband.codec.pca import PCA
     from narrowband.codec.windows import cut
     from narrowband.data.embedded import embedded
-    from narrowband.data.prompts import encode_prompt
-    from narrowband.data.squad import read_squad
+    from narrowband.data.encoded import read_prompts
     from narrowband.files import write_json
     from narrowband.lm import FrozenLM
     from narrowband.params import load_params
@@ -23,7 +22,7 @@ def main(qa: Path, out: Path, metrics: Path) -> None:
     params = load_params()
     lm = FrozenLM.load(params.base_model)
     vector_dim = params.vector_dim(lm.hidden_size)
-    prompts = [encode_prompt(lm.tokenizer, e.context, e.question, params.prompt) for e in read_squad(qa / "train.json")]
+    prompts = read_prompts(lm.tokenizer, qa / "train.json", params.prompt)
     batches = track(embedded(lm, prompts, BATCH), "PCA", -(-len(prompts) // BATCH), console)
     pca = PCA.fit((cut(embeddings, coded, params.window) for embeddings, coded in batches), params.compress_dim)
     pca.save(out, {"base_model": params.base_model, "window": params.window, "compress_dim": params.compress_dim})

@@ -131,12 +131,14 @@ def metaspace_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def make_stop(folder: Path) -> None:
-    """Change an untied checkpoint so that its texts end after a few tokens: one direction of every embedding speaks for it."""
+    """Change an untied checkpoint so that its texts end after a few tokens: what its hidden states share speaks for it."""
     model = AutoModelForCausalLM.from_pretrained(folder)
-    assert model.get_output_embeddings().weight is not model.get_input_embeddings().weight
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    assert head.weight is not embedding.weight
     with torch.no_grad():
-        model.get_input_embeddings().weight[:, 0] = 4.0
-        model.get_output_embeddings().weight[:, 0] = 0.0
-        model.get_output_embeddings().weight[model.config.eos_token_id] = 0.0
-        model.get_output_embeddings().weight[model.config.eos_token_id, 0] = 3.0
+        embedding.weight[:, 0] = 1.0
+        embedding.weight[:, 0] = 4.0 / embedding(torch.tensor(0))[0]
+        ids = torch.arange(VOCABULARY).view(8, -1)
+        shared = model(ids, output_hidden_states=True).hidden_states[-1].mean((0, 1))
+        head.weight[model.config.eos_token_id] = 5.0 * shared / shared.square().sum()
     model.save_pretrained(folder)

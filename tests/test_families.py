@@ -6,7 +6,7 @@ import pytest
 import torch
 from families import FAMILIES, save_family
 
-from narrowband.base_model import check_base_model
+from narrowband.base_model import outline, positions
 from narrowband.codec.codec import Codec
 from narrowband.codec.pca import PCA
 from narrowband.data.prompts import EncodedPrompt, collate, encode_answer, encode_prompt
@@ -101,9 +101,9 @@ def test_phase_2_gradients_reach_all_of_the_adapter_and_nothing_else(
 def test_embeddings_come_from_the_module_and_their_width_is_known_without_weights(
     folder: Path, family: FrozenLM
 ) -> None:
-    outline = check_base_model(str(folder))
-    assert outline.hidden_size == family.hidden_size == family.vocabulary.shape[1]
-    assert outline.positions == 640
+    model = outline(str(folder))
+    assert model.get_input_embeddings().embedding_dim == family.hidden_size == family.vocabulary.shape[1]
+    assert positions(model) == 640
     scaled = "gemma" in type(family.model).__name__.lower()
     weight = family.embedding.weight[: len(family.tokenizer)]
     torch.testing.assert_close(family.vocabulary, weight * (32**0.5 if scaled else 1), rtol=1e-2, atol=0)

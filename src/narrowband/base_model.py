@@ -39,13 +39,6 @@ class Source(NamedTuple):
     revision: str | None
 
 
-class Outline(NamedTuple):
-    """Width of a model's token embeddings, and the tokens that it has positions for, if it says."""
-
-    hidden_size: int
-    positions: int | None
-
-
 def locate(base_model: str) -> Source:
     """Read FOLDER, NAME or NAME@REVISION.
 
@@ -74,17 +67,22 @@ def _check_folder(name: str) -> None:
         )
 
 
-def check_base_model(base_model: str) -> Outline:
-    """Check that `base_model` can be used, without loading its weights.
+def outline(base_model: str) -> PreTrainedModel:
+    """The model without its weights, which takes no memory, checked for everything but them.
 
     Raises:
         InputError: see `read_config` and `load_tokenizer`; or its tokenizer is of another model.
     """
     config = read_config(base_model)
     with torch.device("meta"):
-        embedding = AutoModelForCausalLM.from_config(config, trust_remote_code=False).get_input_embeddings()
-    require_embeddings(base_model, load_tokenizer(base_model), embedding.num_embeddings)
-    return Outline(embedding.embedding_dim, getattr(config.get_text_config(), "max_position_embeddings", None))
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    require_embeddings(base_model, load_tokenizer(base_model), model.get_input_embeddings().num_embeddings)
+    return model
+
+
+def positions(model: PreTrainedModel) -> int | None:
+    """How many tokens a model has positions for, if it says."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
 
 
 def read_config(base_model: str) -> PreTrainedConfig:
@@ -143,7 +141,7 @@ def load_tokenizer(base_model: str) -> PreTrainedTokenizerBase:
     source = locate(base_model)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.name, revision=source.revision, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # of every kind, from a damaged tokenizer.json
         raise refusal(base_model, error) from None
     if not tokenizer.is_fast:
         raise InputError(
