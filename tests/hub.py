@@ -24,7 +24,6 @@ class Hub:
 
     def answer(self, path: str) -> tuple[int, dict[str, str], bytes]:
         """Status, headers and body for the path of an address."""
-        self.asked.append(path)
         repository, revision, file = self._parse(path)
         if repository == "org/gated":
             return (200, {}, self._about()) if file is None else (401, {"X-Error-Code": "GatedRepo"}, b"")
@@ -32,6 +31,8 @@ class Hub:
             return 404, {"X-Error-Code": "RepoNotFound"}, b""
         if revision not in ("main", "v1", COMMIT):
             return 404, {"X-Error-Code": "RevisionNotFound"}, b""
+        if "/tree/" in path:
+            return 404, {"X-Error-Code": "EntryNotFound"}, b""
         if file is None:
             return 200, {"Content-Type": "application/json"}, self._about()
         if not (self.folder / file).is_file():
@@ -57,6 +58,7 @@ def served(hub: Hub) -> Iterator[str]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            hub.asked.append(f"{self.command} {self.path}")
             status, headers, body = hub.answer(self.path)
             self.send_response(status)
             for name, value in {**headers, "Content-Length": str(len(body))}.items():

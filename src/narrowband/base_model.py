@@ -12,6 +12,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from torch import nn
 from transformers import (
     CONFIG_MAPPING,
     AutoConfig,
@@ -22,7 +23,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
-from transformers.utils import has_file
+from transformers.utils import cached_file, extract_commit_hash, has_file
 
 from narrowband.params import InputError, first_line
 
@@ -46,7 +47,7 @@ def locate(base_model: str) -> Source:
         InputError: it is a folder without a model, tokenizer or safetensors weights.
     """
     name, _, revision = base_model.partition("@")
-    if _is_path(base_model) or _is_path(name):
+    if Path(base_model).exists() or _is_path(name):
         _check_folder(base_model)
         return Source(base_model, None)
     return Source(name, revision or None)
@@ -76,7 +77,8 @@ def outline(base_model: str) -> PreTrainedModel:
     config = read_config(base_model)
     with torch.device("meta"):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    require_embeddings(base_model, load_tokenizer(base_model), model.get_input_embeddings().num_embeddings)
+    embedding = cast(nn.Embedding, model.get_input_embeddings())
+    require_embeddings(base_model, load_tokenizer(base_model), embedding.num_embeddings)
     return model
 
 
@@ -94,7 +96,7 @@ def read_config(base_model: str) -> PreTrainedConfig:
     source = locate(base_model)
     try:
         content, _ = PreTrainedConfig.get_config_dict(source.name, revision=source.revision)
-        kind = content.get("model_type", "nameless")
+        kind = content.get("model_type") or "nameless"
         if kind in CONFIG_MAPPING:
             config = AutoConfig.from_pretrained(source.name, revision=source.revision, trust_remote_code=False)
             stored = any(has_file(source.name, file, revision=source.revision) for file in WEIGHT_FILES)
@@ -112,6 +114,19 @@ def read_config(base_model: str) -> PreTrainedConfig:
             f"base_model {base_model} has no weights as safetensors (pickled ones are never read); save it again"
         )
     return config
+
+
+def commit(base_model: str) -> str:
+    """The commit that a repository of the hub was read at.
+
+    Raises:
+        InputError: it can't be had.
+    """
+    source = locate(base_model)
+    try:
+        return str(extract_commit_hash(cached_file(source.name, "config.json", revision=source.revision), None))
+    except OSError as error:
+        raise refusal(base_model, error) from None
 
 
 def _check_family(base_model: str, config: PreTrainedConfig) -> None:

@@ -3,8 +3,9 @@
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 import ijson
 
@@ -45,7 +46,7 @@ def write_squad(path: Path, title: str, examples: Iterable[Example]) -> None:
     version = "1.1"
     for example in examples:
         answers = [{"text": answer.text, "answer_start": answer.start} for answer in example.answers]
-        qa = {"id": example.id, "question": example.question, "answers": answers}
+        qa: dict[str, object] = {"id": example.id, "question": example.question, "answers": answers}
         if not answers:
             version, qa["is_impossible"] = "v2.0", True
         paragraphs.setdefault(example.context, []).append(qa)
@@ -86,7 +87,7 @@ def stream_squad(path: Path) -> Iterator[Example]:
         raise InputError(f"QA file {path} holds no question of the SQuAD schema; it must be {SCHEMA}")
 
 
-def open_squad(path: Path) -> BinaryIO:
+def open_squad(path: Path) -> BufferedReader:
     """A SQuAD file to read.
 
     Raises:

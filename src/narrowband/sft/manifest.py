@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from narrowband.base_model import read_config
+from narrowband.base_model import commit
 from narrowband.files import write_json, write_text
 from narrowband.params import Params
 
@@ -68,7 +68,7 @@ def model_revision(name: str) -> str:
             file for file in folder.iterdir() if file.suffix in (".json", ".model", ".safetensors", ".bin", ".txt")
         ]
         return f"sha256:{sha256(sorted(files))}"
-    return f"commit:{read_config(name)._commit_hash}"
+    return f"commit:{commit(name)}"
 
 
 def git_state() -> dict[str, Any]:
