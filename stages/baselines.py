@@ -9,7 +9,7 @@ def main(qa: Path, pca: Path, phase1: Path, phase2: Path, metrics: Path) -> None
     """Evaluate all systems on the first `baselines.questions` test questions in QA; rows of the curve to METRICS."""
     from narrowband.artifacts import checked
     from narrowband.codec.pca import PCA
-    from narrowband.data.prompts import encode_prompt
+    from narrowband.data.encoded import read_prompts
     from narrowband.data.squad import read_squad
     from narrowband.evaluation.curve import adapters, baselines, curve, table
     from narrowband.files import write_json
@@ -20,8 +20,7 @@ def main(qa: Path, pca: Path, phase1: Path, phase2: Path, metrics: Path) -> None
     params = load_params()
     lm = FrozenLM.load(params.base_model)
     fitted = PCA.load(pca, params).to(lm.device)
-    train = read_squad(checked(qa / "train.json"))
-    prompts = [encode_prompt(lm.tokenizer, e.context, e.question, params.prompt) for e in train]
+    prompts = read_prompts(lm.tokenizer, checked(qa / "train.json"), params.prompt)
     entries = baselines(lm, fitted, prompts, params) + adapters(lm, fitted, phase1, phase2, params)
     rows = curve(lm, entries, read_squad(checked(qa / "test.json"))[: params.baselines.questions], params, console)
     write_json(metrics, {"rows": rows})

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from narrowband.data.qa import make_splits
+from narrowband.base_model import outline, positions
+from narrowband.data.qa import check_dataset
 from narrowband.files import write_text
-from narrowband.lm import check_base_model
-from narrowband.params import InputError, load_params
+from narrowband.needs import check_needs
+from narrowband.params import load_params
 from narrowband.sft.instructions import read_instructions
 from narrowband.sft.prompts import read_pool
 from narrowband.sft.vllm import require_vllm
@@ -15,17 +16,15 @@ from narrowband.stage import console, run
 def main(out: Path) -> None:
     """Check params.yaml, the base model's folder and the data set; write a line to OUT if all is well."""
     params = load_params()
-    params.vector_dim(check_base_model(params.base_model))
+    check_needs(params.base_model, params.needs)
+    model = outline(params.base_model)
+    params.vector_dim(model.get_input_embeddings().embedding_dim)
+    params.check_length(positions(model))
     read_pool(Path(params.data.few_shot_pool))
     read_instructions(Path(params.data.instruction_pool))
     if params.generation.backend == "vllm":
         require_vllm()
-    if params.dataset.endswith(".json"):
-        make_splits(params)
-    elif params.dataset != "embedded" and params.dataset.count("/") != 1:
-        raise InputError(
-            f"dataset {params.dataset} does not exist; give `embedded`, a SQuAD-schema .json file or a hub id (owner/name)"
-        )
+    check_dataset(params)
     verdict = "parameters, base model and data set are fit to run"
     write_text(out, verdict + "\n")
     console.print(verdict)

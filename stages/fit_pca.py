@@ -13,8 +13,8 @@ def main(qa: Path, out: Path, metrics: Path) -> None:
     from narrowband.codec.pca import PCA
     from narrowband.codec.windows import cut
     from narrowband.data.embedded import embedded
-    from narrowband.data.prompts import coded_counts, encode_prompt
-    from narrowband.data.squad import read_squad
+    from narrowband.data.encoded import read_prompts
+    from narrowband.data.prompts import coded_counts
     from narrowband.files import write_json
     from narrowband.lm import FrozenLM
     from narrowband.params import load_params
@@ -24,8 +24,7 @@ def main(qa: Path, out: Path, metrics: Path) -> None:
     params = load_params()
     lm = FrozenLM.load(params.base_model)
     vector_dim = params.vector_dim(lm.hidden_size)
-    train = read_squad(checked(qa / "train.json"))
-    prompts = [encode_prompt(lm.tokenizer, e.context, e.question, params.prompt) for e in train]
+    prompts = read_prompts(lm.tokenizer, checked(qa / "train.json"), params.prompt)
     if params.window == 1:
         ids, counts = coded_counts(prompts)
         pca = PCA.fit_counted(lm.embed(ids), counts.to(lm.device), params.compress_dim)

@@ -9,6 +9,7 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the same numbers on every machine
 import pytest
 import torch
 import yaml
+from families import make_stop
 from hypothesis import settings
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -48,16 +49,10 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def stopping_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model, but one that ends its texts after a few tokens: one direction of every embedding speaks for it."""
+    """The tiny model, but one that ends its texts after a few tokens."""
     folder = tmp_path_factory.mktemp("models") / "stopping"
     shutil.copytree(tiny_model, folder)
-    model = LlamaForCausalLM.from_pretrained(folder)
-    with torch.no_grad():
-        model.get_input_embeddings().weight[:, 0] = 4.0
-        model.lm_head.weight[:, 0] = 0.0
-        model.lm_head.weight[model.config.eos_token_id] = 0.0
-        model.lm_head.weight[model.config.eos_token_id, 0] = 3.0
-    model.save_pretrained(folder)
+    make_stop(folder)
     return folder
 
 

@@ -10,8 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig
-
+from narrowband.base_model import commit
 from narrowband.files import write_json
 from narrowband.params import InputError, Params
 
@@ -41,7 +40,7 @@ def model_revision(name: str) -> str:
     """
     folder = Path(name)
     if not folder.is_dir():
-        return f"commit:{AutoConfig.from_pretrained(name)._commit_hash}"
+        return f"commit:{commit(name)}"
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         if path.suffix not in (".json", ".model", ".safetensors", ".bin", ".txt"):

@@ -1,4 +1,4 @@
-"""The `narrowband` command: results of any revision, whether they still hold, hypotheses, and answers to questions."""
+"""The `narrowband` command: results of any revision, whether they still hold, hypotheses, profiles, and answers."""
 
 import json
 import sys
@@ -12,18 +12,21 @@ from dvc.exceptions import DvcException
 from rich.table import Table
 from scmrepo.exceptions import RevError
 
+from narrowband.base_model import outline
 from narrowband.evaluation.ask import ask_systems
 from narrowband.evaluation.compare import table
 from narrowband.experiments import collect, enqueue
 from narrowband.files import write_text
 from narrowband.hypotheses import load_table, markdown, missing
-from narrowband.lm import outline
 from narrowband.memory import table as memory_table
 from narrowband.params import InputError, first_line, load_params
+from narrowband.profiles import read_profiles, use_profile
 from narrowband.stage import console, one_sentence, set_up_torch
 from narrowband.verify import compare_metrics, read_tolerances
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
+profiles = typer.Typer(no_args_is_help=True, help="Parameters that belong together, for a base model and a data set.")
+app.add_typer(profiles, name="profile")
 
 EVALUATION = "metrics/evaluate.json"
 TOLERANCES = Path("metrics/tolerance.yaml")
@@ -117,6 +120,24 @@ def hypotheses(
         return
     write_text(HYPOTHESES.with_suffix(".md"), markdown(asked, experiments))
     console.print(f"{len(asked.runs()) - len(names)} of {len(asked.runs())} experiments have finished")
+
+
+@profiles.command(name="list")
+def list_profiles() -> None:
+    """List the profiles with what they need."""
+    shown = Table("profile", "about", "base model", "data set", "GPU memory", "disk")
+    for name, (about, params) in read_profiles().items():
+        needs = params["needs"]
+        gpu = f"{needs['gpu_memory']} GiB" if needs["gpu_memory"] else "none"
+        shown.add_row(name, about, params["base_model"], params["dataset"], gpu, f"{needs['disk']} GiB")
+    console.print(shown)
+
+
+@profiles.command()
+def use(name: Annotated[str, typer.Argument(help="One of `narrowband profile list`.")]) -> None:
+    """Write a profile's parameters to params.yaml; other parameters and all comments stay."""
+    profile = use_profile(name)
+    console.print(f"params.yaml now has {name}: {profile.about}", highlight=False)
 
 
 def main() -> None:

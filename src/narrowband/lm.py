@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 import transformers
@@ -13,19 +12,17 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     GenerationConfig,
     LogitsProcessorList,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from narrowband import processes
-from narrowband.params import InputError, first_line
+from narrowband.base_model import load_tokenizer, locate, read_config, refusal, require_embeddings
+from narrowband.params import InputError
 from narrowband.sampling import SeededRows
 
 transformers.utils.logging.disable_progress_bar()
@@ -40,31 +37,42 @@ class FrozenLM:
 
     @classmethod
     def load(cls, name: str) -> "FrozenLM":
-        """Load the model called `name` (a folder or a hub id) with its tokenizer.
+        """Load the model called `name` (a folder, a hub id, or a hub id at a revision) with its tokenizer.
 
         The dtype goes by device: bfloat16 on a GPU, float32 on a CPU, where bfloat16 products can be 300 times slower.
+        Weights are read from safetensors alone, and no code but transformers' own is run.
 
         Raises:
             InputError: there is no such model, it has no tokenizer, or it can't be loaded as a causal LM.
         """
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        source = locate(name)
+        read_config(name)
         tokenizer = load_tokenizer(name)
         try:
-            model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
-        except (OSError, ValueError, SafetensorError) as error:
-            raise InputError(f"base_model {name} can't be loaded as a causal LM: {first_line(error)}") from None
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                source.name,
+                revision=source.revision,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            raise refusal(name, error) from None
+        model, report = loaded
+        if lost := report["missing_keys"]:
+            raise InputError(
+                f"base_model {name} lacks {len(lost)} of its weights, {min(lost)} among them; download or save it again"
+            )
         model.eval().requires_grad_(False)
         processes.shard(model, blocks(model))
-        model.to(device)  # type: ignore[arg-type]
+        model.to(device)
         # A model's own generation settings (a repetition penalty, top-p) would make "greedy" something else.
         model.generation_config = GenerationConfig()
         lm = cls(model, tokenizer)
-        if len(tokenizer) > lm.embedding.num_embeddings:
-            raise InputError(
-                f"base_model {name} has a tokenizer of {len(tokenizer)} entries but only "
-                f"{lm.embedding.num_embeddings} embeddings; use the tokenizer it was trained with"
-            )
+        require_embeddings(name, tokenizer, lm.embedding.num_embeddings)
         return lm
 
     @property
@@ -203,60 +211,3 @@ class FrozenLM:
 def blocks(model: nn.Module) -> list[nn.Module]:
     """The transformer blocks of `model`, first to last."""
     return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
-
-
-def outline(name: str) -> PreTrainedModel:
-    """The model called `name` without its weights, which takes no memory.
-
-    Raises:
-        InputError: it is not a causal LM with a tokenizer.
-    """
-    check_base_model(name)
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(name))
-
-
-def check_base_model(name: str) -> int:
-    """Check that `name` is a causal LM with a tokenizer, without loading its weights; the width of its embeddings.
-
-    Raises:
-        InputError: it is not.
-    """
-    load_tokenizer(name)
-    try:
-        config = AutoConfig.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"base_model {name} has no usable config.json: {first_line(error)}; give a causal LM"
-        ) from None
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise InputError(
-            f"base_model {name} is a {config.model_type or 'nameless'} model, not a causal LM; give a causal LM"
-        )
-    return int(config.get_text_config().hidden_size)
-
-
-def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of the model called `name`, without any chat template: a base model's prompt is plain text.
-
-    Raises:
-        InputError: there is no such model, or it has no tokenizer.
-    """
-    path = Path(name)
-    if name.startswith((".", "/", "~")) or path.exists() or len(path.parts) > 2 or path.parts[0] == "models":
-        if not (path / "config.json").is_file():
-            raise InputError(
-                f"base_model {name} is not a model folder (no config.json in it); give a folder or a hub id"
-            )
-        if not any((path / file).is_file() for file in ("tokenizer.json", "tokenizer.model", "vocab.json")):
-            raise InputError(
-                f"base_model {name} has no tokenizer (no tokenizer.json in it); save one there with save_pretrained"
-            )
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-    except Exception as error:  # of every kind, from a damaged tokenizer.json
-        raise InputError(
-            f"base_model {name} could not be had from the hub: {first_line(error)}; check its name, the network and your access"
-        ) from None
-    tokenizer.chat_template = None
-    return tokenizer

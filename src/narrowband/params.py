@@ -166,12 +166,16 @@ class Baselines(Section):
 
 
 class Data(Section):
-    """Questions a split, questions of a quick evaluation; how SFT records are prompted, sampled, judged and used."""
+    """Questions a split, questions of a quick evaluation; how SFT records are prompted, sampled, judged and used.
+
+    Unanswerable questions (SQuAD v2.0) are refused, or scored by the rule that an empty answer is the right one.
+    """
 
     train: Count
     validation: Count
     test: Count
     quick: Count
+    unanswerable: Literal["refuse", "score"]
     few_shot_pool: Annotated[str, Field(min_length=1)]
     instruction_pool: Annotated[str, Field(min_length=1)]
     prompt_style: PromptStyle
@@ -181,6 +185,13 @@ class Data(Section):
     critic: Critic
     gates: Gates
     phase2_sft_share: Share
+
+
+class Needs(Section):
+    """What the base model needs, in GiB: memory of a GPU (0: the CPU will do), and disk for what is downloaded and made."""
+
+    gpu_memory: Weight
+    disk: Weight
 
 
 class Params(Section):
@@ -201,6 +212,7 @@ class Params(Section):
     generation: Generation
     baselines: Baselines
     data: Data
+    needs: Needs
 
     def vector_dim(self, hidden_size: int) -> int:
         """Width of a flattened window, `window * hidden_size`.
@@ -218,6 +230,19 @@ class Params(Section):
             )
         return width
 
+    def check_length(self, positions: int | None) -> None:
+        """Check that a base model with so many positions (`None`: any number) can take a prompt and what it adds to it.
+
+        Raises:
+            InputError: it can't.
+        """
+        new = max(self.generation.max_new_tokens, self.data.sft_max_new_tokens)
+        if positions is not None and self.prompt.max_length + new > positions:
+            raise InputError(
+                f"prompt.max_length {self.prompt.max_length} and {new} new tokens are more than the {positions} positions of "
+                f"the base model; lower prompt.max_length to {positions - new}"
+            )
+
 
 def load_params(path: Path = PARAMS_FILE) -> Params:
     """Read and check `params.yaml`.
@@ -226,12 +251,25 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
         InputError: the file is missing or not YAML, a name is unknown or missing, or a value is not allowed.
     """
     try:
-        content = parse_yaml(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; run this in the folder that holds it") from None
     except OSError as error:
         raise InputError(f"{path} can't be read ({error.strerror}); restore it from Git") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not text ({error}); restore it from Git") from None
+    return parse_params(text, path)
+
+
+def parse_params(text: str, path: Path) -> Params:
+    """Check the text of a parameter file; `path` is what it is called in a refusal.
+
+    Raises:
+        InputError: it is not YAML, a name is unknown or missing, or a value is not allowed.
+    """
+    try:
+        content = parse_yaml(text)
+    except yaml.YAMLError as error:
         raise InputError(
             f"{path} is not valid YAML ({' '.join(str(error).split())}); mend it or restore it from Git"
         ) from None

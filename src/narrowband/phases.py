@@ -14,6 +14,7 @@ from narrowband.artifacts import checked
 from narrowband.codec.codec import Codec
 from narrowband.codec.pca import PCA
 from narrowband.data.embedded import CALIBRATION_PROMPTS, embedded
+from narrowband.data.encoded import read_prompts
 from narrowband.data.prompts import encode_answer, encode_prompt
 from narrowband.data.squad import Example, read_squad
 from narrowband.evaluation.generate import answer
@@ -65,12 +66,9 @@ class StepLog:
 
 def read_lessons(lm: FrozenLM, path: Path, params: Params) -> list[Lesson]:
     """The questions of a QA file with their first gold answers."""
-    return [
-        Lesson(
-            encode_prompt(lm.tokenizer, e.context, e.question, params.prompt), encode_answer(lm.tokenizer, e.golds[0])
-        )
-        for e in read_squad(path)
-    ]
+    prompts = read_prompts(lm.tokenizer, path, params.prompt)
+    answers = (encode_answer(lm.tokenizer, example.golds[0]) for example in read_squad(path))
+    return [Lesson(*pair) for pair in zip(prompts, answers, strict=True)]
 
 
 def quick_evaluation(

@@ -59,3 +59,27 @@ def test_each_metric_takes_its_own_best_gold_and_missing_predictions_count_zero(
 def test_no_question_is_no_score() -> None:
     with pytest.raises(InputError, match="no question to score"):
         score_all({}, [])
+
+
+UNANSWERABLE = ()
+BY_HAND = [
+    # golds, prediction, exact match and F1 by evaluate-v2.0: an empty answer alone is right where there is no gold
+    (UNANSWERABLE, "", 100, 100),
+    (UNANSWERABLE, "the", 100, 100),  # normalised to nothing, as the official script does
+    (UNANSWERABLE, "fox", 0, 0),
+    (("fox", "red fox"), "", 0, 0),
+    (("fox", "red fox"), "a red fox", 100, 100),
+    (("red fox",), "fox", 0, 200 / 3),
+    (("the", "fox"), "", 0, 0),  # "the" is no gold: no word of it is left
+    (("the",), "", 100, 100),  # and without a gold the question is unanswerable
+    (("fox",), None, 0, 0),
+]
+
+
+def test_unanswerable_questions_are_scored_by_the_rule_of_v2() -> None:
+    examples = [
+        Example(str(i), "c", "q", tuple(Answer(gold, 0) for gold in golds)) for i, (golds, *_) in enumerate(BY_HAND)
+    ]
+    predictions = {str(i): prediction for i, (_, prediction, *_) in enumerate(BY_HAND) if prediction is not None}
+    for found, (*_, em, f1) in zip(score_all(predictions, examples), BY_HAND, strict=True):
+        assert found == pytest.approx((em, f1))

@@ -63,8 +63,10 @@ def adapter(lm: FrozenLM, monkeypatch: pytest.MonkeyPatch) -> VllmBackend:
     module.LLM = lambda **settings: asked.update(settings) or Engine(lm)  # type: ignore[attr-defined]
     module.SamplingParams = SamplingParams  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "vllm", module)
-    loaded = VllmBackend.load("models/any", seed=3)
-    assert asked == {"model": "models/any", "seed": 3, "enable_prefix_caching": True}
+    loaded = VllmBackend.load("org/any@v2", seed=3)
+    revisions = {"revision": "v2", "tokenizer_revision": "v2"}
+    safe = {"load_format": "safetensors", "trust_remote_code": False}
+    assert asked == {"model": "org/any", **revisions, **safe, "seed": 3, "enable_prefix_caching": True}
     return loaded
 
 
@@ -88,4 +90,4 @@ def test_end_of_text_is_told_from_a_stop_string() -> None:
 def test_without_vllm_the_mend_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(InputError, match=r"pip install -e \.\[vllm\]"):
-        VllmBackend.load("models/any", seed=0)
+        VllmBackend.load("org/any", seed=0)

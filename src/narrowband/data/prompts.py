@@ -67,8 +67,12 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, context: str, question: st
 
 
 def encode_answer(tokenizer: PreTrainedTokenizerBase, answer: str) -> list[int]:
-    """Tokens of an answer as the base model should write it: after a space, ended by a line break."""
-    ids: list[int] = tokenizer(f" {answer}\n", add_special_tokens=False).input_ids
+    """Tokens of an answer as the base model should write it: after a space, ended by a line break.
+
+    They are those that follow the cue: some tokenizers put a space of their own before what comes first.
+    """
+    cue, whole = tokenizer([ANCHOR, f"{ANCHOR} {answer}\n"], add_special_tokens=False).input_ids
+    ids: list[int] = whole[len(cue) :]
     return ids
 
 

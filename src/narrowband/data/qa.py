@@ -1,14 +1,14 @@
 """The three splits, from the embedded world, a SQuAD-schema file or a data set of the hub."""
 
 import zlib
-from collections.abc import Iterable
-from itertools import islice
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import datasets
 
-from narrowband.data.squad import Answer, Example, read_squad
+from narrowband.data.squad import Answer, Example, require_spans, require_unique, stream_squad
 from narrowband.params import InputError, Params, first_line
 from narrowband.world.names import Split
 from narrowband.world.passages import make_passage
@@ -19,8 +19,11 @@ EMBEDDED = "embedded"
 def make_splits(params: Params) -> dict[Split, list[Example]]:
     """As many questions for training, validation and test as `params.data` asks for, or as there are.
 
+    A file or a data set of the hub is read up to the last question that is wanted, and only wanted ones are kept.
+
     Raises:
-        InputError: the data set does not exist, is malformed, or leaves a split empty.
+        InputError: the data set does not exist, is malformed, has an unanswerable question while `data.unanswerable` is
+            `refuse`, or leaves a split empty.
     """
     wanted: dict[Split, int] = {
         "train": params.data.train,
@@ -29,13 +32,38 @@ def make_splits(params: Params) -> dict[Split, list[Example]]:
     }
     if params.dataset == EMBEDDED:
         return {split: [world_example(params.seed, split, i) for i in range(n)] for split, n in wanted.items()}
-    path = Path(params.dataset)
-    pools = _split_by_context(read_squad(path)) if path.suffix == ".json" else _from_hub(params.dataset)
-    splits = {split: list(islice(pools[split], n)) for split, n in wanted.items()}
+    splits: dict[Split, list[Example]] = {split: [] for split in wanted}
+    for fed, questions in _streams(params.dataset):
+        for split, example in questions:
+            if len(splits[split]) < wanted[split]:
+                _check(example, params)
+                splits[split].append(example)
+            if all(len(splits[name]) == wanted[name] for name in fed):
+                break
     for split, examples in splits.items():
         if not examples:
             raise InputError(f"dataset {params.dataset} leaves the {split} split empty; give more contexts")
+    require_unique(f"dataset {params.dataset}", [example for examples in splits.values() for example in examples])
     return splits
+
+
+def check_dataset(params: Params) -> None:
+    """Read what `make_splits` would read; of a data set of the hub, only its first questions.
+
+    Raises:
+        InputError: see `make_splits`.
+    """
+    if params.dataset == EMBEDDED:
+        return
+    if Path(params.dataset).suffix == ".json":
+        make_splits(params)
+    elif params.dataset.count("/") == 1:
+        for _, questions in _streams(params.dataset):
+            _check(next(iter(questions))[1], params)
+    else:
+        raise InputError(
+            f"dataset {params.dataset} does not exist; give `{EMBEDDED}`, a SQuAD-schema .json file or a hub id (owner/name)"
+        )
 
 
 def world_example(seed: int, split: Split, index: int) -> Example:
@@ -48,31 +76,52 @@ def world_example(seed: int, split: Split, index: int) -> Example:
     )
 
 
-def _split_by_context(examples: Iterable[Example]) -> dict[Split, Iterable[Example]]:
-    """80/10/10 by a hash of the context, so that no context stands in two splits."""
-    pools: dict[Split, list[Example]] = {"train": [], "validation": [], "test": []}
-    for example in examples:
-        bucket = zlib.crc32(example.context.encode()) % 10
-        pools["test" if bucket == 9 else "validation" if bucket == 8 else "train"].append(example)
-    return dict(pools)
+def _streams(dataset: str) -> list[tuple[Sequence[Split], Iterator[tuple[Split, Example]]]]:
+    """Questions with their splits, in the order they are stored, after the splits that a stream feeds.
+
+    A file feeds all three, 80/10/10 by context. Of a data set of the hub, `train` feeds training and validation and
+    `validation` feeds the test split.
+    """
+    if Path(dataset).suffix == ".json":
+        return [(("train", "validation", "test"), ((_bucket(e), e) for e in stream_squad(Path(dataset))))]
+    train: Iterator[tuple[Split, Example]] = (
+        ("train" if _bucket(e) == "test" else _bucket(e), e) for e in _rows(dataset, "train")
+    )
+    return [(("train", "validation"), train), (("test",), (("test", e) for e in _rows(dataset, "validation")))]
 
 
-def _from_hub(name: str) -> dict[Split, Iterable[Example]]:
-    """Training and validation questions from the hub's `train` split, test questions from its `validation` split."""
+def _bucket(example: Example) -> Split:
+    """By a hash of the context, so that no context stands in two splits."""
+    number = zlib.crc32(example.context.encode()) % 10
+    return "test" if number == 9 else "validation" if number == 8 else "train"
+
+
+def _rows(name: str, split: str) -> Iterator[Example]:
     try:
-        train, test = (datasets.load_dataset(name, split=split, streaming=True) for split in ("train", "validation"))
-    except (OSError, ValueError, datasets.exceptions.DatasetNotFoundError) as error:
+        for row in datasets.load_dataset(name, split=split, streaming=True):
+            yield _from_row(name, row)
+    except InputError:
+        raise
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise InputError(
-            f"dataset {name} is neither `{EMBEDDED}`, nor a SQuAD-schema .json file that exists, nor a data set that the hub "
-            f"gives ({first_line(error)}); check its name and the network"
+            f"dataset {name} can't be had from the hub ({first_line(error)}); check its name, your access and the network"
         ) from None
-    pools = _split_by_context(map(_from_row, train))
-    return {"train": pools["train"], "validation": pools["validation"], "test": map(_from_row, test)}
 
 
-def _from_row(row: dict[str, object]) -> Example:
+def _from_row(name: str, row: Mapping[str, Any]) -> Example:
     answers = row.get("answers")
-    if not isinstance(answers, dict) or not answers.get("text") or not {"id", "context", "question"} <= row.keys():
-        raise InputError(f"row {row.get('id')} is no answerable SQuAD v1.1 question; use a data set of that schema")
+    if not isinstance(answers, dict) or not {"id", "context", "question"} <= row.keys():
+        raise InputError(
+            f"dataset {name}: row {row.get('id')} is not of the SQuAD schema; use a data set of that schema"
+        )
     spans = tuple(Answer(text, start) for text, start in zip(answers["text"], answers["answer_start"], strict=True))
     return Example(str(row["id"]), str(row["context"]), str(row["question"]), spans)
+
+
+def _check(example: Example, params: Params) -> None:
+    require_spans(f"dataset {params.dataset}", example)
+    if not example.answers and params.data.unanswerable == "refuse":
+        raise InputError(
+            f"dataset {params.dataset}: question {example.id} is unanswerable; set data.unanswerable to score, by which an "
+            "empty answer is the right one (SQuAD v2.0), or use a v1.1 data set"
+        )

@@ -1,15 +1,20 @@
-"""Question-answering data in the SQuAD v1.1 JSON schema: read, checked, written."""
+"""Question-answering data in the SQuAD JSON schema, v1.1 or v2.0: read, checked, written."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import ijson
 
 from narrowband.files import write_text
 from narrowband.params import InputError, first_line, shown
 
 T = TypeVar("T")
+
+SCHEMA = "data > paragraphs > context, qas > id, question, answers > text, answer_start"
 
 
 @dataclass(frozen=True)
@@ -22,7 +27,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Example:
-    """One question with its context and all its gold answers."""
+    """One question with its context and all its gold answers; none if the context does not answer it (SQuAD v2.0)."""
 
     id: str
     context: str
@@ -31,56 +36,88 @@ class Example:
 
     @property
     def golds(self) -> list[str]:
-        """Texts of the gold answers."""
-        return [answer.text for answer in self.answers]
+        """Texts of the gold answers; of an unanswerable question, the empty text."""
+        return [answer.text for answer in self.answers] or [""]
 
 
 def write_squad(path: Path, title: str, examples: Iterable[Example]) -> None:
     """Write one article with a paragraph a context, in the schema of https://rajpurkar.github.io/SQuAD-explorer/."""
     paragraphs: dict[str, list[dict[str, object]]] = {}
+    version = "1.1"
     for example in examples:
         answers = [{"text": answer.text, "answer_start": answer.start} for answer in example.answers]
-        paragraphs.setdefault(example.context, []).append(
-            {"id": example.id, "question": example.question, "answers": answers}
-        )
+        qa: dict[str, object] = {"id": example.id, "question": example.question, "answers": answers}
+        if not answers:
+            version, qa["is_impossible"] = "v2.0", True
+        paragraphs.setdefault(example.context, []).append(qa)
     article = {"title": title, "paragraphs": [{"context": context, "qas": qas} for context, qas in paragraphs.items()]}
-    write_text(path, json.dumps({"version": "1.1", "data": [article]}, ensure_ascii=False, indent=1) + "\n")
+    write_text(path, json.dumps({"version": version, "data": [article]}, ensure_ascii=False, indent=1) + "\n")
 
 
 def read_squad(path: Path) -> list[Example]:
     """Read every question of a SQuAD file.
 
     Raises:
-        InputError: the file is missing, not JSON, not of the schema, holds no question, repeats an id, or has a
-            question without an answer or an answer that is not where it is said to be.
+        InputError: see `stream_squad`; or it repeats an id.
+    """
+    examples = list(stream_squad(path))
+    require_unique(f"QA file {path}", examples)
+    return examples
+
+
+def stream_squad(path: Path) -> Iterator[Example]:
+    """The questions of a SQuAD file in order, of which one paragraph at a time is in memory.
+
+    Raises:
+        InputError: the file is missing, not JSON or not of the schema, holds no question, or has a question without an
+            answer that is not marked `is_impossible`, or an answer that is not where it is said to be.
+    """
+    empty = True
+    with open_squad(path) as file:
+        try:
+            for paragraph in ijson.items(file, "data.item.paragraphs.item"):
+                for example in _questions(path, paragraph):
+                    empty = False
+                    yield example
+        except ijson.JSONError as error:
+            raise InputError(
+                f"QA file {path} is not JSON ({first_line(error)}); mend it or make it anew with dvc repro"
+            ) from None
+    if empty:
+        raise InputError(f"QA file {path} holds no question of the SQuAD schema; it must be {SCHEMA}")
+
+
+def open_squad(path: Path) -> BufferedReader:
+    """A SQuAD file to read.
+
+    Raises:
+        InputError: it is missing, or is a folder.
     """
     try:
-        content = json.loads(path.read_bytes())
+        return path.open("rb")
     except OSError:
         raise InputError(f"QA file {path} does not exist or is no file; mend `dataset` or run dvc repro") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(
-            f"QA file {path} is not JSON ({first_line(error)}); mend it or make it anew with dvc repro"
-        ) from None
+
+
+def _questions(path: Path, paragraph: Any) -> Iterator[Example]:
     try:
-        examples = [
-            Example(
+        for qa in paragraph["qas"]:
+            example = Example(
                 _typed(qa["id"], str),
                 _typed(paragraph["context"], str),
                 _typed(qa["question"], str),
                 tuple(Answer(_typed(a["text"], str), _typed(a["answer_start"], int)) for a in qa["answers"]),
             )
-            for article in content["data"]
-            for paragraph in article["paragraphs"]
-            for qa in paragraph["qas"]
-        ]
+            if not example.answers and not qa.get("is_impossible"):
+                raise InputError(
+                    f"QA file {path}: question {example.id} has no answer; remove it, or mark it `is_impossible` (SQuAD v2.0)"
+                )
+            require_spans(f"QA file {path}", example)
+            yield example
     except (KeyError, TypeError) as error:
         raise InputError(
-            f"QA file {path} is not of the SQuAD schema ({type(error).__name__}: {error}); "
-            "it must be data > paragraphs > context, qas > id, question, answers > text, answer_start"
+            f"QA file {path} is not of the SQuAD schema ({type(error).__name__}: {error}); it must be {SCHEMA}"
         ) from None
-    _check(path, examples)
-    return examples
 
 
 def _typed(value: object, kind: type[T]) -> T:
@@ -94,22 +131,21 @@ def _typed(value: object, kind: type[T]) -> T:
     return value
 
 
-def _check(path: Path, examples: Sequence[Example]) -> None:
-    if not examples:
-        raise InputError(f"QA file {path} holds no question; give one with at least one")
+def require_unique(where: str, examples: Sequence[Example]) -> None:
+    """Raises an InputError if two examples have one id; `where` is what they were read from."""
     seen: set[str] = set()
     for example in examples:
         if example.id in seen:
-            raise InputError(f"QA file {path} has id {example.id} twice; make ids unique")
+            raise InputError(f"{where} has id {example.id} twice; make ids unique")
         seen.add(example.id)
-        if not example.answers:
+
+
+def require_spans(where: str, example: Example) -> None:
+    """Raises an InputError if an answer is not where it is said to be."""
+    for text, start in ((answer.text, answer.start) for answer in example.answers):
+        if not text.strip():
+            raise InputError(f"{where}: an answer of question {example.id} is empty; remove it")
+        if start < 0 or example.context[start : start + len(text)] != text:
             raise InputError(
-                f"QA file {path}: question {example.id} has no answer; only answerable (v1.1) questions are scored, remove it"
+                f"{where}: answer {text!r} of question {example.id} is not at {start} in its context; mend answer_start"
             )
-        for text, start in ((answer.text, answer.start) for answer in example.answers):
-            if not text.strip():
-                raise InputError(f"QA file {path}: an answer of question {example.id} is empty; remove it")
-            if start < 0 or example.context[start : start + len(text)] != text:
-                raise InputError(
-                    f"QA file {path}: answer {text!r} of question {example.id} is not at {start} in its context; mend answer_start"
-                )

@@ -35,7 +35,7 @@ def compare(
     """Evaluate every system; F1 with its 95% interval and EM in percent.
 
     `f1_gain` is the mean difference in F1 to the previous compressed system, question by question; `mcnemar` tests
-    every two systems on their exact matches.
+    every two systems on their exact matches. Where some questions are unanswerable, each kind has its own F1 too.
     """
     answered = {}
     with bar("questions", len(examples) * len(systems), console) as advance:
@@ -45,6 +45,7 @@ def compare(
     for name, result in answered.items():
         f1 = [score.f1 for score in result.scores]
         metrics[name] = {"f1": result.f1, "em": result.em, "f1_interval": interval(f1, params.seed), **result.quality}
+        metrics[name] |= _by_answerability(examples, f1)
     for before, after in (("pca", "phase1"), ("phase1", "phase2")):
         gains = [b.f1 - a.f1 for a, b in zip(answered[before].scores, answered[after].scores, strict=True)]
         metrics[after]["f1_gain"] = sum(gains) / len(gains)
@@ -56,7 +57,16 @@ def compare(
     metrics["uncompressed"]["bits_per_token"] = UNCOMPRESSED_BITS * lm.hidden_size
     metrics["f1_retained"] = answered["phase2"].f1 / max(answered["uncompressed"].f1, 1e-9)
     metrics["questions"] = len(examples)
+    metrics["truncated_share"] = answered["uncompressed"].truncated_share
     return Comparison(metrics, {name: result.predictions for name, result in answered.items()})
+
+
+def _by_answerability(examples: Sequence[Example], f1: Sequence[float]) -> dict[str, float]:
+    """Mean F1 of answerable and of unanswerable questions, if there are both."""
+    kinds: dict[str, list[float]] = {"answerable_f1": [], "unanswerable_f1": []}
+    for example, value in zip(examples, f1, strict=True):
+        kinds["answerable_f1" if example.answers else "unanswerable_f1"].append(value)
+    return {kind: sum(values) / len(values) for kind, values in kinds.items()} if all(kinds.values()) else {}
 
 
 def table(metrics: Mapping[str, Any]) -> Table:

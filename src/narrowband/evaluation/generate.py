@@ -31,12 +31,13 @@ class System(Protocol):
 
 
 class Answered(NamedTuple):
-    """Predictions by question id with their scores; quality and rate of the codec, if there was one."""
+    """Predictions by question id with their scores; quality and rate of the codec, if there was one; prompts cut short."""
 
     predictions: dict[str, str]
     scores: list[Score]
     quality: dict[str, float]
     bits_per_token: float
+    truncated_share: float
 
     @property
     def f1(self) -> float:
@@ -96,5 +97,9 @@ def answer(
         bits += cost
     ordered = {example.id: predictions[example.id] for example in examples}
     return Answered(
-        ordered, score_all(ordered, examples), quality.means() if codec else {}, bits / max(1, quality.count)
+        ordered,
+        score_all(ordered, examples),
+        quality.means() if codec else {},
+        bits / max(1, quality.count),
+        sum(prompt.truncated for prompt in prompts) / len(prompts),
     )

@@ -1,4 +1,4 @@
-"""Official SQuAD v1.1 scoring (https://rajpurkar.github.io/SQuAD-explorer/, evaluate-v1.1): exact match and F1."""
+"""Official SQuAD scoring (https://rajpurkar.github.io/SQuAD-explorer/, evaluate-v1.1 and -v2.0): exact match and F1."""
 
 import re
 import string
@@ -47,10 +47,19 @@ def score(prediction: str, golds: Sequence[str]) -> Score:
 def score_all(predictions: Mapping[str, str], examples: Sequence[Example]) -> list[Score]:
     """A score for each example, in order; a question without a prediction scores 0.
 
+    Where some questions are unanswerable, the rule is that of v2.0: their right answer is the empty one, and golds of which
+    no word is left do not count.
+
     Raises:
         InputError: there is nothing to score.
     """
     if not examples:
         raise InputError("there is no question to score; raise data.test")
+    golds = [example.golds for example in examples]
+    if any(not example.answers for example in examples):
+        golds = [[gold for gold in one if normalize(gold)] or [""] for one in golds]
     missing = Score(0.0, 0.0)
-    return [score(predictions[e.id], e.golds) if e.id in predictions else missing for e in examples]
+    return [
+        score(predictions[e.id], one) if e.id in predictions else missing
+        for e, one in zip(examples, golds, strict=True)
+    ]

@@ -7,6 +7,7 @@ import importlib.util
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
+from narrowband.base_model import locate
 from narrowband.params import InputError
 from narrowband.sft.backend import Continuation, Sampling
 
@@ -28,7 +29,17 @@ class VllmBackend:
         require_vllm()
         from vllm import LLM, SamplingParams
 
-        return cls(LLM(model=name, seed=seed, enable_prefix_caching=True), SamplingParams)
+        source = locate(name)
+        engine = LLM(
+            model=source.name,
+            revision=source.revision,
+            tokenizer_revision=source.revision,
+            load_format="safetensors",
+            trust_remote_code=False,
+            seed=seed,
+            enable_prefix_caching=True,
+        )
+        return cls(engine, SamplingParams)
 
     def complete(
         self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling

@@ -9,9 +9,10 @@ from rich.console import Console
 from rich.panel import Panel
 
 from narrowband.artifacts import model_revision
+from narrowband.base_model import load_tokenizer
 from narrowband.data.squad import Example
 from narrowband.files import streamed
-from narrowband.lm import FrozenLM, load_tokenizer
+from narrowband.lm import FrozenLM
 from narrowband.params import Params
 from narrowband.progress import bar
 from narrowband.sft.audit import audit

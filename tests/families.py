@@ -1,0 +1,144 @@
+"""Tiny random checkpoints of many model families, each with a tokenizer of the kind that its family has."""
+
+import json
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MistralConfig,
+    OPTConfig,
+    PhiConfig,
+    PreTrainedConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from narrowband.pretrain.run import sample_texts
+from narrowband.pretrain.tokenizer import train_tokenizer
+
+VOCABULARY = 512
+EMBEDDINGS = 528  # more than entries of the tokenizer, as in most checkpoints
+BASIC = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 640,
+    "initializer_range": 0.3,
+}
+GROUPED = {**BASIC, "num_key_value_heads": 1, "head_dim": 16}
+SLIDING = {"sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"]}
+
+
+class Family(NamedTuple):
+    """A configuration with its settings; the special tokens that the tokenizer has; what kind of tokenizer it is."""
+
+    config: type[PreTrainedConfig]
+    settings: dict[str, object]
+    bos: Literal["own", "eos", "none"]
+    pad: bool
+    metaspace: bool = False
+    shards: bool = False
+
+
+FAMILIES = {
+    "llama": Family(LlamaConfig, {**GROUPED, "tie_word_embeddings": False}, bos="own", pad=False),
+    "qwen2": Family(Qwen2Config, {**GROUPED, "tie_word_embeddings": True}, bos="none", pad=True, shards=True),
+    "qwen3": Family(Qwen3Config, {**GROUPED, "tie_word_embeddings": False}, bos="none", pad=True),
+    "mistral": Family(MistralConfig, {**GROUPED, "sliding_window": 16}, bos="own", pad=False, metaspace=True),
+    "gemma2": Family(
+        Gemma2Config, {**GROUPED, **SLIDING, "query_pre_attn_scalar": 16}, bos="own", pad=True, metaspace=True
+    ),
+    "gemma3": Family(
+        Gemma3TextConfig, {**GROUPED, **SLIDING, "query_pre_attn_scalar": 16}, bos="own", pad=True, metaspace=True
+    ),
+    "gpt2": Family(
+        GPT2Config,
+        {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 640, "initializer_range": 0.3},
+        bos="eos",
+        pad=False,
+    ),
+    "opt": Family(
+        OPTConfig,
+        {**BASIC, "ffn_dim": 48, "word_embed_proj_dim": 16, "init_std": 0.3},
+        bos="own",
+        pad=True,
+        shards=True,
+    ),
+    "gpt_neox": Family(GPTNeoXConfig, {**BASIC, "tie_word_embeddings": False}, bos="eos", pad=True),
+    "phi": Family(PhiConfig, BASIC, bos="eos", pad=False),
+}
+
+
+def save_family(name: str, folder: Path, **settings: object) -> Path:
+    """Write a checkpoint of the family called `name`, with `settings` beside its own, to `folder`."""
+    family = FAMILIES[name]
+    tokenizer = make_tokenizer(family)
+    ids = {f"{token}_token_id": getattr(tokenizer, f"{token}_token_id") for token in ("bos", "eos", "pad")}
+    config = family.config(**{**family.settings, **settings, "vocab_size": EMBEDDINGS, **ids})
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config)
+    model.save_pretrained(folder, max_shard_size="40KB" if family.shards else "1GB")
+    tokenizer.save_pretrained(folder)
+    assert (folder / "model.safetensors.index.json").exists() == family.shards
+    return folder
+
+
+def make_tokenizer(family: Family) -> PreTrainedTokenizerFast:
+    tokenizer = metaspace_tokenizer() if family.metaspace else train_tokenizer(sample_texts(0, 200), VOCABULARY)
+    if family.bos != "own":
+        tokenizer.bos_token = tokenizer.eos_token if family.bos == "eos" else None
+    if not family.pad:
+        tokenizer.pad_token = None
+    return tokenizer
+
+
+def metaspace_tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer as SentencePiece makes them: spaces are part of words, one comes first, and bytes stand for the rest."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    tokenizer.decoder = decoders.Sequence(
+        [
+            decoders.Replace("\N{LOWER ONE EIGHTH BLOCK}", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY - 256, special_tokens=["<pad>", "</s>", "<s>", "<unk>"], show_progress=False
+    )
+    tokenizer.train_from_iterator((text.replace("\n", " ") for text in sample_texts(0, 200)), trainer)
+    content = json.loads(tokenizer.to_str())
+    vocabulary = content["model"]["vocab"]
+    vocabulary |= {f"<0x{byte:02X}>": len(vocabulary) + byte for byte in range(256)}
+    tokenizer = Tokenizer.from_str(json.dumps(content))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", tokenizer.token_to_id("<s>"))]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>"
+    )
+
+
+def make_stop(folder: Path) -> None:
+    """Change an untied checkpoint so that its texts end after a few tokens: what its hidden states share speaks for it."""
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    assert head.weight is not embedding.weight
+    with torch.no_grad():
+        embedding.weight[:, 0] = 1.0
+        embedding.weight[:, 0] = 4.0 / embedding(torch.tensor(0))[0]
+        ids = torch.arange(VOCABULARY).view(8, -1)
+        shared = model(ids, output_hidden_states=True).hidden_states[-1].mean((0, 1))
+        head.weight[model.config.eos_token_id] = 5.0 * shared / shared.square().sum()
+    model.save_pretrained(folder)
