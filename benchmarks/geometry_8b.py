@@ -27,6 +27,7 @@ from tokenizers import Tokenizer
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
+from narrowband.artifacts import write_config
 from narrowband.codec.codec import Codec
 from narrowband.codec.pca import PCA
 from narrowband.data.prompts import collate
@@ -95,6 +96,7 @@ def prepare(folder: Path, geometry: dict[str, Any], questions: dict[str, int], p
     write_text(folder / "params.yaml", yaml.safe_dump(params.model_dump()))
     for split, n in questions.items():
         write_squad(folder / "qa" / f"{split}.json", split, [world_example(0, split, i) for i in range(n)])
+    write_config(folder / "qa", {})
     if (folder / "model" / "config.json").exists():
         return
     tokenizer = AutoTokenizer.from_pretrained(ROOT / "models" / "base")
@@ -144,7 +146,7 @@ def measure_speed() -> dict[str, Any]:
     set_up_torch()
     params = load_params()
     lm = FrozenLM.load(params.base_model)
-    pca = PCA.load(Path("pca")).to(lm.device)
+    pca = PCA.load(Path("pca"), params).to(lm.device)
     codec = Codec.load(Path("phase1"), pca, lm.hidden_size, params).train()
     lessons = read_lessons(lm, Path("qa/train.json"), params)
     prompts = [lesson.prompt for lesson in lessons]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from narrowband.artifacts import write_config
 from narrowband.data.qa import world_example
 from narrowband.data.squad import write_squad
 from narrowband.params import Params
@@ -34,6 +35,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, stopping_model: Path) -> P
     (folder / "params.yaml").write_text(yaml.safe_dump(params.model_copy(update=small).model_dump()))
     for split, n in (("train", 12), ("validation", 5), ("test", 5)):
         write_squad(folder / "qa" / f"{split}.json", split, [world_example(0, split, i) for i in range(n)])
+    write_config(folder / "qa", {})
     return folder
 
 

@@ -12,6 +12,7 @@ import yaml
 from scipy.linalg import subspace_angles
 
 from benchmarks import reference
+from narrowband.artifacts import write_config
 from narrowband.codec import folded
 from narrowband.codec.codec import Codec
 from narrowband.codec.folded import FoldedCodec
@@ -173,11 +174,12 @@ def test_the_stage_fits_token_counts_at_window_1(
     settings = settings.model_copy(update={"base_model": str(tiny_model)})
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings.model_dump()))
     write_squad(tmp_path / "qa" / "train.json", "train", examples)
+    write_config(tmp_path / "qa", {})
     monkeypatch.chdir(tmp_path)
     monkeypatch.delattr(PCA, "fit")
     runpy.run_path(str(ROOT / "stages" / "fit_pca.py"))["main"](Path("qa"), Path("pca"), Path("pca.json"))
     plain = reference.fit_pca(reference.all_windows(lm, prompts, 1).double(), COMPRESS)
-    assert largest_angle(PCA.load(Path("pca")), plain) < 1e-4
+    assert largest_angle(PCA.load(Path("pca"), settings), plain) < 1e-4
 
 
 def test_a_stage_runs_the_plain_way(tmp_path: Path) -> None:
