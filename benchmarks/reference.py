@@ -65,9 +65,11 @@ def answer(
     advance: Callable[[int], None] = lambda n: None,
 ) -> Answered:
     """Answer the examples one by one."""
-    predictions, quality, bits = {}, Quality(), 0
+    predictions, quality, bits, truncated = {}, Quality(), 0, 0
     for example in examples:
-        batch = collate([encode_prompt(lm.tokenizer, example.context, example.question, params.prompt)], lm.pad_id)
+        prompt = encode_prompt(lm.tokenizer, example.context, example.question, params.prompt)
+        truncated += prompt.truncated
+        batch = collate([prompt], lm.pad_id)
         original = lm.embed(batch.ids)
         embeddings = codec(original, batch.coded) if codec else original
         if codec:
@@ -77,4 +79,5 @@ def answer(
         predictions[example.id] = text
         advance(1)
     means = quality.means() if codec else {}
-    return Answered(predictions, score_all(predictions, examples), means, bits / max(1, quality.count))
+    rate = bits / max(1, quality.count)
+    return Answered(predictions, score_all(predictions, examples), means, rate, truncated / len(examples))

@@ -12,10 +12,10 @@ from hub import COMMIT, Hub, point_to, served
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForMaskedLM, CpmAntConfig, Gemma3nTextConfig
 
+from narrowband.artifacts import model_revision
 from narrowband.base_model import Source, load_tokenizer, locate, outline, positions
 from narrowband.lm import FrozenLM
 from narrowband.params import InputError, Params
-from narrowband.sft.manifest import model_revision
 
 TOKEN = "hf_thismustneverbeshown"
 

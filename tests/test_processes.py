@@ -16,7 +16,7 @@ from narrowband.data.squad import write_squad
 from narrowband.params import Params
 
 ROOT = Path(__file__).parent.parent
-TRAINING = {"steps": 4, "batch_size": 4, "micro_batch": 1, "lr": 1e-3, "warmup": 0, "evaluate_every": 2}
+TRAINING = {"steps": 4, "batch_size": 4, "micro_batch": 1, "lr": 1e-2, "warmup": 0, "evaluate_every": 2}
 
 
 @pytest.fixture(scope="module")

@@ -102,7 +102,7 @@ def train_phase(
     """Train the adapter and write its best weights to `out`, its validation figures to `metrics`, its steps to `log`.
 
     `start` is the folder of the adapter to begin from; `None` begins from a new one. `sft` is the folder of the records
-    that Phase 2 draws a share of its batches from, if it draws any.
+    that Phase 2 draws a share of its batches from, if it draws any, and is held to in `sft_kl`.
     """
     params = load_params()
     lm = FrozenLM.load(params.base_model)
@@ -119,7 +119,8 @@ def train_phase(
 
     lessons = read_lessons(lm, checked(qa / "train.json"), params)
     prompts = [lesson.prompt for lesson in lessons]
-    records = sft if sft and params.data.phase2_sft_share else None
+    share = params.data.phase2_sft_share
+    records = sft if share or params.data.sft_records > 1 else None
     sft_lessons, held_out = read_sft(checked(records / "train.jsonl", MANIFEST), lm.tokenizer) if records else ([], [])
     if start is None and params.magnitude == "calibrated":
         codec.calibrate(embedded(lm, prompts[:CALIBRATION_PROMPTS], params.generation.batch_size))
@@ -129,7 +130,7 @@ def train_phase(
         if phase == "phase1"
         else phase2_loss(lm, codec, lessons, params, sft_lessons)
     )
-    rows = min(training.batch_size, len(lessons), len(sft_lessons) or len(lessons))
+    rows = min(training.batch_size, len(lessons), len(sft_lessons) if share and records else len(lessons))
     parts = own_parts(rows, training.micro_batch)
 
     folders = [folder for folder in (qa, pca_folder, Path(params.base_model), start, records) if folder]

@@ -14,6 +14,7 @@ from narrowband.params import InputError, first_line, shown
 
 T = TypeVar("T")
 
+DEEPEST = 64
 SCHEMA = "data > paragraphs > context, qas > id, question, answers > text, answer_start"
 
 
@@ -75,7 +76,8 @@ def stream_squad(path: Path) -> Iterator[Example]:
     empty = True
     with open_squad(path) as file:
         try:
-            for paragraph in ijson.items(file, "data.item.paragraphs.item"):
+            events = ijson.parse(_shallow(path, ijson.basic_parse(file)))
+            for paragraph in ijson.items(events, "data.item.paragraphs.item"):
                 for example in _questions(path, paragraph):
                     empty = False
                     yield example
@@ -85,6 +87,16 @@ def stream_squad(path: Path) -> Iterator[Example]:
             ) from None
     if empty:
         raise InputError(f"QA file {path} holds no question of the SQuAD schema; it must be {SCHEMA}")
+
+
+def _shallow(path: Path, events: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """`events` of a file that is nested no deeper than a SQuAD file; ijson's memory grows with the square of the depth."""
+    depth = 0
+    for event, value in events:
+        depth += event.startswith("start_") - event.startswith("end_")
+        if depth > DEEPEST:
+            raise InputError(f"QA file {path} is nested more than {DEEPEST} deep; it must be {SCHEMA}")
+        yield event, value
 
 
 def open_squad(path: Path) -> BufferedReader:
@@ -123,11 +135,6 @@ def _questions(path: Path, paragraph: Any) -> Iterator[Example]:
 def _typed(value: object, kind: type[T]) -> T:
     if type(value) is not kind:  # a bool is an int to isinstance
         raise TypeError(f"{shown(value)} is no {kind.__name__}")
-    if kind is str:
-        try:
-            str(value).encode()
-        except UnicodeEncodeError:
-            raise TypeError(f"{shown(value)} holds half a surrogate pair") from None
     return value
 
 
