@@ -44,7 +44,11 @@ def write(folder: Path, changes: dict[str, Any]) -> Path:
         ("loss.phase2.kl", -1, "loss.phase2.kl is -1"),
         ("loss.phase2.kl", float("nan"), "loss.phase2.kl is nan"),
         ("phase1.micro_batch", -1, "phase1.micro_batch is -1, which should be greater than or equal to 0"),
-        ("phase2.gradient_checkpointing", "often", "phase2.gradient_checkpointing is 'often', which should be a valid boolean"),
+        (
+            "phase2.gradient_checkpointing",
+            "often",
+            "phase2.gradient_checkpointing is 'often', which should be a valid boolean",
+        ),
         ("phase2.teacher_top_k", 2.5, "phase2.teacher_top_k is 2.5"),
         ("phase2.lr", "fast", "phase2.lr is 'fast', which should be a number"),
         ("phase2.lr", 0, "phase2.lr is 0"),
