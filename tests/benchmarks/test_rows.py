@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks import evaluation, measure, pca, run, startup, training
+from benchmarks import evaluation, measure, pca, profile, run, scaling, startup, training
 
 SMALL = {
     pca: {
@@ -27,7 +27,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.setattr(module, name, value)
     monkeypatch.setattr(pca, "growth", lambda function, few, many: 1.0)
     once = measure.interleaved
-    for module in (pca, training, evaluation, startup):
+    for module in (pca, training, evaluation, startup, profile, scaling):
         monkeypatch.setattr(module, "interleaved", lambda runs, repetitions: once(runs, 1))
 
 
@@ -42,3 +42,18 @@ def test_a_row_is_measured_and_shown(name: str) -> None:
 @pytest.mark.parametrize("fit", [pca.fit_counts, pca.fit_stream])
 def test_what_a_child_fits_for_its_memory(fit) -> None:
     fit(2_000)
+
+
+@pytest.mark.parametrize("parts", [profile.pca_parts, lambda: profile.phase_parts("phase1"), profile.evaluation_parts])
+def test_the_parts_of_a_stage_take_time_and_have_a_floor(parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profile, "WINDOW", 1)
+    found = parts()
+    assert all(part.seconds > 0 and part.calls > 0 for part in found)
+    assert any(part.floor(peak=1e9, bytes_a_second=1e9) > 0 for part in found)
+    assert profile.Part("", "", 1, 1.0, flops=6, bytes=8).floor(peak=2, bytes_a_second=4) == 3
+
+
+@pytest.mark.parametrize("stage", ["fit_pca", "train_phase1", "train_phase2", "evaluate"])
+@pytest.mark.parametrize("vector_dim", [256, 512])
+def test_a_point_of_the_scaling_is_measured(stage: str, vector_dim: int) -> None:
+    assert scaling.measure(stage, tokens=256, vector_dim=vector_dim, compress_dim=8)["best"] > 0
