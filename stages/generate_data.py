@@ -12,7 +12,7 @@ def main(qa: Path, sft: Path, metrics: Path) -> None:
     """Write {train,validation,test}.json to the folder QA, records and provenance to SFT, their figures to METRICS."""
     from narrowband.data.qa import make_splits
     from narrowband.data.squad import write_squad
-    from narrowband.files import write_json
+    from narrowband.files import write_json, write_text
     from narrowband.params import load_params
     from narrowband.sft.write import write_sft
 
@@ -25,6 +25,10 @@ def main(qa: Path, sft: Path, metrics: Path) -> None:
     for split, examples in splits.items():
         write_squad(qa / f"{split}.json", f"{params.dataset} {split}", examples)
         console.print(f"{split}: {len(examples)} questions")
+    if not params.data.sft_records:
+        write_text(sft / "train.jsonl", "")
+        write_json(metrics, {})
+        return
     began = time.monotonic()
     write_json(metrics, write_sft(params, readings, splits["test"], sft, Path(".checkpoints") / "sft.jsonl", console))
     rate = params.data.sft_records / (time.monotonic() - began)
