@@ -86,6 +86,7 @@ def settings(smoke: bool) -> Params:
             "compress_dim": hidden // 4,
             "phase1": params.phase1.model_copy(update={**steps, **size}),
             "phase2": params.phase2.model_copy(update={**steps, **size}),
+            "data": params.data.model_copy(update={"sft_records": 0}),
             "generation": params.generation.model_copy(update={"batch_size": 2 if smoke else 32}),
         }
     )

@@ -13,7 +13,7 @@ def main(qa: Path, sft: Path, metrics: Path) -> None:
     from narrowband.artifacts import write_config
     from narrowband.data.qa import make_splits
     from narrowband.data.squad import write_squad
-    from narrowband.files import write_json
+    from narrowband.files import write_json, write_text
     from narrowband.params import load_params
     from narrowband.sft.write import write_sft
 
@@ -28,6 +28,10 @@ def main(qa: Path, sft: Path, metrics: Path) -> None:
         console.print(f"{split}: {len(examples)} questions")
     sizes = params.data.model_dump(include={"train", "validation", "test", "sft_records"})
     write_config(qa, {"seed": params.seed, "dataset": params.dataset, "data": sizes})
+    if not params.data.sft_records:
+        write_text(sft / "train.jsonl", "")
+        write_json(metrics, {})
+        return
     began = time.monotonic()
     write_json(metrics, write_sft(params, readings, splits["test"], sft, Path(".checkpoints") / "sft.jsonl", console))
     rate = params.data.sft_records / (time.monotonic() - began)

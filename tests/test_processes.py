@@ -31,6 +31,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, stopping_model: Path) -> P
         "phase1": params.phase1.model_copy(update=TRAINING),
         "phase2": params.phase2.model_copy(update={**TRAINING, "teacher_top_k": 500}),
         "generation": params.generation.model_copy(update={"batch_size": 2}),
+        "data": params.data.model_copy(update={"sft_records": 0}),
     }
     (folder / "params.yaml").write_text(yaml.safe_dump(params.model_copy(update=small).model_dump()))
     for split, n in (("train", 12), ("validation", 5), ("test", 5)):

@@ -179,7 +179,7 @@ class Data(Section):
     few_shot_pool: Annotated[str, Field(min_length=1)]
     instruction_pool: Annotated[str, Field(min_length=1)]
     prompt_style: PromptStyle
-    sft_records: Count
+    sft_records: Natural
     sft_max_new_tokens: Count
     sft_temperature: Weight
     critic: Critic

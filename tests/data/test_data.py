@@ -1,15 +1,19 @@
 import json
+import runpy
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
 import datasets
 import pytest
+import yaml
 from hub import Hub, point_to, served
 
 from narrowband.data.qa import check_dataset, make_splits, world_example
 from narrowband.data.squad import read_squad, stream_squad, write_squad
 from narrowband.params import InputError, Params
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 def small(params: Params, **data: object) -> Params:
@@ -191,3 +195,15 @@ def test_a_data_set_that_the_hub_does_not_give(
         with pytest.raises(InputError, match=f"dataset {name} can't be had from the hub") as refusal:
             check_dataset(params.model_copy(update={"dataset": name}))
     assert "\n" not in str(refusal.value)
+
+
+def test_no_sft_records_are_written_where_none_are_wanted(
+    params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = small(params, sft_records=0).model_copy(update={"base_model": "models/nowhere"})
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings.model_dump()))
+    monkeypatch.chdir(tmp_path)
+    stage = runpy.run_path(str(ROOT / "stages" / "generate_data.py"))
+    stage["main"](Path("qa"), Path("sft"), Path("data.json"))
+    assert len(read_squad(Path("qa/train.json"))) == 6
+    assert Path("sft/train.jsonl").read_text() == "" and json.loads(Path("data.json").read_text()) == {}

@@ -138,7 +138,11 @@ def test_phase_2_starts_from_phase_1_or_from_scratch_as_asked(
 ) -> None:
     still = {"steps": 1, "batch_size": 2, "lr": 1e-12, "evaluate_every": 1}
     settings = small.model_copy(
-        update={"phase1": params.phase1, "phase2": params.phase2.model_copy(update={**still, "start": start})}
+        update={
+            "phase1": params.phase1,
+            "phase2": params.phase2.model_copy(update={**still, "start": start}),
+            "data": small.data.model_copy(update={"sft_records": 0}),
+        }
     )
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings.model_dump()))
     for split in ("train", "validation"):
