@@ -18,12 +18,12 @@ def fit(batches: Iterable[Tensor], compress_dim: int) -> PCA:
 
 
 def main() -> None:
-    """Run the stage on the command line with the plain functions in place of the fast ones."""
+    """Run the stage on the command line with the plain functions in place of the fast ones; `window` above 1."""
     sys.argv = sys.argv[1:]
     with (
         patch("narrowband.codec.pca.PCA.fit", fit),
         patch("narrowband.training.phase1.coded_tokens", reference.coded_tokens),
-        patch("narrowband.codec.folded.reconstruct", reference.reconstruct),
+        patch("narrowband.training.phase2.reconstruct", reference.reconstruct),
         patch("narrowband.evaluation.generate.answer", reference.answer),
     ):
         runpy.run_path(sys.argv[0], run_name="__main__")

@@ -26,7 +26,7 @@ def main(qa: Path, sft: Path, metrics: Path) -> None:
     for split, examples in splits.items():
         write_squad(qa / f"{split}.json", f"{params.dataset} {split}", examples)
         console.print(f"{split}: {len(examples)} questions")
-    sizes = params.data.model_dump(include={"train", "validation", "test", "sft_records"})
+    sizes = params.data.model_dump(include={"train", "validation", "test"})
     write_config(qa, {"seed": params.seed, "dataset": params.dataset, "data": sizes})
     if not params.data.sft_records:
         write_text(sft / "train.jsonl", "")

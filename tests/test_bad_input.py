@@ -129,6 +129,7 @@ TABLE: list[tuple[str, Change, str]] = [
     ("check", params(data__few_shot_pool=""), "data.few_shot_pool is ''"),
     ("check", params(generation__backend="tgi"), "generation.backend is 'tgi'"),
     ("check", params(generation__backend="vllm"), "generation.backend vllm needs vLLM"),
+    ("check", params(data__sft_records=0, data__phase2_sft_share=0.5), "needs at least 2 SFT records"),
     ("check", params(dataset="nowhere.json"), "nowhere.json does not exist"),
     ("check", params(dataset="nowhere"), "dataset nowhere does not exist"),
     ("check", wrote("params.yaml", ""), "params.yaml holds NoneType, not a mapping"),
@@ -213,7 +214,8 @@ TABLE: list[tuple[str, Change, str]] = [
     ),
     # Options of commands
     ("narrowband show nowhere", nothing, "no metrics at revision nowhere"),
-    ("narrowband verify --rev nowhere", nothing, "metrics/tolerance.yaml"),
+    ("narrowband verify", nothing, "metrics/tolerance.yaml"),
+    ("narrowband verify --rev nowhere", wrote("metrics/tolerance.yaml", "'*': 1"), "no metrics at revision nowhere"),
     ("narrowband hypotheses", nothing, "docs/hypotheses.yaml can't be read"),
     ("narrowband ask --context= --question=x", nothing, "--context and --question must hold text"),
     ("narrowband ask --context=a --question=b", removed("params.yaml"), "params.yaml does not exist"),

@@ -43,6 +43,8 @@ def project(tmp_path_factory: pytest.TempPathFactory, stopping_model: Path) -> P
 STAGES = """
 import runpy, sys
 
+from narrowband import processes
+
 stages, out = sys.argv[1:]
 first = {"fit_pca": "qa pca pca.json"} if out == "alone" else {}
 for stage, arguments in {
@@ -56,6 +58,7 @@ for stage, arguments in {
         runpy.run_path(f"{stages}/{stage}.py", run_name="__main__")
     except SystemExit as end:
         assert not end.code, stage
+    processes.state().wait_for_everyone()  # the next stage reads what the main process has written
 
 from torch.distributed.tensor import DTensor
 

@@ -1,3 +1,5 @@
+import json
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
@@ -57,3 +59,13 @@ def test_a_file_of_no_tolerances_is_refused(text: str, tmp_path: Path) -> None:
 def test_the_committed_tolerances_keep_their_order() -> None:
     tolerances = read_tolerances(Path(__file__).parent.parent / "metrics" / "tolerance.yaml")
     assert list(tolerances)[-1] == "*"
+
+
+def test_every_committed_tolerance_is_used_by_a_committed_metric() -> None:
+    metrics = Path(__file__).parent.parent / "metrics"
+    tolerances = read_tolerances(metrics / "tolerance.yaml")
+    committed = {f"metrics/{path.name}": json.loads(path.read_text()) for path in metrics.glob("*.json")}
+    used = set()
+    for drift in compare_metrics(committed, committed, tolerances):
+        used.add(next(pattern for pattern in tolerances if fnmatchcase(drift.name, pattern)))
+    assert used == set(tolerances)

@@ -68,7 +68,7 @@ def geometry(params: Params) -> dict[str, Any]:
 
 def write_config(folder: Path, made_with: Mapping[str, Any]) -> None:
     """Write `config.json`, when everything else in `folder` is there: what it was made with, and checksums."""
-    files = [path for path in sorted(folder.iterdir()) if path.name != CONFIG]
+    files = [path for path in sorted(folder.iterdir()) if path.name != CONFIG and path.name[0] != "."]
     write_sealed(folder / CONFIG, {**made_with, "sha256": {path.name: sha256([path]) for path in files}})
 
 
@@ -95,7 +95,7 @@ def read_config(folder: Path, expected: Mapping[str, Any] | None = None, name: s
         raise InputError(f"{path} was changed after it was written; {MEND}")
     for key, wanted in (expected or {}).items():
         if content.get(key) != wanted:
-            raise InputError(f"{folder} was made with {key} {content.get(key)}, not {wanted}; run dvc repro")
+            raise InputError(f"{folder} was made with {key} {content.get(key)}, not {wanted}; run dvc repro --force")
     return content
 
 

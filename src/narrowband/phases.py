@@ -10,7 +10,8 @@ from dvclive import Live
 from rich.markup import escape
 
 from narrowband import processes
-from narrowband.artifacts import checked
+from narrowband.alarms import alarms
+from narrowband.artifacts import checked, model_revision
 from narrowband.codec.codec import Codec
 from narrowband.codec.pca import PCA
 from narrowband.data.embedded import CALIBRATION_PROMPTS, embedded
@@ -24,7 +25,6 @@ from narrowband.lm import FrozenLM
 from narrowband.params import Params, load_params
 from narrowband.sft.manifest import MANIFEST
 from narrowband.stage import console
-from narrowband.training.alarms import alarms
 from narrowband.training.checkpoint import run_fingerprint
 from narrowband.training.loop import Evaluation, Schedule, train
 from narrowband.training.micro_batches import own_parts
@@ -133,8 +133,7 @@ def train_phase(
     rows = min(training.batch_size, len(lessons), len(sft_lessons) if share and records else len(lessons))
     parts = own_parts(rows, training.micro_batch)
 
-    folders = [folder for folder in (qa, pca_folder, Path(params.base_model), start, records) if folder]
-    files = [file for folder in folders if folder.is_dir() for file in folder.iterdir()]
+    files = [file for folder in (qa, pca_folder, start, records) if folder for file in folder.iterdir()]
     steps = StepLog(log) if processes.is_main() else None
     outcome = train(
         codec,
@@ -144,7 +143,7 @@ def train_phase(
         schedule=Schedule(training.steps, training.warmup, training.evaluate_every, training.patience),
         seed=params.seed,
         checkpoint=CHECKPOINTS / f"{phase}.safetensors",
-        fingerprint=run_fingerprint(params.model_dump_json(), files),
+        fingerprint=run_fingerprint(model_revision(params.base_model) + params.model_dump_json(), files),
         log=steps.record if steps else lambda step, values: None,
         console=console,
         title=phase,

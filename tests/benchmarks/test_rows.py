@@ -35,6 +35,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_row_is_measured_and_shown(name: str) -> None:
     row = run.ROWS[name]()
     assert row.ratio > 0 and all(seconds > 0 for seconds in row.seconds.values())
+    assert ("largest_principal_angle" in row.checks) == name.startswith("pca")
     assert row.checks.get("largest_principal_angle", 0) < 1e-3
     assert len(run.cells(row)) == len(run.HEADER)
 

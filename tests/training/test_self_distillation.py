@@ -7,7 +7,7 @@ import torch
 from narrowband.codec.codec import Codec
 from narrowband.codec.pca import PCA
 from narrowband.lm import FrozenLM
-from narrowband.params import InputError, Params
+from narrowband.params import Params
 from narrowband.training import phase2
 from narrowband.training.batches import turn
 from narrowband.training.phase2 import Lesson, phase2_loss
@@ -47,12 +47,6 @@ def test_lessons_are_prompts_as_fed_and_responses_that_end_with_a_line_break(lm:
     assert [text(lm, lesson) for lesson in held_out] == [f"Q: What is {i}+{i}?\nA: {i + i}\n" for i in (0, 5, 10)]
     assert len(lessons) == 8 and not {text(lm, one) for one in lessons} & {text(lm, one) for one in held_out}
     assert all(all(lesson.prompt.coded) and lesson.prompt.ids[0] != lm.tokenizer.bos_token_id for lesson in lessons)
-
-
-def test_one_record_is_too_few(lm: FrozenLM, path: Path) -> None:
-    path.write_text(path.read_text().splitlines()[0] + "\n")
-    with pytest.raises(InputError, match="needs at least 2 SFT records"):
-        read_sft(path, lm.tokenizer)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.25, 0.5, 1.0])

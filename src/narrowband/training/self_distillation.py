@@ -10,7 +10,6 @@ from transformers import PreTrainedTokenizerBase
 from narrowband.codec.codec import Codec
 from narrowband.data.prompts import EncodedPrompt
 from narrowband.lm import FrozenLM
-from narrowband.params import InputError
 from narrowband.training.phase2 import Lesson, answer_logits, lay_out
 
 HELD_OUT = 5
@@ -22,16 +21,9 @@ def read_sft(path: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[list[Lesso
 
     A prompt is fed as the record has it, without BOS, all of it through the codec; its answer is the completion up to the
     end of the response, ended by a line break as all answers are.
-
-    Raises:
-        InputError: there are fewer than two records.
     """
     with path.open(encoding="utf-8") as file:
         records = [json.loads(line) for line in file]
-    if len(records) < 2:
-        raise InputError(
-            f"data.phase2_sft_share needs at least 2 SFT records, {path} has {len(records)}; raise data.sft_records"
-        )
 
     def ids(text: str) -> list[int]:
         return list(tokenizer(text, add_special_tokens=False).input_ids)

@@ -1,8 +1,8 @@
 import pytest
 
+from narrowband.alarms import alarms
 from narrowband.data.qa import world_example
 from narrowband.evaluation.generate import Answered
-from narrowband.training.alarms import alarms
 
 EXAMPLES = [world_example(0, "validation", i) for i in range(8)]
 
