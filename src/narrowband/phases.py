@@ -1,6 +1,6 @@
 """A training phase from files to files: what `stages/train_phase1.py` and `stages/train_phase2.py` have in common."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -26,7 +26,7 @@ from narrowband.params import Params, load_params
 from narrowband.sft.manifest import MANIFEST
 from narrowband.stage import console
 from narrowband.training.checkpoint import run_fingerprint
-from narrowband.training.loop import Evaluation, Schedule, train
+from narrowband.training.loop import Evaluation, Schedule, StepLoss, train
 from narrowband.training.micro_batches import own_parts
 from narrowband.training.phase1 import phase1_loss
 from narrowband.training.phase2 import Lesson, phase2_loss
@@ -89,6 +89,21 @@ def quick_evaluation(
     return evaluate
 
 
+def step_losses(
+    phase: Phase, lm: FrozenLM, codec: Codec, lessons: Sequence[Lesson], sft: Sequence[Lesson], params: Params
+) -> Callable[[int], Iterable[StepLoss]]:
+    """The losses of the parts of a step's batch that this process computes; Phase 2 draws on `sft` too, if it is asked to."""
+    loss = (
+        phase1_loss(lm, codec, [lesson.prompt for lesson in lessons], params)
+        if phase == "phase1"
+        else phase2_loss(lm, codec, lessons, params, sft)
+    )
+    training = params.phase1 if phase == "phase1" else params.phase2
+    drawn_on = [lessons, sft] if sft and params.data.phase2_sft_share else [lessons]
+    parts = own_parts(min(training.batch_size, *map(len, drawn_on)), training.micro_batch)
+    return lambda step: (loss(step, part) for part in parts)
+
+
 def train_phase(
     phase: Phase,
     qa: Path,
@@ -125,20 +140,12 @@ def train_phase(
     if start is None and params.magnitude == "calibrated":
         codec.calibrate(embedded(lm, prompts[:CALIBRATION_PROMPTS], params.generation.batch_size))
 
-    loss = (
-        phase1_loss(lm, codec, prompts, params)
-        if phase == "phase1"
-        else phase2_loss(lm, codec, lessons, params, sft_lessons)
-    )
-    rows = min(training.batch_size, len(lessons), len(sft_lessons) if share and records else len(lessons))
-    parts = own_parts(rows, training.micro_batch)
-
     files = [file for folder in (qa, pca_folder, start, records) if folder for file in folder.iterdir()]
     steps = StepLog(log) if processes.is_main() else None
     outcome = train(
         codec,
         [torch.optim.AdamW(trainable, lr=training.lr)],
-        lambda step: (loss(step, part) for part in parts),
+        step_losses(phase, lm, codec, lessons, sft_lessons, params),
         quick_evaluation(phase, lm, codec, read_squad(checked(qa / "validation.json"))[: params.data.quick], params),
         schedule=Schedule(training.steps, training.warmup, training.evaluate_every, training.patience),
         seed=params.seed,

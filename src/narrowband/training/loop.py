@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -92,59 +93,79 @@ def train(
         FloatingPointError: the loss or the gradient norm is not finite; the last checkpoint is kept.
         Stopped: a signal came; the step that it came in is finished and kept.
     """
-    trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    run = _Run(module, optimizers, schedule, checkpoint, fingerprint, log, console, title)
     base_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
-    progress, best = load_checkpoint(checkpoint, fingerprint, module, optimizers)
-    if progress.step:
-        console.print(f"{title}: resuming at step {progress.step} of {schedule.steps}")
-    due = time.monotonic() + SAVE_EVERY
-    for step, values in progress.history:
-        log(step, values)
-
-    def record(values: dict[str, float]) -> None:
-        progress.history.append((progress.step, values))
-        log(progress.step, values)
-
-    def keep() -> None:
-        nonlocal due
-        if processes.is_main():
-            save_checkpoint(checkpoint, fingerprint, progress, module, optimizers, best)
-        due = time.monotonic() + SAVE_EVERY
-
-    def assess() -> None:
-        module.eval()
-        result = evaluate()
-        module.train()
-        if result.score >= progress.best_score:
-            progress.best_step, progress.best_score, progress.best_metrics = progress.step, *result
-            best.update({name: p.detach().clone() for name, p in trainable.items()})
-        record(result.metrics)
-        shown = _summary(progress.history[-schedule.evaluate_every :])
-        console.print(f"{title}: step {progress.step}/{schedule.steps}  {shown}", highlight=False)
-        keep()
-
+    progress = run.progress
     with bar(title, schedule.steps, console) as advance, postponed() as signalled:
         advance(progress.step)
         module.train()
         if progress.best_step < 0:
-            assess()
+            run.assess(evaluate)
         while not schedule.ends(progress):
             torch.manual_seed(seed * 1_000_003 + progress.step)
             _set_rates(optimizers, base_rates, schedule.factor(progress.step))
             where = f"{title}, step {progress.step} (the best weights, of step {progress.best_step}, are kept in {checkpoint})"
-            values = _update(step_losses(progress.step), list(trainable.values()), optimizers, where)
+            values = _update(step_losses(progress.step), list(run.trainable.values()), optimizers, where)
             progress.step += 1
-            record(values)
+            run.record(values)
             advance(1)
             if progress.step % schedule.evaluate_every == 0 or progress.step == schedule.steps:
-                assess()
-            elif signalled() or time.monotonic() > due:
-                keep()
+                run.assess(evaluate)
+            elif signalled() or time.monotonic() > run.due:
+                run.keep()
             if signalled():
                 raise Stopped(signalled(), f"{title}, stopped at step {progress.step} of {schedule.steps}")
     if progress.step < schedule.steps:
         console.print(f"{title}: stopped at step {progress.step}, as step {progress.best_step} scored better")
-    return Outcome(best, progress.best_step, progress.best_metrics)
+    return Outcome(run.best, progress.best_step, progress.best_metrics)
+
+
+@dataclass
+class _Run:
+    """A run in progress: what it trains, where it stands, and how it tells."""
+
+    module: nn.Module
+    optimizers: Sequence[torch.optim.Optimizer]
+    schedule: Schedule
+    checkpoint: Path
+    fingerprint: str
+    log: Callable[[int, Mapping[str, float]], None]
+    console: Console
+    title: str
+
+    def __post_init__(self) -> None:
+        self.trainable = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
+        self.progress, self.best = load_checkpoint(self.checkpoint, self.fingerprint, self.module, self.optimizers)
+        self.due = time.monotonic() + SAVE_EVERY
+        if self.progress.step:
+            self.console.print(f"{self.title}: resuming at step {self.progress.step} of {self.schedule.steps}")
+        for step, values in self.progress.history:
+            self.log(step, values)
+
+    def record(self, values: dict[str, float]) -> None:
+        """Log the values of the step that was done last."""
+        self.progress.history.append((self.progress.step, values))
+        self.log(self.progress.step, values)
+
+    def assess(self, evaluate: Callable[[], Evaluation]) -> None:
+        """Keep the weights if they are the best so far, and tell how good they are."""
+        progress = self.progress
+        self.module.eval()
+        result = evaluate()
+        self.module.train()
+        if result.score >= progress.best_score:
+            progress.best_step, progress.best_score, progress.best_metrics = progress.step, *result
+            self.best.update({name: p.detach().clone() for name, p in self.trainable.items()})
+        self.record(result.metrics)
+        shown = _summary(progress.history[-self.schedule.evaluate_every :])
+        self.console.print(f"{self.title}: step {progress.step}/{self.schedule.steps}  {shown}", highlight=False)
+        self.keep()
+
+    def keep(self) -> None:
+        """Write a checkpoint."""
+        if processes.is_main():
+            save_checkpoint(self.checkpoint, self.fingerprint, self.progress, self.module, self.optimizers, self.best)
+        self.due = time.monotonic() + SAVE_EVERY
 
 
 def _summary(history: Sequence[tuple[int, dict[str, float]]]) -> str:
