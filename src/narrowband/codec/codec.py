@@ -62,7 +62,7 @@ class Codec(nn.Module):
         return join(vectors, embeddings, coded, self.window)
 
     @torch.no_grad()
-    def calibrate(self, batches: Iterable[tuple[Float[Tensor, "batch seq hidden"], Bool[Tensor, "batch seq"]]]) -> None:
+    def calibrate(self, batches: Iterable[tuple[Float[Tensor, "_ _ hidden"], Bool[Tensor, "_ _"]]]) -> None:
         """Fit the one scale of `calibrated`: RMS of the originals over RMS of the reconstructions on training data."""
         wanted = found = 0.0
         for embeddings, coded in batches:

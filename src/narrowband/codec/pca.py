@@ -32,7 +32,7 @@ class PCA:
     total_variance: Float[Tensor, " 1"]
 
     @classmethod
-    def fit(cls, batches: Iterable[Float[Tensor, "n vector"]], compress_dim: int) -> "PCA":
+    def fit(cls, batches: Iterable[Float[Tensor, "_ vector"]], compress_dim: int) -> "PCA":
         """Fit in one pass over batches of any number, in memory that does not grow with it.
 
         Raises:

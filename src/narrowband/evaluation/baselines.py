@@ -47,7 +47,7 @@ class RandomProjection:
     window: int
 
     @classmethod
-    def fit(cls, windows: Iterable[Float[Tensor, "n vector"]], pca: PCA, window: int, seed: int) -> Self:
+    def fit(cls, windows: Iterable[Float[Tensor, "_ vector"]], pca: PCA, window: int, seed: int) -> Self:
         """As many Gaussian directions as `pca` has components; the decoder by least squares on training windows."""
         compress, width = pca.components.shape
         generator = torch.Generator().manual_seed(seed)
