@@ -1,6 +1,4 @@
-"""PCA from token counts and from a stream of windows, against scikit-learn on the whole matrix."""
-
-from collections.abc import Iterator
+"""PCA from counts of tokens, against scikit-learn on the whole matrix."""
 
 import torch
 from scipy.linalg import subspace_angles
@@ -8,50 +6,46 @@ from torch import Tensor
 
 from benchmarks.measure import Row, in_child, interleaved, seconds
 from benchmarks.reference import fit_pca
+from benchmarks.setting import base_lm, prompts
 from narrowband.codec.pca import PCA
+from narrowband.data.embedded import token_windows
 
 COMPRESS = 256
 
 VOCABULARY, HIDDEN, TOKENS = 32_000, 1024, 1_000_000
 """A word-piece vocabulary; token `r` has a frequency of 1 / r (Zipf 1949)."""
 
-WINDOWS, VECTOR, BATCH = 100_000, 4096, 2000
+WINDOW, WINDOWS, PROMPTS = 16, 100_000, 20_000
+"""Windows of the embedded world's prompts, at hidden 256."""
 
 
-def spectrum(n: int, width: int, seed: int) -> Tensor:
-    """Vectors [n, width] in correlated directions, whose standard deviations fall by e over a quarter of the width."""
-    generator = torch.Generator().manual_seed(seed)
-    scales = torch.exp(-4 * torch.arange(width) / width)
-    return torch.randn(n, width, generator=generator) * scales + 0.1
+def spectrum() -> Tensor:
+    """Embeddings in correlated directions, whose standard deviations fall by e over a quarter of the width."""
+    generator = torch.Generator().manual_seed(1)
+    scales = torch.exp(-4 * torch.arange(HIDDEN) / HIDDEN)
+    return torch.randn(VOCABULARY, HIDDEN, generator=generator) * scales + 0.1
 
 
-def zipf_counts(tokens: int) -> tuple[Tensor, Tensor]:
-    """Ids that occur among `tokens` draws, and how often, drawn a chunk at a time."""
+def zipf(tokens: int) -> Tensor:
+    """Ids of `tokens` tokens, drawn a chunk at a time, as windows of one."""
     generator = torch.Generator().manual_seed(0)
     frequencies = 1 / torch.arange(1, VOCABULARY + 1, dtype=torch.float64)
-    counts = torch.zeros(VOCABULARY, dtype=torch.long)
-    for start in range(0, tokens, 100_000):
-        drawn = torch.multinomial(frequencies, min(100_000, tokens - start), replacement=True, generator=generator)
-        counts += drawn.bincount(minlength=VOCABULARY)
-    ids = counts.nonzero().flatten()
-    return ids, counts[ids]
+    chunk = min(tokens, 100_000)
+    drawn = [
+        torch.multinomial(frequencies, chunk, replacement=True, generator=generator) for _ in range(tokens // chunk)
+    ]
+    return torch.cat(drawn)[:, None]
 
 
-def fit_counts(tokens: int) -> None:
-    """Fit from the counts of `tokens` tokens."""
-    ids, counts = zipf_counts(tokens)
-    PCA.fit_counted(spectrum(VOCABULARY, HIDDEN, 1)[ids], counts, COMPRESS)
+def fit_tokens(tokens: int) -> None:
+    """Fit to `tokens` tokens."""
+    PCA.fit(spectrum(), COMPRESS, zipf(tokens))
 
 
-def stream(windows: int) -> Iterator[Tensor]:
-    """`windows` windows, a batch at a time."""
-    for start in range(0, windows, BATCH):
-        yield spectrum(min(BATCH, windows - start), VECTOR, start)
-
-
-def fit_stream(windows: int) -> None:
-    """Fit to a stream of `windows` windows."""
-    PCA.fit(stream(windows), COMPRESS)
+def fit_windows(repeats: int) -> None:
+    """Fit to the windows of a tenth of the prompts, so many times over."""
+    vectors, windows = token_windows(base_lm(), prompts(PROMPTS // 10), WINDOW)
+    PCA.fit(vectors, COMPRESS, windows.repeat(repeats, 1))
 
 
 def growth(function: str, few: int, many: int) -> float:
@@ -62,47 +56,53 @@ def growth(function: str, few: int, many: int) -> float:
 
 def from_counts() -> Row:
     """PCA of single tokens."""
-    ids, counts = zipf_counts(TOKENS)
-    table = spectrum(VOCABULARY, HIDDEN, 1)[ids]
+    table, tokens = spectrum(), zipf(TOKENS)
     fitted = []
-    fast = interleaved({"counts": lambda: fitted.append(PCA.fit_counted(table, counts, COMPRESS))}, 3)
-    expanded = table.repeat_interleave(counts, 0)
-    plain = seconds(lambda: fitted.append(fit_pca(expanded, COMPRESS)))
+    fast = interleaved({"counts": lambda: fitted.append(PCA.fit(table, COMPRESS, tokens))}, 3)
+    single = table[tokens[:, 0]]
+    inexact = seconds(lambda: fitted.append(fit_pca(single, COMPRESS)))
+    double = single.double()
+    del single
+    plain = seconds(lambda: fitted.append(fit_pca(double, COMPRESS)))
     return Row(
-        "PCA at window 1 from token counts, against scikit-learn on 1M tokens, hidden 1024",
+        "PCA at window 1 from token counts, against scikit-learn in float64 on 1M tokens, hidden 1024",
         plain / fast["counts"],
         20,
         True,
-        {"scikit-learn": plain, **fast},
+        {"scikit-learn": plain, "scikit-learn in float32": inexact, **fast},
         {
             "largest_principal_angle": angle(fitted[0], fitted[-1]),
-            "distinct_tokens": len(ids),
-            "peak_memory_at_4M_tokens_over_1M": growth("fit_counts", TOKENS, 4 * TOKENS),
+            "largest_principal_angle_of_float32": angle(fitted[-2], fitted[-1]),
+            "peak_memory_at_4M_tokens_over_1M": growth("fit_tokens", TOKENS, 4 * TOKENS),
         },
     )
 
 
 def from_windows() -> Row:
     """PCA of windows."""
-    windows = torch.cat(list(stream(WINDOWS)))
+    vectors, rows = token_windows(base_lm(), prompts(PROMPTS), WINDOW)
+    rows = rows[:WINDOWS]
+    windows = vectors[rows].flatten(1)
     fitted: dict[str, PCA] = {}
 
     def ours() -> None:
-        fitted["streaming"] = PCA.fit(windows.split(BATCH), COMPRESS)
+        fitted["counts"] = PCA.fit(vectors, COMPRESS, rows)
 
     def plain() -> None:
         fitted["scikit-learn"] = fit_pca(windows, COMPRESS)
 
-    times = interleaved({"scikit-learn": plain, "streaming": ours}, 1)
+    times = interleaved({"scikit-learn": plain, "counts": ours}, 1)
     return Row(
         "PCA at window 16, vector_dim 4096, 100k windows, against scikit-learn's fastest exact solver",
-        times["scikit-learn"] / times["streaming"],
+        times["scikit-learn"] / times["counts"],
         2,
         True,
         times,
         {
-            "largest_principal_angle": angle(fitted["streaming"], fitted["scikit-learn"]),
-            "peak_memory_at_40k_windows_over_10k": growth("fit_stream", 10_000, 40_000),
+            "windows": len(rows),
+            "distinct_tokens": len(vectors),
+            "largest_principal_angle": angle(fitted["counts"], fitted["scikit-learn"]),
+            "peak_memory_at_400k_windows_over_20k": growth("fit_windows", 2, 40),
         },
     )
 

@@ -2,23 +2,22 @@
 
 import runpy
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable
 from unittest.mock import patch
 
-import torch
 from torch import Tensor
 
 from benchmarks import reference
 from narrowband.codec.pca import PCA
 
 
-def fit(batches: Iterable[Tensor], compress_dim: int) -> PCA:
+def fit(vectors: Tensor, compress_dim: int, windows: Tensor, *, advance: Callable[[int], None]) -> PCA:
     """Every window of every prompt in memory at once."""
-    return reference.fit_pca(torch.cat(list(batches)), compress_dim)
+    return reference.fit_pca(vectors[windows].flatten(1), compress_dim)
 
 
 def main() -> None:
-    """Run the stage on the command line with the plain functions in place of the fast ones; `window` above 1."""
+    """Run the stage on the command line with the plain functions in place of the fast ones."""
     sys.argv = sys.argv[1:]
     with (
         patch("narrowband.codec.pca.PCA.fit", fit),

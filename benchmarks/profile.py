@@ -11,9 +11,8 @@ from torch import nn
 from benchmarks.measure import bandwidth, flops, interleaved, matmul_peak
 from benchmarks.results import save
 from benchmarks.setting import base_lm, codec, examples, lessons, prompts, setting
-from narrowband.codec.moments import Moments
-from narrowband.codec.windows import cut
-from narrowband.data.embedded import embedded
+from narrowband.codec.moments import window_moments
+from narrowband.data.embedded import token_windows
 from narrowband.data.prompts import collate, encode_prompt
 from narrowband.evaluation.reconstruction import Quality
 from narrowband.pretrain.curriculum import batch as pretraining_batch
@@ -55,28 +54,34 @@ def part(stage: str, name: str, calls: int, run: Callable[[], Any], **least: flo
 
 def pca_parts() -> list[Part]:
     """`fit_pca`."""
-    lm, params, chunk = base_lm(), setting(WINDOW), 256
-    calls = -(-params.data.train // chunk)
+    lm, params, some = base_lm(), setting(WINDOW), 600
+    asked = prompts(some)
+    calls = params.data.train // some
 
     def tokenize() -> None:
-        for e in examples(chunk):
+        for e in examples(some):
             encode_prompt(lm.tokenizer, e.context, e.question, params.prompt)
 
-    ((embeddings, coded),) = embedded(lm, prompts(chunk), chunk)
-    windows = cut(embeddings, coded, WINDOW)
-    n, width = windows.shape
-    moments = Moments()
-    moments.add(windows)
-    covariance = moments.covariance().numpy()
+    vectors, windows = token_windows(lm, asked, WINDOW)
+    (n, hidden), width, pairs = vectors.shape, WINDOW * lm.hidden_size, WINDOW * (WINDOW + 1) // 2
+    _, covariance = window_moments(vectors, windows)
     subset = (width - params.compress_dim, width - 1)
     return [
         part("fit_pca", "tokenise", calls, tokenize),
-        part("fit_pca", "products", calls, lambda: moments.add(windows), flops=n * width**2, bytes=24 * width**2),
+        part("fit_pca", "windows of ids", calls, lambda: token_windows(lm, asked, WINDOW)),
+        part(
+            "fit_pca",
+            "covariance",
+            1,
+            lambda: window_moments(vectors, windows.repeat(calls, 1)),
+            flops=2 * pairs * n * hidden**2,
+            bytes=8 * width**2,
+        ),
         part(
             "fit_pca",
             "eigenvectors",
             1,
-            lambda: linalg.eigh(covariance, subset_by_index=subset, check_finite=False),
+            lambda: linalg.eigh(covariance.numpy(), subset_by_index=subset, check_finite=False),
             flops=4 / 3 * width**3 + 2 * width**2 * params.compress_dim,
         ),
     ]

@@ -10,6 +10,7 @@ from benchmarks.measure import in_child, interleaved
 from benchmarks.results import save
 from narrowband.codec.codec import Codec
 from narrowband.codec.pca import PCA
+from narrowband.data.embedded import token_windows
 from narrowband.data.prompts import EncodedPrompt, collate
 from narrowband.lm import FrozenLM
 from narrowband.params import Params, load_params
@@ -39,7 +40,7 @@ def work(lm: FrozenLM, params: Params, tokens: int) -> dict[str, Callable[[], An
     )
     codec = Codec(pca, lm.hidden_size, params)
     batch = collate(prompts, lm.pad_id)
-    windows = torch.randn(tokens // params.window, width, generator=generator)
+    vectors, windows = token_windows(lm, prompts, params.window)
 
     def phase1() -> None:
         reconstruction_loss(coded_tokens(lm, codec, batch), params.loss.phase1).loss.backward()
@@ -53,7 +54,7 @@ def work(lm: FrozenLM, params: Params, tokens: int) -> dict[str, Callable[[], An
         lm.generate(codec(lm.embed(batch.ids), batch.coded), batch.mask, params.generation.max_new_tokens)
 
     return {
-        "fit_pca": lambda: PCA.fit((windows for _ in range(PASSES)), params.compress_dim),
+        "fit_pca": lambda: PCA.fit(vectors, params.compress_dim, windows.repeat(PASSES, 1)),
         "train_phase1": phase1,
         "train_phase2": phase2,
         "evaluate": evaluate,

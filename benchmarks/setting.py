@@ -6,8 +6,7 @@ import torch
 
 from narrowband.codec.codec import Codec
 from narrowband.codec.pca import PCA
-from narrowband.codec.windows import cut
-from narrowband.data.embedded import embedded
+from narrowband.data.embedded import token_windows
 from narrowband.data.prompts import EncodedPrompt, encode_answer, encode_prompt
 from narrowband.data.qa import world_example
 from narrowband.data.squad import Example
@@ -53,8 +52,8 @@ def lessons(n: int) -> list[Lesson]:
 def codec(window: int) -> Codec:
     """A codec with a fitted PCA and an adapter whose last layer is no longer zero."""
     lm, params = base_lm(), setting(window)
-    batches = embedded(lm, prompts(600), 200)
-    pca = PCA.fit((cut(vectors, coded, window) for vectors, coded in batches), params.compress_dim)
+    vectors, windows = token_windows(lm, prompts(600), window)
+    pca = PCA.fit(vectors, params.compress_dim, windows)
     made = Codec(pca, lm.hidden_size, params)
     generator = torch.Generator().manual_seed(0)
     torch.nn.init.normal_(made.adapter.leave.weight, std=1e-3, generator=generator)

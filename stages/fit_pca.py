@@ -4,34 +4,26 @@ from pathlib import Path
 
 from narrowband.stage import console, run, set_up_torch
 
-BATCH = 256  # prompts embedded at a time
-
 
 def main(qa: Path, out: Path, metrics: Path) -> None:
     """Fit on the training questions in QA; write the PCA to OUT and its figures to METRICS."""
     from narrowband.artifacts import checked
     from narrowband.codec.pca import PCA
-    from narrowband.codec.windows import cut
-    from narrowband.data.embedded import embedded
+    from narrowband.data.embedded import token_windows
     from narrowband.data.encoded import read_prompts
-    from narrowband.data.prompts import coded_counts
     from narrowband.files import write_json
     from narrowband.lm import FrozenLM
     from narrowband.params import load_params
-    from narrowband.progress import track
+    from narrowband.progress import bar
 
     set_up_torch()
     params = load_params()
     lm = FrozenLM.load(params.base_model)
     vector_dim = params.vector_dim(lm.hidden_size)
     prompts = read_prompts(lm.tokenizer, checked(qa / "train.json"), params.prompt)
-    if params.window == 1:
-        ids, counts = coded_counts(prompts)
-        pca = PCA.fit_counted(lm.embed(ids), counts.to(lm.device), params.compress_dim)
-    else:
-        batches = track(embedded(lm, prompts, BATCH), "PCA", -(-len(prompts) // BATCH), console)
-        windows = (cut(embeddings, coded, params.window) for embeddings, coded in batches)
-        pca = PCA.fit(windows, params.compress_dim)
+    vectors, windows = token_windows(lm, prompts, params.window)
+    with bar("PCA", params.window * (params.window + 1) // 2, console) as advance:
+        pca = PCA.fit(vectors, params.compress_dim, windows, advance=advance)
     pca.save(out, params)
     write_json(
         metrics,

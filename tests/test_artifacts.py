@@ -24,7 +24,7 @@ def small(params: Params, tiny_model: Path) -> Params:
 
 @pytest.fixture
 def pca() -> PCA:
-    return PCA.fit([torch.randn(60, 2 * HIDDEN, generator=torch.Generator().manual_seed(2))], 5)
+    return PCA.fit(torch.randn(60, 2 * HIDDEN, generator=torch.Generator().manual_seed(2)), 5)
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_an_artifact_made_with_other_parameters_is_refused(
 def test_an_adapter_of_another_kind_or_pca_is_refused(folder: Path, small: Params) -> None:
     seed = small.model_copy(update={"adapter": small.adapter.model_copy(update={"kind": "seed"})})
     assert "made with adapter {'kind': 'residual'" in refused(lambda: load(folder, seed))
-    other = PCA.fit([torch.randn(60, 2 * HIDDEN, generator=torch.Generator().manual_seed(3))], 5)
+    other = PCA.fit(torch.randn(60, 2 * HIDDEN, generator=torch.Generator().manual_seed(3)), 5)
     assert "made with pca " in refused(lambda: Codec.load(folder / "phase1", other, HIDDEN, small))
 
 

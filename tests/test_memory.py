@@ -10,8 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from narrowband.codec.codec import Codec
 from narrowband.codec.pca import PCA
-from narrowband.codec.windows import cut
-from narrowband.data.embedded import embedded
+from narrowband.data.embedded import token_windows
 from narrowband.data.prompts import EncodedPrompt, encode_prompt
 from narrowband.data.qa import world_example
 from narrowband.evaluation.generate import answer
@@ -77,7 +76,7 @@ def prompts(lm: FrozenLM, params: Params) -> list[EncodedPrompt]:
 
 def make_codec(lm: FrozenLM, params: Params) -> Codec:
     vectors = torch.randn(200, 2 * lm.hidden_size, generator=torch.Generator().manual_seed(0))
-    return Codec(PCA.fit([vectors], params.compress_dim), lm.hidden_size, params)
+    return Codec(PCA.fit(vectors, params.compress_dim), lm.hidden_size, params)
 
 
 def with_phase2(params: Params, **changes: object) -> Params:
@@ -110,8 +109,8 @@ def test_evaluation(llama: FrozenLM, small: Params) -> None:
 
 
 def test_pca_takes_no_more_than_predicted(llama: FrozenLM, small: Params) -> None:
-    batches = embedded(llama, prompts(llama, small) * 32, 256)
-    found = peak(lambda: PCA.fit((cut(rows, coded, 2) for rows, coded in batches), small.compress_dim))
+    vectors, windows = token_windows(llama, prompts(llama, small), 2)
+    found = peak(lambda: PCA.fit(vectors, small.compress_dim, windows))
     assert found <= predict(Geometry.of(llama.model, small, 4), small)["fit_pca"].working
 
 

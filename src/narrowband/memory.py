@@ -94,8 +94,12 @@ def predict(geometry: Geometry, params: Params) -> dict[str, Peak]:
 
 
 def _pca(g: Geometry, params: Params) -> int:
-    """256 prompts' embeddings, as they are, cut and centred; four matrices as large as the covariance, in float64."""
-    return 5 * 256 * params.prompt.max_length * g.hidden * FLOAT + 4 * params.vector_dim(g.hidden) ** 2 * 8
+    """Three times the embeddings of all tokens, and the covariance with its leading eigenvectors, in float64.
+
+    The training prompts themselves are not counted, for which eight bytes a token are kept.
+    """
+    vector_dim = params.vector_dim(g.hidden)
+    return 3 * g.vocabulary * g.hidden * FLOAT + vector_dim * (vector_dim + 2 * params.compress_dim) * 8
 
 
 def _phase1(g: Geometry, params: Params) -> int:

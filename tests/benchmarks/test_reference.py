@@ -17,7 +17,8 @@ from narrowband.codec import folded
 from narrowband.codec.codec import Codec
 from narrowband.codec.folded import FoldedCodec
 from narrowband.codec.pca import PCA
-from narrowband.data.prompts import EncodedPrompt, coded_counts, collate, encode_prompt
+from narrowband.data.embedded import token_windows
+from narrowband.data.prompts import EncodedPrompt, collate, encode_prompt
 from narrowband.data.qa import world_example
 from narrowband.data.squad import Example, write_squad
 from narrowband.evaluation.generate import answer
@@ -50,7 +51,7 @@ def prompts(lm: FrozenLM, examples: list[Example], settings: Params) -> list[Enc
 def trained(lm: FrozenLM, prompts: list[EncodedPrompt], settings: Params) -> Codec:
     """A codec whose adapter does something, and whose scale is fitted where one is asked for."""
     vectors = reference.all_windows(lm, prompts, settings.window)
-    codec = Codec(PCA.fit([vectors], settings.compress_dim), lm.hidden_size, settings)
+    codec = Codec(PCA.fit(vectors, settings.compress_dim), lm.hidden_size, settings)
     if settings.adapter.kind == "residual":
         torch.nn.init.normal_(codec.adapter.leave.weight, generator=torch.Generator().manual_seed(0))
     batch = collate(prompts, lm.pad_id)
@@ -62,22 +63,19 @@ def largest_angle(a: PCA, b: PCA) -> float:
     return float(subspace_angles(a.components.double().numpy().T, b.components.double().numpy().T).max())
 
 
-def test_pca_from_token_counts_is_pca_of_every_position(lm: FrozenLM, prompts: list[EncodedPrompt]) -> None:
-    ids, counts = coded_counts(prompts)
-    ours = PCA.fit_counted(lm.embed(ids), counts, COMPRESS)
-    plain = reference.fit_pca(reference.all_windows(lm, prompts, 1).double(), COMPRESS)
-    assert len(ids) < counts.sum() == sum(sum(prompt.coded) for prompt in prompts)
+@pytest.mark.parametrize("window", [1, 2, 5])
+def test_pca_from_counts_of_tokens_is_pca_of_every_window(
+    lm: FrozenLM, prompts: list[EncodedPrompt], window: int
+) -> None:
+    vectors, rows = token_windows(lm, prompts, window)
+    windows = reference.all_windows(lm, prompts, window)
+    assert torch.equal(vectors[rows].flatten(1), windows) and len(vectors) < len(windows) * window
+    ours, plain = PCA.fit(vectors, COMPRESS, rows), reference.fit_pca(windows.double(), COMPRESS)
     assert largest_angle(ours, plain) < 1e-4
+    torch.testing.assert_close(ours.components, plain.components.float(), rtol=1e-2, atol=1e-3)  # signs too
     torch.testing.assert_close(ours.mean, plain.mean.float())
     torch.testing.assert_close(ours.explained_variance, plain.explained_variance.float(), rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(ours.total_variance, plain.total_variance, rtol=1e-4, atol=1e-6)
-
-
-def test_pca_from_a_stream_of_windows_is_scikit_learns(lm: FrozenLM, prompts: list[EncodedPrompt]) -> None:
-    windows = reference.all_windows(lm, prompts, 2)
-    ours, plain = PCA.fit(windows.split(17), COMPRESS), reference.fit_pca(windows.double(), COMPRESS)
-    assert largest_angle(ours, plain) < 1e-4
-    torch.testing.assert_close(ours.components, plain.components.float(), rtol=1e-2, atol=1e-3)  # signs too
 
 
 @pytest.mark.parametrize("magnitude", ["none", "token", "calibrated", "example"])
@@ -162,23 +160,24 @@ def test_batched_folded_answers_are_those_of_one_by_one(
     assert math.isclose(ours.bits_per_token, plain.bits_per_token)
 
 
-def test_the_stage_fits_token_counts_at_window_1(
+@pytest.mark.parametrize("window", [1, 3])
+def test_the_stage_fits_the_windows_of_all_training_prompts(
     lm: FrozenLM,
     tiny_model: Path,
     examples: list[Example],
     prompts: list[EncodedPrompt],
     settings: Params,
+    window: int,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    settings = settings.model_copy(update={"base_model": str(tiny_model)})
+    settings = settings.model_copy(update={"base_model": str(tiny_model), "window": window})
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings.model_dump()))
     write_squad(tmp_path / "qa" / "train.json", "train", examples)
     write_config(tmp_path / "qa", {})
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delattr(PCA, "fit")
     runpy.run_path(str(ROOT / "stages" / "fit_pca.py"))["main"](Path("qa"), Path("pca"), Path("pca.json"))
-    plain = reference.fit_pca(reference.all_windows(lm, prompts, 1).double(), COMPRESS)
+    plain = reference.fit_pca(reference.all_windows(lm, prompts, window).double(), COMPRESS)
     assert largest_angle(PCA.load(Path("pca"), settings), plain) < 1e-4
 
 

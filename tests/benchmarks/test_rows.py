@@ -10,9 +10,8 @@ SMALL = {
         "VOCABULARY": 500,
         "HIDDEN": 64,
         "TOKENS": 20_000,
-        "WINDOWS": 600,
-        "VECTOR": 128,
-        "BATCH": 200,
+        "WINDOW": 2,
+        "PROMPTS": 100,
     },
     training: {"WIDTH": 256, "TOKENS": 64},
     evaluation: {"QUESTIONS": 6, "ALONE": 2, "TEST": 6},
@@ -40,9 +39,9 @@ def test_a_row_is_measured_and_shown(name: str) -> None:
     assert len(run.cells(row)) == len(run.HEADER)
 
 
-@pytest.mark.parametrize("fit", [pca.fit_counts, pca.fit_stream])
-def test_what_a_child_fits_for_its_memory(fit) -> None:
-    fit(2_000)
+@pytest.mark.parametrize(("fit", "n"), [(pca.fit_tokens, 2_000), (pca.fit_windows, 2)])
+def test_what_a_child_fits_for_its_memory(fit, n: int) -> None:
+    fit(n)
 
 
 @pytest.mark.parametrize("parts", [profile.pca_parts, lambda: profile.phase_parts("phase1"), profile.evaluation_parts])

@@ -21,7 +21,7 @@ def embeddings() -> torch.Tensor:
 
 @pytest.fixture
 def pca() -> PCA:
-    return PCA.fit([torch.randn(200, 2 * HIDDEN, generator=torch.Generator().manual_seed(2)) * 0.01], 5)
+    return PCA.fit(torch.randn(200, 2 * HIDDEN, generator=torch.Generator().manual_seed(2)) * 0.01, 5)
 
 
 def changed(params: Params, **values: object) -> Params:

@@ -34,7 +34,7 @@ def windows() -> torch.Tensor:
 
 @pytest.fixture
 def projection(windows: torch.Tensor) -> RandomProjection:
-    return RandomProjection.fit(windows.split(64), PCA.fit([windows], 5), WINDOW, seed=0)
+    return RandomProjection.fit(windows.split(64), PCA.fit(windows, 5), WINDOW, seed=0)
 
 
 def test_truncation_keeps_the_first_components_as_float16(embeddings: torch.Tensor) -> None:
@@ -63,7 +63,7 @@ def test_the_decoder_of_the_random_projection_is_scikit_learns_regression(
 def test_random_directions_come_from_the_seed_and_lose_more_than_principal_ones(
     projection: RandomProjection, windows: torch.Tensor
 ) -> None:
-    pca = PCA.fit([windows], 5)
+    pca = PCA.fit(windows, 5)
     again = RandomProjection.fit([windows], pca, WINDOW, seed=0)
     torch.testing.assert_close(again.decoder, projection.decoder, rtol=1e-3, atol=1e-4)
     assert torch.equal(again.directions, projection.directions)

@@ -7,8 +7,7 @@ from rich.console import Console
 
 from narrowband.codec.codec import Codec
 from narrowband.codec.pca import PCA
-from narrowband.codec.windows import cut
-from narrowband.data.embedded import embedded
+from narrowband.data.embedded import token_windows
 from narrowband.data.prompts import encode_prompt
 from narrowband.data.qa import world_example
 from narrowband.evaluation.curve import Entry, adapters, baselines, curve
@@ -29,7 +28,8 @@ def small(params: Params) -> Params:
 def entries(lm: FrozenLM, params: Params, folder: Path) -> list[Entry]:
     train = [world_example(0, "train", i) for i in range(6)]
     prompts = [encode_prompt(lm.tokenizer, e.context, e.question, params.prompt) for e in train]
-    pca = PCA.fit((cut(e, coded, params.window) for e, coded in embedded(lm, prompts, 64)), params.compress_dim)
+    vectors, windows = token_windows(lm, prompts, params.window)
+    pca = PCA.fit(vectors, params.compress_dim, windows)
     for phase in ("phase1", "phase2"):
         Codec(pca, lm.hidden_size, params).save(folder / phase, params, {})
     return baselines(lm, pca, prompts, params) + adapters(lm, pca, folder / "phase1", folder / "phase2", params)

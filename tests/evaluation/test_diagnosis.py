@@ -61,7 +61,7 @@ def pca(lm: FrozenLM, small: Params) -> Callable[[int], PCA]:
     questions = [world_example(0, "train", i) for i in range(60)]
     prompts = [encode_prompt(lm.tokenizer, e.context, e.question, small.prompt) for e in questions]
     vectors = torch.cat([cut(embeddings, coded, small.window) for embeddings, coded in embedded(lm, prompts, 20)])
-    return lambda compress_dim: PCA.fit([vectors], compress_dim)
+    return lambda compress_dim: PCA.fit(vectors, compress_dim)
 
 
 class Faulty(Codec):

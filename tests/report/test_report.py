@@ -45,7 +45,7 @@ def inputs(lm: FrozenLM, tiny_model: Path) -> tuple:
     content |= {"base_model": str(tiny_model), "window": 2, "compress_dim": 20}
     content["generation"] |= {"max_new_tokens": 4, "batch_size": 8}
     params = Params.model_validate(content)
-    pca = PCA.fit([lm.vocabulary.view(-1, 64)], 20)
+    pca = PCA.fit(lm.vocabulary.view(-1, 64), 20)
     lossless = PCA(torch.eye(64), torch.zeros(64), torch.ones(64), torch.full((1,), 64.0))
     systems = {
         "uncompressed": None,

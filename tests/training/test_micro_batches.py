@@ -42,7 +42,7 @@ def lessons(lm: FrozenLM, small: Params) -> list[Lesson]:
 
 def make_codec(lm: FrozenLM, params: Params) -> Codec:
     vectors = torch.randn(200, 2 * lm.hidden_size, generator=torch.Generator().manual_seed(0))
-    codec = Codec(PCA.fit([vectors], params.compress_dim), lm.hidden_size, params)
+    codec = Codec(PCA.fit(vectors, params.compress_dim), lm.hidden_size, params)
     torch.nn.init.normal_(codec.adapter.leave.weight, generator=torch.Generator().manual_seed(1))
     return codec
 

@@ -41,7 +41,7 @@ def lessons(lm: FrozenLM, small: Params) -> list[Lesson]:
 @pytest.fixture
 def codec(lm: FrozenLM, small: Params) -> Codec:
     vectors = torch.randn(200, 2 * lm.hidden_size, generator=torch.Generator().manual_seed(0))
-    return Codec(PCA.fit([vectors], small.compress_dim), lm.hidden_size, small)
+    return Codec(PCA.fit(vectors, small.compress_dim), lm.hidden_size, small)
 
 
 @pytest.mark.parametrize("phase", [1, 2])

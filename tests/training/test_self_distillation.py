@@ -35,7 +35,7 @@ def small(params: Params, tiny_model: Path) -> Params:
 def codec(lm: FrozenLM, params: Params, components: int) -> Codec:
     vectors = torch.randn(200, 2 * lm.hidden_size, generator=torch.Generator().manual_seed(0))
     params = params.model_copy(update={"compress_dim": components, "latent_bits": 32})
-    return Codec(PCA.fit([vectors], components), lm.hidden_size, params)
+    return Codec(PCA.fit(vectors, components), lm.hidden_size, params)
 
 
 def text(lm: FrozenLM, lesson: Lesson) -> str:

@@ -1,6 +1,6 @@
 """Principal component analysis of windows of token embeddings."""
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,14 +12,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from narrowband.artifacts import checked, geometry, read_config, write_config
-from narrowband.codec.moments import Moments
+from narrowband.codec.moments import window_moments
 from narrowband.files import write_tensors
 from narrowband.params import InputError, Params
 
 FILE = "pca.safetensors"
-
-BLOCK = 8192
-"""Distinct vectors whose products are taken at a time."""
 
 
 @dataclass(frozen=True)
@@ -32,51 +29,40 @@ class PCA:
     total_variance: Float[Tensor, " 1"]
 
     @classmethod
-    def fit(cls, batches: Iterable[Float[Tensor, "_ vector"]], compress_dim: int) -> "PCA":
-        """Fit in one pass over batches of any number, in memory that does not grow with it.
+    def fit(
+        cls,
+        vectors: Float[Tensor, "n width"],
+        compress_dim: int,
+        windows: Int[Tensor, "count window"] | None = None,
+        *,
+        advance: Callable[[int], None] = lambda n: None,
+    ) -> "PCA":
+        """The leading eigenvectors of the covariance of `windows`, which are rows of `vectors`; without, of each row alone.
+
+        Each component's sign makes its largest entry positive, as in scikit-learn, so that a fit is reproducible. `advance`
+        hears of each of the `window * (window + 1) / 2` pairs of places.
 
         Raises:
-            InputError: no more vectors than components, of which the surplus would be arbitrary.
+            InputError: no more windows than components, of which the surplus would be arbitrary.
         """
-        moments = Moments()
-        for batch in batches:
-            moments.add(batch)
-        return cls._from_moments(moments, compress_dim)
-
-    @classmethod
-    def fit_counted(cls, vectors: Float[Tensor, "n vector"], counts: Int[Tensor, " n"], compress_dim: int) -> "PCA":
-        """Fit to `vectors` of which each occurs as often as `counts` says: what `fit` makes of all occurrences.
-
-        Raises:
-            InputError: no more occurrences than components.
-        """
-        moments = Moments()
-        for block, occurrences in zip(vectors.split(BLOCK), counts.split(BLOCK), strict=True):
-            moments.add(block, occurrences)
-        return cls._from_moments(moments, compress_dim)
-
-    @classmethod
-    def _from_moments(cls, moments: Moments, compress_dim: int) -> "PCA":
-        """The leading eigenvectors of the covariance.
-
-        Each component's sign makes its largest entry positive, as in scikit-learn, so that a fit is reproducible.
-        """
-        if moments.count <= compress_dim:
+        if windows is None:
+            windows = torch.arange(len(vectors))[:, None]
+        if len(windows) <= compress_dim:
             raise InputError(
                 f"compress_dim {compress_dim} needs more than {compress_dim} training windows but there are "
-                f"{moments.count}; raise data.train or lower compress_dim"
+                f"{len(windows)}; raise data.train or lower compress_dim"
             )
-        covariance = moments.covariance()
+        mean, covariance = window_moments(vectors, windows, advance=advance)
         total_variance = covariance.diagonal().sum()
-        width = len(covariance)
-        values, vectors = scipy.linalg.eigh(
-            covariance.numpy(), subset_by_index=(width - compress_dim, width - 1), overwrite_a=True, check_finite=False
+        leading = len(covariance) - compress_dim, len(covariance) - 1
+        values, eigenvectors = scipy.linalg.eigh(
+            covariance.T.numpy(), subset_by_index=leading, overwrite_a=True, check_finite=False
         )
-        components = np.ascontiguousarray(vectors[:, ::-1].T)
+        components = np.ascontiguousarray(eigenvectors[:, ::-1].T)
         signs = np.sign(components[np.arange(compress_dim), np.abs(components).argmax(1)])
         return cls(
             torch.from_numpy(components * signs[:, None]).float(),
-            moments.mean().float(),
+            mean.float(),
             torch.from_numpy(values[::-1].copy()).clamp(min=0).float(),
             total_variance.float().reshape(1),
         )

@@ -1,13 +1,13 @@
 """Cutting token embeddings into windows and putting them back, so that no pad ever reaches the language model."""
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Num
 from torch import Tensor
 
 
 def cut(
-    embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"], window: int
-) -> Float[Tensor, "windows vector"]:
+    embeddings: Num[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"], window: int
+) -> Num[Tensor, "windows vector"]:
     """Flatten each row's coded tokens, `window` at a time from the first one, into vectors of `window * hidden`.
 
     A row's last window is filled up with zeros; rows follow one another, each in `ceil(coded / window)` windows.
