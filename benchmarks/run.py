@@ -16,6 +16,8 @@ ROWS = {
     "phase1_efficiency": training.phase1_efficiency,
     "phase2_window_16": lambda: training.phase2_step(16),
     "phase2_window_1": lambda: training.phase2_step(1),
+    "phase2_window_16_teacher_kept": lambda: training.phase2_step(16, teacher_top_k=64),
+    "phase2_window_1_teacher_kept": lambda: training.phase2_step(1, teacher_top_k=64),
     "evaluation": evaluation.throughput,
     "folded": evaluation.folded_cost,
     "startup": startup.slowest_start,

@@ -86,9 +86,11 @@ def phase1_efficiency() -> Row:
     )
 
 
-def phase2_step(window: int) -> Row:
-    """Phase 2 against the frozen model's passes on the same batch."""
+def phase2_step(window: int, teacher_top_k: int = 0) -> Row:
+    """Phase 2 against the frozen model's passes on the same batch; with `teacher_top_k` the teacher was asked before."""
     lm, made, params = base_lm(), codec(window).train(), setting(window)
+    asked = {"teacher_top_k": teacher_top_k, "steps": 1}
+    params = params.model_copy(update={"phase2": params.phase2.model_copy(update=asked)})
     taught = lessons(600)
     drawn = draw(taught, params.phase2.batch_size, params.seed, 0)
     batch = collate([lesson.prompt for lesson in drawn], lm.pad_id, [lesson.answer[:-1] for lesson in drawn])
@@ -108,13 +110,15 @@ def phase2_step(window: int) -> Row:
     step = stepper(made, phase2_loss(lm, made, taught, params))
     times = interleaved({"step": step, "frozen LM": frozen, "teacher": teacher, "codec": through_codec}, 5)
     parts = {name: times[name] / times["frozen LM"] for name in ("teacher", "codec")}
+    kept = f", with phase2.teacher_top_k: {teacher_top_k}" if teacher_top_k else ""
+    teacher_too = "" if teacher_top_k else f"the teacher's forward is {parts['teacher']:.2f} and "
     return Row(
-        f"Phase 2 step at window {window}, against the frozen LM's forward and backward to its inputs alone",
+        f"Phase 2 step at window {window}{kept}, against the frozen LM's forward and backward to its inputs alone",
         times["step"] / times["frozen LM"],
         1.35,
         False,
         times,
         {f"{name}_over_frozen_lm": share for name, share in parts.items()},
-        f"the teacher's forward is {parts['teacher']:.2f} and the codec's passes are {parts['codec']:.2f} of the LM's "
-        "passes; the adapter has as many FLOPs a token as this small LM",
+        f"{teacher_too}the codec's passes are {parts['codec']:.2f} of the LM's passes: its adapter has as many FLOPs a token "
+        "as this small LM",
     )
