@@ -94,7 +94,7 @@ def predict(geometry: Geometry, params: Params) -> dict[str, Peak]:
 
 
 def _pca(g: Geometry, params: Params) -> int:
-    """Three times the embeddings of all tokens, and the covariance with its leading eigenvectors, in float64.
+    """Three times the embeddings of all tokens, and the covariance with its leading eigenvectors, in float64: main memory.
 
     The training prompts themselves are not counted, for which eight bytes a token are kept.
     """
