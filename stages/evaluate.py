@@ -13,7 +13,8 @@ def main(qa: Path, pca: Path, phase1: Path, phase2: Path, out: Path, metrics: Pa
     from narrowband import processes
     from narrowband.artifacts import checked, write_config
     from narrowband.data.squad import read_squad
-    from narrowband.evaluation.compare import compare, table
+    from narrowband.evaluation.compare import compare
+    from narrowband.evaluation.headline import table
     from narrowband.evaluation.systems import evaluated, load_systems
     from narrowband.files import write_json
     from narrowband.lm import FrozenLM
