@@ -1,24 +1,38 @@
-"""How long a stage takes to import what it needs and to reach its parameters."""
+"""How long a stage takes to refuse missing parameters, and how long it takes to import all that it needs."""
 
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+import yaml
+
 from benchmarks.measure import Row, interleaved
 
-STAGES = Path(__file__).parent.parent / "stages"
+ROOT = Path(__file__).parent.parent
 
-ARGUMENTS = {"fit_pca": 3, "train_phase1": 5, "train_phase2": 7, "evaluate": 6, "baselines": 5, "diagnose": 10}
-"""Paths that each stage takes."""
+ARGUMENTS = {
+    "check": 1,
+    "generate_data": 3,
+    "fit_pca": 3,
+    "train_phase1": 5,
+    "train_phase2": 7,
+    "evaluate": 6,
+    "baselines": 5,
+    "diagnose": 10,
+}
+"""Paths that each stage with parameters takes."""
+
+SMALL = {"train": 1, "validation": 1, "test": 1, "sft_records": 1}
+"""What `generate_data` does before it looks for the base model takes no time with these."""
 
 
-def start(stage: str, folder: str) -> None:
-    """Run a stage where there are no parameters: it imports, sets up torch, looks for them and stops."""
-    command = [sys.executable, str(STAGES / f"{stage}.py"), *["nowhere"] * ARGUMENTS[stage]]
+def refused(stage: str, folder: Path, sentence: str) -> None:
+    """Run a stage in a folder where it must stop with a sentence."""
+    command = [sys.executable, str(ROOT / "stages" / f"{stage}.py"), *["nowhere"] * ARGUMENTS[stage]]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    if done.returncode != 2 or "params.yaml does not exist" not in done.stderr:
-        raise RuntimeError(f"{stage} did not stop at its parameters:\n{done.stderr}")
+    if done.returncode != 2 or sentence not in done.stderr:
+        raise RuntimeError(f"{stage} did not stop with {sentence!r}:\n{done.stderr}")
 
 
 def import_libraries() -> None:
@@ -28,16 +42,27 @@ def import_libraries() -> None:
 
 
 def slowest_start() -> Row:
-    """The slowest of all stages."""
-    with tempfile.TemporaryDirectory() as folder:
-        starts = {stage: lambda stage=stage: start(stage, folder) for stage in ARGUMENTS}
-        times = interleaved({"torch and transformers alone": import_libraries, **starts}, 3)
-    alone = times["torch and transformers alone"]
+    """The slowest of all stages to import all it needs and find no base model; beside it, to find no parameters.
+
+    A stage reads its parameters first, and imports torch and transformers before it looks for the base model.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        empty, modelless = Path(name, "empty"), Path(name, "modelless")
+        empty.mkdir()
+        modelless.mkdir()
+        (modelless / "pools").symlink_to(ROOT / "pools")
+        params = yaml.safe_load((ROOT / "params.yaml").read_text())
+        changed = {**params, "base_model": "./nothing", "data": {**params["data"], **SMALL}}
+        (modelless / "params.yaml").write_text(yaml.safe_dump(changed))
+        asks = {stage: lambda stage=stage: refused(stage, empty, "params.yaml does not exist") for stage in ARGUMENTS}
+        starts = {stage: lambda stage=stage: refused(stage, modelless, "base_model ./nothing") for stage in ARGUMENTS}
+        libraries = interleaved({"torch and transformers alone": import_libraries}, 3)
+        no_parameters, imported = max(interleaved(asks, 3).values()), max(interleaved(starts, 3).values())
     return Row(
         "seconds to import and start a stage that has nothing to do",
-        max(times[stage] for stage in ARGUMENTS),
+        imported,
         2.5,
         False,
-        times,
-        floor=f"importing torch and transformers' model class alone takes {alone:.1f} s",
+        {"slowest stage": imported, **libraries, "slowest to refuse missing parameters": no_parameters},
+        floor=f"importing torch and transformers' model class alone takes {libraries['torch and transformers alone']:.1f} s",
     )

@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+from narrowband.params import load_params
 from narrowband.stage import console, run, set_up_torch
 
 
 def main(qa: Path, pca: Path, phase1: Path, phase2: Path, metrics: Path) -> None:
     """Evaluate all systems on the first `baselines.questions` test questions in QA; rows of the curve to METRICS."""
+    params = load_params()
+
     from narrowband.artifacts import checked
     from narrowband.codec.pca import PCA
     from narrowband.data.encoded import read_prompts
@@ -14,10 +17,8 @@ def main(qa: Path, pca: Path, phase1: Path, phase2: Path, metrics: Path) -> None
     from narrowband.evaluation.curve import adapters, baselines, curve, table
     from narrowband.files import write_json
     from narrowband.lm import FrozenLM
-    from narrowband.params import load_params
 
     set_up_torch()
-    params = load_params()
     lm = FrozenLM.load(params.base_model)
     fitted = PCA.load(pca, params).to(lm.device)
     prompts = read_prompts(lm.tokenizer, checked(qa / "train.json"), params.prompt)

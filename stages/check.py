@@ -2,14 +2,7 @@
 
 from pathlib import Path
 
-from narrowband.base_model import outline, positions
-from narrowband.data.qa import check_dataset
-from narrowband.files import write_text
-from narrowband.needs import check_needs
 from narrowband.params import InputError, load_params
-from narrowband.sft.instructions import read_instructions
-from narrowband.sft.prompts import read_pool
-from narrowband.sft.vllm import require_vllm
 from narrowband.stage import console, run
 
 FEWEST = 2  # one to train on, one held out
@@ -24,6 +17,15 @@ def main(out: Path) -> None:
             f"data.phase2_sft_share {data.phase2_sft_share:g} needs at least {FEWEST} SFT records, data.sft_records is "
             f"{data.sft_records}; raise it"
         )
+
+    from narrowband.base_model import outline, positions
+    from narrowband.data.qa import check_dataset
+    from narrowband.files import write_text
+    from narrowband.needs import check_needs
+    from narrowband.sft.instructions import read_instructions
+    from narrowband.sft.prompts import read_pool
+    from narrowband.sft.vllm import require_vllm
+
     check_needs(params.base_model, params.needs)
     model = outline(params.base_model)
     params.vector_dim(model.get_input_embeddings().embedding_dim)

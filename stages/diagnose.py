@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from narrowband.params import load_params
 from narrowband.stage import console, run, set_up_torch
 
 
@@ -18,6 +19,8 @@ def main(
     report: Path,
 ) -> None:
     """Diagnose the run in PREDICTIONS, EVALUATION and BASELINES; figures to METRICS, page and plots to REPORT."""
+    params = load_params()
+
     from narrowband.artifacts import checked, read_config
     from narrowband.data.squad import read_squad
     from narrowband.evaluation.diagnosis import diagnose, histogram
@@ -25,12 +28,10 @@ def main(
     from narrowband.evaluation.verdicts import summary, verdicts
     from narrowband.files import read_json, write_json, write_text
     from narrowband.lm import FrozenLM
-    from narrowband.params import load_params
     from narrowband.report.examples import first_examples
     from narrowband.report.page import read_evaluations, render
 
     set_up_torch()
-    params = load_params()
     lm = FrozenLM.load(params.base_model)
     systems = load_systems(lm, qa, pca, phase1, phase2, params)
     questions = checked(qa / "test.json")

@@ -2,22 +2,23 @@
 
 from pathlib import Path
 
+from narrowband.params import load_params
 from narrowband.stage import console, run, set_up_torch
 
 
 def main(qa: Path, out: Path, metrics: Path) -> None:
     """Fit on the training questions in QA; write the PCA to OUT and its figures to METRICS."""
+    params = load_params()
+
     from narrowband.artifacts import checked
     from narrowband.codec.pca import PCA
     from narrowband.data.embedded import token_windows
     from narrowband.data.encoded import read_prompts
     from narrowband.files import write_json
     from narrowband.lm import FrozenLM
-    from narrowband.params import load_params
     from narrowband.progress import bar
 
     set_up_torch()
-    params = load_params()
     lm = FrozenLM.load(params.base_model)
     vector_dim = params.vector_dim(lm.hidden_size)
     prompts = read_prompts(lm.tokenizer, checked(qa / "train.json"), params.prompt)

@@ -3,6 +3,7 @@
 import time
 from pathlib import Path
 
+from narrowband.params import load_params
 from narrowband.stage import console, run, set_up_torch
 
 READINGS = 2  # training passages set aside for each SFT record asked for
@@ -10,15 +11,15 @@ READINGS = 2  # training passages set aside for each SFT record asked for
 
 def main(qa: Path, sft: Path, metrics: Path) -> None:
     """Write {train,validation,test}.json to the folder QA, records and provenance to SFT, their figures to METRICS."""
+    params = load_params()
+
     from narrowband.artifacts import write_config
     from narrowband.data.qa import make_splits
     from narrowband.data.squad import write_squad
     from narrowband.files import write_json, write_text
-    from narrowband.params import load_params
     from narrowband.sft.write import write_sft
 
     set_up_torch()
-    params = load_params()
     apart = READINGS * params.data.sft_records
     more = params.data.model_copy(update={"train": params.data.train + apart})
     splits = make_splits(params.model_copy(update={"data": more}))

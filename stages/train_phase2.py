@@ -11,11 +11,13 @@ def main(qa: Path, pca: Path, phase1: Path, out: Path, metrics: Path, log: Path,
 
     The adapter goes to OUT, figures to METRICS, the step log to LOG.
     """
+    params = load_params()
+
     from narrowband.phases import train_phase
 
     set_up_torch()
-    start = phase1 if load_params().phase2.start == "phase1" else None
-    train_phase("phase2", qa, pca, start, out, metrics, log, sft)
+    start = phase1 if params.phase2.start == "phase1" else None
+    train_phase("phase2", params, qa, pca, start, out, metrics, log, sft)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,9 @@ SMALL = {
 
 # Processes are forked from a server that has imported their libraries, so their time is work and not imports.
 FORKS = get_context("forkserver")
-FORKS.set_forkserver_preload(["narrowband.cli", "narrowband.phases", "narrowband.pretrain.run", "narrowband.sft.write"])
+FORKS.set_forkserver_preload(
+    ["narrowband.evaluation.ask", "narrowband.phases", "narrowband.pretrain.run", "narrowband.sft.write"]
+)
 
 
 def make_project(folder: Path, model: Path) -> None:

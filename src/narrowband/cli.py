@@ -5,20 +5,14 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import dvc.api
 import typer
 import yaml
-from dvc.exceptions import DvcException
 from rich.table import Table
-from scmrepo.exceptions import RevError
 
-from narrowband.base_model import outline
-from narrowband.evaluation.ask import ask_systems
-from narrowband.evaluation.compare import table
+from narrowband.evaluation.headline import table
 from narrowband.experiments import collect, enqueue
 from narrowband.files import write_text
 from narrowband.hypotheses import load_table, markdown, missing
-from narrowband.memory import table as memory_table
 from narrowband.params import InputError, first_line, load_params
 from narrowband.profiles import read_profiles, use_profile
 from narrowband.stage import console, one_sentence, set_up_torch
@@ -39,6 +33,10 @@ def read_metrics(revision: str | None) -> dict[str, Any]:
     Raises:
         InputError: there is no such revision, or it has no metrics, or they are damaged.
     """
+    import dvc.api
+    from dvc.exceptions import DvcException
+    from scmrepo.exceptions import RevError
+
     where = f"revision {revision}" if revision else "the workspace"
     try:
         stages = yaml.safe_load(dvc.api.read("dvc.yaml", rev=revision))["stages"]
@@ -62,14 +60,22 @@ def ask(
     question: Annotated[str, typer.Option(help="What to ask about it.")],
 ) -> None:
     """Answer a question with every system of the workspace, beside the tokens that each makes of the prompt."""
+    params = load_params()
+
+    from narrowband.evaluation.ask import ask_systems
+
     set_up_torch()
-    console.print(ask_systems(context, question))
+    console.print(ask_systems(context, question, params))
 
 
 @app.command()
 def memory() -> None:
     """Print the predicted peak memory of each stage at the workspace's parameters; nothing is run."""
     params = load_params()
+
+    from narrowband.base_model import outline
+    from narrowband.memory import table as memory_table
+
     console.print(memory_table(outline(params.base_model), params))
 
 

@@ -7,14 +7,14 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
-from torch import Tensor
 
 from narrowband.params import InputError, first_line
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def write_text(path: Path, text: str) -> None:
@@ -41,12 +41,14 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path} is not JSON ({first_line(error)}); restore it from Git, or run dvc repro") from None
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, "Tensor"], metadata: Mapping[str, str] | None = None) -> None:
     """Write `tensors` as a safetensors file, atomically.
 
     Raises:
         OSError: it can't be written, because the disk is full, for one.
     """
+    from safetensors.torch import save_file
+
     whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
     try:
         _write(path, lambda temporary: save_file(whole, temporary, dict(metadata or {})))
@@ -54,8 +56,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         raise OSError(f"{path} could not be written ({error})") from None
 
 
-def digest(tensors: Mapping[str, Tensor], text: str = "") -> str:
+def digest(tensors: Mapping[str, "Tensor"], text: str = "") -> str:
     """The sha256 of the names, types, shapes and bytes of `tensors`, and of `text`."""
+    import torch
+
     found = hashlib.sha256(text.encode())
     for name, tensor in sorted(tensors.items()):
         found.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())

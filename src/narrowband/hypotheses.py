@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from narrowband.evaluation.compare import TITLES
+from narrowband.evaluation.headline import TITLES
 from narrowband.experiments import Experiments, command
 from narrowband.params import InputError, Natural, Section, parse_yaml
 

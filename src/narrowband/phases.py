@@ -22,7 +22,7 @@ from narrowband.evaluation.generate import answer
 from narrowband.evaluation.tokens import marked, token_view
 from narrowband.files import write_json, write_text
 from narrowband.lm import FrozenLM
-from narrowband.params import Params, load_params
+from narrowband.params import Params
 from narrowband.sft.manifest import MANIFEST
 from narrowband.stage import console
 from narrowband.training.checkpoint import run_fingerprint
@@ -106,6 +106,7 @@ def step_losses(
 
 def train_phase(
     phase: Phase,
+    params: Params,
     qa: Path,
     pca_folder: Path,
     start: Path | None,
@@ -119,7 +120,6 @@ def train_phase(
     `start` is the folder of the adapter to begin from; `None` begins from a new one. `sft` is the folder of the records
     that Phase 2 draws a share of its batches from, if it draws any, and is held to in `sft_kl`.
     """
-    params = load_params()
     lm = FrozenLM.load(params.base_model)
     if phase == "phase2" and params.phase2.gradient_checkpointing:
         lm.checkpoint_gradients()

@@ -20,6 +20,7 @@ console = Console(stderr=False, width=None if sys.stdout.isatty() else 120)
 def run(main: Callable[..., Any], *, needs_less_memory: str = "lower generation.batch_size") -> None:
     """Run a stage's `main` as a Typer command, which ends in an exit code and at the most one sentence.
 
+    `main` reads its parameters before it imports what takes seconds, so that a mistake in them is told at once.
     `needs_less_memory` is the mend where memory runs out.
     """
     app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)

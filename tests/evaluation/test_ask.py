@@ -2,7 +2,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from rich.console import Console
 
 from narrowband.codec.codec import Codec
@@ -26,22 +25,21 @@ def test_lossless_systems_answer_as_the_uncompressed_one(
     lm: FrozenLM, small: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("params.yaml").write_text(yaml.safe_dump(small.model_dump()))
     with pytest.raises(InputError, match="artifacts/pca holds nothing that was finished"):
-        ask_systems(CONTEXT, QUESTION)
+        ask_systems(CONTEXT, QUESTION, small)
     LOSSLESS.save(Path("artifacts/pca"), small)
     for phase in ("phase1", "phase2"):
         Codec(LOSSLESS, lm.hidden_size, small).save(Path("artifacts") / phase, small, {})
-    table = ask_systems(CONTEXT, QUESTION)
+    table = ask_systems(CONTEXT, QUESTION, small)
     _, answers, matches, *_ = ([str(cell) for cell in column.cells] for column in table.columns)
     assert answers == answers[:1] * 4 and answers[0] != "(nothing)"
     assert matches == ["", "100.0", "100.0", "100.0"]
     Console(quiet=True).print(table)
 
 
-def test_an_empty_question_is_refused() -> None:
+def test_an_empty_question_is_refused(small: Params) -> None:
     with pytest.raises(InputError, match="must hold text"):
-        ask_systems(CONTEXT, " ")
+        ask_systems(CONTEXT, " ", small)
 
 
 def test_tokens_that_changed_are_marked(lm: FrozenLM, small: Params) -> None:

@@ -4,7 +4,8 @@ import pytest
 from rich.console import Console
 
 from narrowband.data.squad import Answer, Example
-from narrowband.evaluation.compare import TITLES, compare
+from narrowband.evaluation.compare import compare
+from narrowband.evaluation.headline import TITLES
 from narrowband.lm import FrozenLM
 from narrowband.params import Params
 

@@ -6,8 +6,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import datasets
-
 from narrowband.data.squad import Answer, Example, require_spans, require_unique, stream_squad
 from narrowband.params import InputError, Params, first_line
 from narrowband.world.names import Split
@@ -97,6 +95,8 @@ def _bucket(example: Example) -> Split:
 
 
 def _rows(name: str, split: str) -> Iterator[Example]:
+    import datasets
+
     try:
         for row in datasets.load_dataset(name, split=split, streaming=True):
             yield _from_row(name, row)

@@ -7,16 +7,16 @@ from rich.table import Table
 from rich.text import Text
 
 from narrowband.data.prompts import collate, encode_prompt
-from narrowband.evaluation.compare import TITLES
+from narrowband.evaluation.headline import TITLES
 from narrowband.evaluation.systems import load_systems
 from narrowband.evaluation.tokens import marked, token_view
 from narrowband.lm import FrozenLM
-from narrowband.params import InputError, load_params
+from narrowband.params import InputError, Params
 
 ARTIFACTS = Path("artifacts")
 
 
-def ask_systems(context: str, question: str) -> Table:
+def ask_systems(context: str, question: str, params: Params) -> Table:
     """Each system's answer, with the nearest tokens of its reconstruction; those that are not the original's in red.
 
     Raises:
@@ -25,7 +25,6 @@ def ask_systems(context: str, question: str) -> Table:
     if not context.strip() or not question.strip():
         raise InputError("--context and --question must hold text; give a passage and a question about it")
     pca, phase1, phase2 = (ARTIFACTS / name for name in ("pca", "phase1", "phase2"))
-    params = load_params()
     lm = FrozenLM.load(params.base_model)
     prompt = encode_prompt(lm.tokenizer, context, question, params.prompt)
     batch = collate([prompt], lm.pad_id)

@@ -5,7 +5,6 @@ from itertools import combinations
 from typing import Any, NamedTuple
 
 from rich.console import Console
-from rich.table import Table
 
 from narrowband.codec.codec import Codec
 from narrowband.data.squad import Example
@@ -18,8 +17,6 @@ from narrowband.progress import bar
 
 UNCOMPRESSED_BITS = 16
 """Bits of one component of an embedding that is sent as it is."""
-
-TITLES = {"uncompressed": "Uncompressed", "pca": "PCA", "phase1": "Phase 1", "phase2": "Phase 2"}
 
 
 class Comparison(NamedTuple):
@@ -67,28 +64,3 @@ def _by_answerability(examples: Sequence[Example], f1: Sequence[float]) -> dict[
     for example, value in zip(examples, f1, strict=True):
         kinds["answerable_f1" if example.answers else "unanswerable_f1"].append(value)
     return {kind: sum(values) / len(values) for kind, values in kinds.items()} if all(kinds.values()) else {}
-
-
-def table(metrics: Mapping[str, Any]) -> Table:
-    """The headline table; `p of EM` is McNemar's against the row above, and blank for revisions that lack it."""
-    shown = Table(title=f"compression {metrics['compression_ratio']:g}x, F1 retained {metrics['f1_retained']:.1%}")
-    shown.add_column("system")
-    for column in ("F1", "95% interval", "EM", "p of EM", "cosine", "norm ratio", "token match", "bits per token"):
-        shown.add_column(column, justify="right")
-    tests, above = metrics.get("mcnemar", {}), ""
-    for name, title in TITLES.items():
-        row = metrics[name]
-        compressed = "cosine" in row
-        shown.add_row(
-            title,
-            f"{row['f1']:.1f}",
-            "{low:.1f} to {high:.1f}".format(**row["f1_interval"]),
-            f"{row['em']:.1f}",
-            f"{tests[f'{above}_{name}']['p']:.2g}" if f"{above}_{name}" in tests else "",
-            f"{row['cosine']:.3f}" if compressed else "1",
-            f"{row['norm_ratio']:.3f}" if compressed else "1",
-            f"{row['token_match']:.1f}" if compressed else "100",
-            f"{metrics['bits_per_token'] if compressed else row['bits_per_token']:.0f}",
-        )
-        above = name
-    return shown

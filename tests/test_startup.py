@@ -1,0 +1,57 @@
+"""What has been imported by the time parameters are looked at; nothing is timed."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.startup import ARGUMENTS
+
+STAGES = Path(__file__).parent.parent / "stages"
+
+SLOW = {
+    *("accelerate", "datasets", "datasketch", "dvc", "dvclive", "huggingface_hub", "jaxtyping", "jinja2", "numpy"),
+    *("pandas", "pyarrow", "scipy", "scmrepo", "sklearn", "tokenizers", "torch", "transformers"),
+}
+
+STAGE = "import runpy; runpy.run_path(sys.argv[0], run_name='__main__')"
+COMMAND = "from narrowband.cli import main; main()"
+
+
+def imported(code: str, arguments: list[str], folder: Path) -> tuple[set[str], str]:
+    """Packages that a program has imported when it ends, and what it printed as an error."""
+    tell = "import atexit, sys; del sys.argv[0]; atexit.register(lambda: print('\\n', *sys.modules)); "
+    command = [sys.executable, "-c", tell + code, *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    return {name.partition(".")[0] for name in done.stdout.splitlines()[-1].split()}, done.stderr
+
+
+def test_every_stage_with_parameters_is_looked_at() -> None:
+    assert {*ARGUMENTS, "pretrain_base"} == {path.stem for path in STAGES.glob("*.py")}
+
+
+@pytest.mark.parametrize("stage", ARGUMENTS)
+def test_a_stage_without_parameters_has_imported_nothing_slow(stage: str, tmp_path: Path) -> None:
+    script = str(STAGES / f"{stage}.py")
+    packages, error = imported(STAGE, [script, *["nowhere"] * ARGUMENTS[stage]], tmp_path)
+    assert error.startswith("Error: params.yaml does not exist")
+    assert packages >= {"narrowband", "pydantic"} and packages.isdisjoint(SLOW)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--help"], ""),
+        (["memory"], "Error: params.yaml does not exist"),
+        (["ask", "--context", "a", "--question", "b"], "Error: params.yaml does not exist"),
+        (["profile", "list"], "Error: there is no profiles/NAME.yaml"),
+        (["hypotheses"], "Error: docs/hypotheses.yaml can't be read"),
+        (["verify"], "Error: metrics/tolerance.yaml does not"),
+    ],
+    ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else "",
+)
+def test_the_command_has_imported_nothing_slow(words: list[str], sentence: str, tmp_path: Path) -> None:
+    packages, error = imported(COMMAND, ["narrowband", *words], tmp_path)
+    assert error.startswith(sentence) and bool(error) == bool(sentence)
+    assert packages >= {"narrowband", "pydantic"} and packages.isdisjoint(SLOW)
