@@ -11,6 +11,7 @@ from torch import nn
 from narrowband.artifacts import checked, model_revision, read_config, write_config
 from narrowband.codec.codec import Codec
 from narrowband.codec.pca import PCA
+from narrowband.files import write_tensors
 from narrowband.params import InputError, Params
 from narrowband.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 
@@ -139,3 +140,11 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
         assert "delete it to start over" in refused(lambda: load_checkpoint(path, "run", module, optimizers))
     path.write_bytes(content[:-1])
     assert "is damaged" in refused(lambda: load_checkpoint(path, "run", module, optimizers))
+
+
+def test_what_a_killed_write_left_behind_is_gone_after_the_next_one(tmp_path: Path) -> None:
+    left = tmp_path / ".x.safetensors.1.tmp"
+    left.mkdir()
+    (left / ".tmpAbCdEf").write_bytes(b"half")  # safetensors writes to a file of such a name first
+    write_tensors(tmp_path / "x.safetensors", {"a": torch.ones(2)})
+    assert [path.name for path in tmp_path.iterdir()] == ["x.safetensors"]

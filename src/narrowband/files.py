@@ -96,14 +96,17 @@ def _write(path: Path, write: Callable[[Path], object]) -> None:
 
 @contextmanager
 def _beside(path: Path) -> Iterator[Path]:
+    """A file to write, in a folder of its own, where libraries may leave temporary files of theirs; it becomes `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for left_by_a_killed_run in path.parent.glob(f".{path.name}.*.tmp"):
-        left_by_a_killed_run.unlink()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        shutil.rmtree(left_by_a_killed_run)
+    folder = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    folder.mkdir()
     try:
+        temporary = folder / path.name
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())  # or a power cut could leave the new name with nothing under it
         temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        shutil.rmtree(folder)
