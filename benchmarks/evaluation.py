@@ -7,7 +7,7 @@ from benchmarks.measure import Row, flops, interleaved, matmul_peak, seconds
 from benchmarks.setting import base_lm, codec, examples, prompts, setting
 from narrowband.codec.folded import FoldedCodec
 from narrowband.data.prompts import collate
-from narrowband.evaluation.generate import answer, batches_by_length
+from narrowband.evaluation.answer import answer, batches_by_length
 from narrowband.evaluation.reconstruction import Quality
 
 QUESTIONS, ALONE = 256, 32

@@ -27,21 +27,21 @@ from tokenizers import Tokenizer
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from narrowband.artifacts import write_config
 from narrowband.codec.codec import Codec
 from narrowband.codec.pca import PCA
 from narrowband.data.prompts import collate
-from narrowband.data.qa import world_example
+from narrowband.data.splits import world_example
 from narrowband.data.squad import write_squad
-from narrowband.files import write_json, write_text
-from narrowband.lm import FrozenLM
+from narrowband.lm.frozen import FrozenLM
 from narrowband.memory import SIZES, Geometry, predict, table
 from narrowband.params import Params, load_params
-from narrowband.phases import read_lessons
-from narrowband.stage import console, set_up_torch
+from narrowband.runtime.artifacts import write_config
+from narrowband.runtime.entry import console, set_up_torch
+from narrowband.runtime.files import write_json, write_text
 from narrowband.training.batches import draw
 from narrowband.training.phase1 import phase1_loss
 from narrowband.training.phase2 import phase2_loss
+from narrowband.training.run import read_lessons
 
 ROOT = Path(__file__).parent.parent
 LLAMA_8B = {

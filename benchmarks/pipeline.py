@@ -13,7 +13,7 @@ import yaml
 from benchmarks.measure import Row, seconds
 from benchmarks.results import save
 from benchmarks.run import HEADER, cells
-from narrowband.stage import console
+from narrowband.runtime.entry import console
 
 WAYS = {"plain": ["-m", "benchmarks.plain"], "fast": []}
 

@@ -23,7 +23,7 @@ def main() -> None:
         patch("narrowband.codec.pca.PCA.fit", fit),
         patch("narrowband.training.phase1.coded_tokens", reference.coded_tokens),
         patch("narrowband.training.phase2.reconstruct", reference.reconstruct),
-        patch("narrowband.evaluation.generate.answer", reference.answer),
+        patch("narrowband.evaluation.answer.answer", reference.answer),
     ):
         runpy.run_path(sys.argv[0], run_name="__main__")
 

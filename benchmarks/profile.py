@@ -11,14 +11,14 @@ from torch import nn
 from benchmarks.measure import bandwidth, flops, interleaved, matmul_peak
 from benchmarks.results import save
 from benchmarks.setting import base_lm, codec, examples, lessons, prompts, setting
+from narrowband.codec.batches import token_windows
 from narrowband.codec.moments import window_moments
-from narrowband.data.embedded import token_windows
 from narrowband.data.prompts import collate, encode_prompt
 from narrowband.evaluation.reconstruction import Quality
 from narrowband.pretrain.curriculum import batch as pretraining_batch
 from narrowband.pretrain.muon import Muon
 from narrowband.pretrain.run import Recipe, build_model, weighted_cross_entropy
-from narrowband.stage import console, set_up_torch
+from narrowband.runtime.entry import console, set_up_torch
 from narrowband.training.batches import draw
 from narrowband.training.phase1 import phase1_loss
 from narrowband.training.phase2 import phase2_loss

@@ -16,10 +16,10 @@ from narrowband.codec.pca import PCA
 from narrowband.codec.windows import cut
 from narrowband.data.prompts import Batch, EncodedPrompt, collate, encode_prompt
 from narrowband.data.squad import Example
-from narrowband.evaluation.generate import Answered, System
+from narrowband.evaluation.answer import Answered, System
 from narrowband.evaluation.reconstruction import Quality
-from narrowband.evaluation.squad import score_all
-from narrowband.lm import FrozenLM
+from narrowband.evaluation.scoring import score_all
+from narrowband.lm.frozen import FrozenLM
 from narrowband.params import Params
 from narrowband.training.losses import Reconstruction
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from benchmarks.measure import bandwidth, matmul_peak
-from narrowband.files import write_json, write_text
+from narrowband.runtime.files import write_json, write_text
 
 RESULTS = Path("benchmarks/results.json")
 PAGE = Path("docs/performance.md")

@@ -6,7 +6,7 @@ import time
 from benchmarks import evaluation, pca, startup, training
 from benchmarks.measure import Row
 from benchmarks.results import save
-from narrowband.stage import console, set_up_torch
+from narrowband.runtime.entry import console, set_up_torch
 
 ROWS = {
     "pca_counts": pca.from_counts,

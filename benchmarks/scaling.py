@@ -8,13 +8,13 @@ import torch
 
 from benchmarks.measure import in_child, interleaved
 from benchmarks.results import save
+from narrowband.codec.batches import token_windows
 from narrowband.codec.codec import Codec
 from narrowband.codec.pca import PCA
-from narrowband.data.embedded import token_windows
 from narrowband.data.prompts import EncodedPrompt, collate
-from narrowband.lm import FrozenLM
+from narrowband.lm.frozen import FrozenLM
 from narrowband.params import Params, load_params
-from narrowband.stage import console
+from narrowband.runtime.entry import console
 from narrowband.training.losses import reconstruction_loss
 from narrowband.training.phase1 import coded_tokens
 from narrowband.training.phase2 import Lesson, teacher_forced

@@ -4,13 +4,13 @@ from functools import cache
 
 import torch
 
+from narrowband.codec.batches import token_windows
 from narrowband.codec.codec import Codec
 from narrowband.codec.pca import PCA
-from narrowband.data.embedded import token_windows
 from narrowband.data.prompts import EncodedPrompt, encode_answer, encode_prompt
-from narrowband.data.qa import world_example
+from narrowband.data.splits import world_example
 from narrowband.data.squad import Example
-from narrowband.lm import FrozenLM
+from narrowband.lm.frozen import FrozenLM
 from narrowband.params import Params, load_params
 from narrowband.training.phase2 import Lesson
 

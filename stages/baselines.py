@@ -3,20 +3,20 @@
 from pathlib import Path
 
 from narrowband.params import load_params
-from narrowband.stage import console, run, set_up_torch
+from narrowband.runtime.entry import console, run, set_up_torch
 
 
 def main(qa: Path, pca: Path, phase1: Path, phase2: Path, metrics: Path) -> None:
     """Evaluate all systems on the first `baselines.questions` test questions in QA; rows of the curve to METRICS."""
     params = load_params()
 
-    from narrowband.artifacts import checked
     from narrowband.codec.pca import PCA
     from narrowband.data.encoded import read_prompts
     from narrowband.data.squad import read_squad
     from narrowband.evaluation.curve import adapters, baselines, curve, table
-    from narrowband.files import write_json
-    from narrowband.lm import FrozenLM
+    from narrowband.lm.frozen import FrozenLM
+    from narrowband.runtime.artifacts import checked
+    from narrowband.runtime.files import write_json
 
     set_up_torch()
     lm = FrozenLM.load(params.base_model)

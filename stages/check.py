@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from narrowband.params import InputError, load_params
-from narrowband.stage import console, run
+from narrowband.runtime.entry import console, run
 
 FEWEST = 2  # one to train on, one held out
 
@@ -18,10 +18,10 @@ def main(out: Path) -> None:
             f"{data.sft_records}; raise it"
         )
 
-    from narrowband.base_model import outline, positions
-    from narrowband.data.qa import check_dataset
-    from narrowband.files import write_text
-    from narrowband.needs import check_needs
+    from narrowband.data.splits import check_dataset
+    from narrowband.lm.needs import check_needs
+    from narrowband.lm.source import outline, positions
+    from narrowband.runtime.files import write_text
     from narrowband.sft.instructions import read_instructions
     from narrowband.sft.prompts import read_pool
     from narrowband.sft.vllm import require_vllm

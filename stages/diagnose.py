@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from narrowband.params import load_params
-from narrowband.stage import console, run, set_up_torch
+from narrowband.runtime.entry import console, run, set_up_torch
 
 
 def main(
@@ -21,15 +21,15 @@ def main(
     """Diagnose the run in PREDICTIONS, EVALUATION and BASELINES; figures to METRICS, page and plots to REPORT."""
     params = load_params()
 
-    from narrowband.artifacts import checked, read_config
     from narrowband.data.squad import read_squad
-    from narrowband.evaluation.diagnosis import diagnose, histogram
+    from narrowband.diagnosis.figures import diagnose, histogram
+    from narrowband.diagnosis.verdicts import summary, verdicts
     from narrowband.evaluation.systems import evaluated, load_systems
-    from narrowband.evaluation.verdicts import summary, verdicts
-    from narrowband.files import read_json, write_json, write_text
-    from narrowband.lm import FrozenLM
+    from narrowband.lm.frozen import FrozenLM
     from narrowband.report.examples import first_examples
     from narrowband.report.page import read_evaluations, render
+    from narrowband.runtime.artifacts import checked, read_config
+    from narrowband.runtime.files import read_json, write_json, write_text
 
     set_up_torch()
     lm = FrozenLM.load(params.base_model)

@@ -3,20 +3,20 @@
 from pathlib import Path
 
 from narrowband.params import load_params
-from narrowband.stage import console, run, set_up_torch
+from narrowband.runtime.entry import console, run, set_up_torch
 
 
 def main(qa: Path, out: Path, metrics: Path) -> None:
     """Fit on the training questions in QA; write the PCA to OUT and its figures to METRICS."""
     params = load_params()
 
-    from narrowband.artifacts import checked
+    from narrowband.codec.batches import token_windows
     from narrowband.codec.pca import PCA
-    from narrowband.data.embedded import token_windows
     from narrowband.data.encoded import read_prompts
-    from narrowband.files import write_json
-    from narrowband.lm import FrozenLM
-    from narrowband.progress import bar
+    from narrowband.lm.frozen import FrozenLM
+    from narrowband.runtime.artifacts import checked
+    from narrowband.runtime.files import write_json
+    from narrowband.runtime.progress import bar
 
     set_up_torch()
     lm = FrozenLM.load(params.base_model)

@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 from narrowband.params import load_params
-from narrowband.stage import console, run, set_up_torch
+from narrowband.runtime.entry import console, run, set_up_torch
 
 READINGS = 2  # training passages set aside for each SFT record asked for
 
@@ -13,10 +13,10 @@ def main(qa: Path, sft: Path, metrics: Path) -> None:
     """Write {train,validation,test}.json to the folder QA, records and provenance to SFT, their figures to METRICS."""
     params = load_params()
 
-    from narrowband.artifacts import write_config
-    from narrowband.data.qa import make_splits
+    from narrowband.data.splits import make_splits
     from narrowband.data.squad import write_squad
-    from narrowband.files import write_json, write_text
+    from narrowband.runtime.artifacts import write_config
+    from narrowband.runtime.files import write_json, write_text
     from narrowband.sft.write import write_sft
 
     set_up_torch()

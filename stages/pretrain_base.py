@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from narrowband.stage import console, run, set_up_torch
+from narrowband.runtime.entry import console, run, set_up_torch
 
 
 def main(

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from narrowband.params import load_params
-from narrowband.stage import run, set_up_torch
+from narrowband.runtime.entry import run, set_up_torch
 
 
 def main(qa: Path, pca: Path, phase1: Path, out: Path, metrics: Path, log: Path, sft: Path) -> None:
@@ -13,7 +13,7 @@ def main(qa: Path, pca: Path, phase1: Path, out: Path, metrics: Path, log: Path,
     """
     params = load_params()
 
-    from narrowband.phases import train_phase
+    from narrowband.training.run import train_phase
 
     set_up_torch()
     start = phase1 if params.phase2.start == "phase1" else None

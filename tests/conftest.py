@@ -13,7 +13,7 @@ from families import make_stop
 from hypothesis import settings
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from narrowband.lm import FrozenLM
+from narrowband.lm.frozen import FrozenLM
 from narrowband.params import Params
 from narrowband.pretrain.run import sample_texts
 from narrowband.pretrain.tokenizer import train_tokenizer

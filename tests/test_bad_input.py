@@ -10,7 +10,7 @@ import pytest
 import yaml
 from tiny_project import ARTIFACTS, STAGES, contents, finish, make_project, start
 
-from narrowband.data.qa import world_example
+from narrowband.data.splits import world_example
 from narrowband.data.squad import write_squad
 
 LOGS = ["metrics/evaluate.json", "metrics/baselines.json", "artifacts/log", "metrics/diagnosis.json", "report"]

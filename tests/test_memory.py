@@ -8,13 +8,13 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from narrowband.codec.batches import token_windows
 from narrowband.codec.codec import Codec
 from narrowband.codec.pca import PCA
-from narrowband.data.embedded import token_windows
 from narrowband.data.prompts import EncodedPrompt, encode_prompt
-from narrowband.data.qa import world_example
-from narrowband.evaluation.generate import answer
-from narrowband.lm import FrozenLM
+from narrowband.data.splits import world_example
+from narrowband.evaluation.answer import answer
+from narrowband.lm.frozen import FrozenLM
 from narrowband.memory import Geometry, predict
 from narrowband.params import Params
 from narrowband.training.micro_batches import Part

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from narrowband.codec.pca import PCA
 from narrowband.data.squad import Answer, Example, read_squad, write_squad
-from narrowband.evaluation.squad import normalize, score
-from narrowband.lm import FrozenLM
+from narrowband.evaluation.scoring import normalize, score
+from narrowband.lm.frozen import FrozenLM
 from narrowband.sft.audit import audit
 from narrowband.sft.backend import Continuation, Sampling
 from narrowband.sft.filters import Contamination, clean

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tiny_project import ROOT, STAGES, contents, finish, make_project
 
-from narrowband.verify import compare_metrics, read_tolerances
+from narrowband.experiments.verify import compare_metrics, read_tolerances
 
 
 @pytest.fixture(scope="module")

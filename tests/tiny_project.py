@@ -47,7 +47,7 @@ SMALL = {
 # Processes are forked from a server that has imported their libraries, so their time is work and not imports.
 FORKS = get_context("forkserver")
 FORKS.set_forkserver_preload(
-    ["narrowband.evaluation.ask", "narrowband.phases", "narrowband.pretrain.run", "narrowband.sft.write"]
+    ["narrowband.diagnosis.ask", "narrowband.training.run", "narrowband.pretrain.run", "narrowband.sft.write"]
 )
 
 

@@ -10,13 +10,13 @@ import yaml
 from rich.table import Table
 
 from narrowband.evaluation.headline import table
-from narrowband.experiments import collect, enqueue
-from narrowband.files import write_text
-from narrowband.hypotheses import load_table, markdown, missing
+from narrowband.experiments.hypotheses import load_table, markdown, missing
+from narrowband.experiments.profiles import read_profiles, use_profile
+from narrowband.experiments.queue import collect, enqueue
+from narrowband.experiments.verify import compare_metrics, read_tolerances
 from narrowband.params import InputError, first_line, load_params
-from narrowband.profiles import read_profiles, use_profile
-from narrowband.stage import console, one_sentence, set_up_torch
-from narrowband.verify import compare_metrics, read_tolerances
+from narrowband.runtime.entry import console, one_sentence, set_up_torch
+from narrowband.runtime.files import write_text
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 profiles = typer.Typer(no_args_is_help=True, help="Parameters that belong together, for a base model and a data set.")
@@ -62,7 +62,7 @@ def ask(
     """Answer a question with every system of the workspace, beside the tokens that each makes of the prompt."""
     params = load_params()
 
-    from narrowband.evaluation.ask import ask_systems
+    from narrowband.diagnosis.ask import ask_systems
 
     set_up_torch()
     console.print(ask_systems(context, question, params))
@@ -73,7 +73,7 @@ def memory() -> None:
     """Print the predicted peak memory of each stage at the workspace's parameters; nothing is run."""
     params = load_params()
 
-    from narrowband.base_model import outline
+    from narrowband.lm.source import outline
     from narrowband.memory import table as memory_table
 
     console.print(memory_table(outline(params.base_model), params))

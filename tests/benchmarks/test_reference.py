@@ -12,18 +12,18 @@ import yaml
 from scipy.linalg import subspace_angles
 
 from benchmarks import reference
-from narrowband.artifacts import write_config
 from narrowband.codec import folded
+from narrowband.codec.batches import token_windows
 from narrowband.codec.codec import Codec
 from narrowband.codec.folded import FoldedCodec
 from narrowband.codec.pca import PCA
-from narrowband.data.embedded import token_windows
 from narrowband.data.prompts import EncodedPrompt, collate, encode_prompt
-from narrowband.data.qa import world_example
+from narrowband.data.splits import world_example
 from narrowband.data.squad import Example, write_squad
-from narrowband.evaluation.generate import answer
-from narrowband.lm import FrozenLM
+from narrowband.evaluation.answer import answer
+from narrowband.lm.frozen import FrozenLM
 from narrowband.params import Params
+from narrowband.runtime.artifacts import write_config
 from narrowband.training.losses import reconstruction_loss
 from narrowband.training.phase1 import coded_tokens
 from narrowband.training.phase2 import Lesson, phase2_loss

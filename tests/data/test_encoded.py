@@ -6,9 +6,9 @@ import pytest
 from narrowband.data import encoded
 from narrowband.data.encoded import read_prompts
 from narrowband.data.prompts import encode_prompt
-from narrowband.data.qa import world_example
+from narrowband.data.splits import world_example
 from narrowband.data.squad import write_squad
-from narrowband.lm import FrozenLM
+from narrowband.lm.frozen import FrozenLM
 from narrowband.params import InputError, Params
 
 

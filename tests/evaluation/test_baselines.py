@@ -9,8 +9,8 @@ from sklearn.random_projection import GaussianRandomProjection
 
 from narrowband.codec.pca import PCA
 from narrowband.codec.windows import cut
+from narrowband.evaluation.answer import System
 from narrowband.evaluation.baselines import RandomProjection, ScalarQuantizer, Snapped, TokenId, Truncation
-from narrowband.evaluation.generate import System
 
 HIDDEN = 12
 WINDOW = 2

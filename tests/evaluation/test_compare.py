@@ -6,7 +6,7 @@ from rich.console import Console
 from narrowband.data.squad import Answer, Example
 from narrowband.evaluation.compare import compare
 from narrowband.evaluation.headline import TITLES
-from narrowband.lm import FrozenLM
+from narrowband.lm.frozen import FrozenLM
 from narrowband.params import Params
 
 LONG = "Orvane is a town. " * 40

@@ -5,14 +5,14 @@ import torch
 from dvc_render import VegaRenderer
 from rich.console import Console
 
+from narrowband.codec.batches import token_windows
 from narrowband.codec.codec import Codec
 from narrowband.codec.pca import PCA
-from narrowband.data.embedded import token_windows
 from narrowband.data.prompts import encode_prompt
-from narrowband.data.qa import world_example
+from narrowband.data.splits import world_example
+from narrowband.evaluation.answer import answer
 from narrowband.evaluation.curve import Entry, adapters, baselines, curve
-from narrowband.evaluation.generate import answer
-from narrowband.lm import FrozenLM
+from narrowband.lm.frozen import FrozenLM
 from narrowband.params import Params
 
 ROOT = Path(__file__).parent.parent.parent

@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from narrowband.evaluation.bootstrap import interval
 from narrowband.evaluation.reconstruction import Quality, nearest_tokens
+from narrowband.evaluation.significance import interval
 
 
 def test_means_by_hand_over_batches_of_different_sizes() -> None:

@@ -12,11 +12,11 @@ from rich.console import Console
 
 from narrowband.codec.codec import Codec
 from narrowband.codec.pca import PCA
-from narrowband.data.qa import world_example
+from narrowband.data.splits import world_example
+from narrowband.diagnosis.figures import diagnose, histogram
+from narrowband.diagnosis.verdicts import summary, verdicts
 from narrowband.evaluation.compare import compare
-from narrowband.evaluation.diagnosis import diagnose, histogram
-from narrowband.evaluation.verdicts import summary, verdicts
-from narrowband.lm import FrozenLM
+from narrowband.lm.frozen import FrozenLM
 from narrowband.params import Params
 from narrowband.report.charts import Axis
 from narrowband.report.examples import first_examples

@@ -1,7 +1,7 @@
 import pytest
 from sft_fakes import FakeBackend
 
-from narrowband.lm import FrozenLM
+from narrowband.lm.frozen import FrozenLM
 
 
 @pytest.fixture

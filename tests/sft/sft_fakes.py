@@ -6,15 +6,15 @@ from random import Random
 
 from transformers import PreTrainedTokenizerBase
 
-from narrowband.data.qa import world_example
+from narrowband.data.splits import world_example
 from narrowband.params import Params
 from narrowband.sft.backend import Continuation, Sampling
 from narrowband.sft.filters import Contamination
-from narrowband.sft.generate import Run, Sources
 from narrowband.sft.instructions import read_instructions, reading
 from narrowband.sft.journal import Journal
 from narrowband.sft.model import PlainModel
 from narrowband.sft.prompts import read_pool
+from narrowband.sft.run import Run, Sources
 from narrowband.world.names import name_word
 
 ROOT = Path(__file__).parent.parent.parent

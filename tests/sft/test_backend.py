@@ -6,9 +6,9 @@ import pytest
 import torch
 from sft_fakes import FakeBackend, make_model
 
-from narrowband.lm import FrozenLM
+from narrowband.lm.frozen import FrozenLM
+from narrowband.lm.sampling import SeededRows
 from narrowband.params import InputError
-from narrowband.sampling import SeededRows
 from narrowband.sft.backend import Continuation, Sampling, TransformersBackend
 from narrowband.sft.critic import BAD, GOOD, Critic
 from narrowband.sft.prompts import FewShotExample, encode_exactly

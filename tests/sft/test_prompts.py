@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from narrowband.lm import FrozenLM
+from narrowband.lm.frozen import FrozenLM
 from narrowband.params import InputError
 from narrowband.sft.prompts import (
     CompletionPrompts,

@@ -2,7 +2,7 @@ from pathlib import Path
 
 from sft_fakes import FakeBackend, make_model
 
-from narrowband.lm import FrozenLM
+from narrowband.lm.frozen import FrozenLM
 from narrowband.sft.backend import Continuation
 from narrowband.sft.sentinels import CONTINUE, OBEY, examine
 

@@ -8,7 +8,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
-from narrowband.lm import FrozenLM
+from narrowband.lm.frozen import FrozenLM
 from narrowband.params import InputError
 from narrowband.sft.backend import Sampling, TransformersBackend
 from narrowband.sft.prompts import encode_exactly

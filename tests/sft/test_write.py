@@ -14,7 +14,7 @@ from datasets import load_dataset
 from rich.console import Console
 from sft_fakes import small
 
-from narrowband.data.qa import world_example
+from narrowband.data.splits import world_example
 from narrowband.params import Params
 from narrowband.sft import write
 from narrowband.sft.audit import audit

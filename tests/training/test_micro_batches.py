@@ -3,12 +3,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from narrowband import processes
 from narrowband.codec.codec import Codec
 from narrowband.codec.pca import PCA
 from narrowband.data.prompts import encode_answer, encode_prompt
-from narrowband.data.qa import world_example
-from narrowband.lm import FrozenLM, blocks
+from narrowband.data.splits import world_example
+from narrowband.lm.frozen import FrozenLM, blocks
 from narrowband.params import InputError, Params
 from narrowband.training import phase2
 from narrowband.training.micro_batches import WHOLE, Part, PhaseLoss, own_parts

@@ -6,14 +6,14 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from narrowband.artifacts import write_config
 from narrowband.codec.codec import Codec
 from narrowband.codec.pca import PCA
 from narrowband.data.prompts import EncodedPrompt, collate, encode_answer, encode_prompt
-from narrowband.data.qa import world_example
+from narrowband.data.splits import world_example
 from narrowband.data.squad import write_squad
-from narrowband.lm import FrozenLM
+from narrowband.lm.frozen import FrozenLM
 from narrowband.params import Params
+from narrowband.runtime.artifacts import write_config
 from narrowband.training.batches import draw
 from narrowband.training.phase1 import phase1_loss
 from narrowband.training.phase2 import Lesson, phase2_loss

@@ -6,7 +6,7 @@ import torch
 
 from narrowband.codec.codec import Codec
 from narrowband.codec.pca import PCA
-from narrowband.lm import FrozenLM
+from narrowband.lm.frozen import FrozenLM
 from narrowband.params import Params
 from narrowband.training import phase2
 from narrowband.training.batches import turn

@@ -9,14 +9,15 @@ from jaxtyping import Bool, Float
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from narrowband.artifacts import checked, geometry, read_config, write_config
 from narrowband.codec.adapter import Shape, make_adapter
+from narrowband.codec.geometry import geometry
 from narrowband.codec.magnitude import restore, side_information_bits
 from narrowband.codec.pca import PCA
 from narrowband.codec.quantize import quantize
 from narrowband.codec.windows import cut, join, positions
-from narrowband.files import digest, write_tensors
 from narrowband.params import Params
+from narrowband.runtime.artifacts import checked, read_config, write_config
+from narrowband.runtime.files import digest, write_tensors
 
 FILE = "adapter.safetensors"
 

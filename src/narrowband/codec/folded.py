@@ -9,7 +9,7 @@ from torch import Tensor
 
 from narrowband.codec.codec import Codec
 from narrowband.data.prompts import Batch, EncodedPrompt, coded_counts
-from narrowband.lm import FrozenLM
+from narrowband.lm.frozen import FrozenLM
 
 BLOCK = 4096
 """Distinct tokens reconstructed at a time."""

@@ -11,10 +11,11 @@ from jaxtyping import Float, Int
 from safetensors.torch import load_file
 from torch import Tensor
 
-from narrowband.artifacts import checked, geometry, read_config, write_config
+from narrowband.codec.geometry import geometry
 from narrowband.codec.moments import window_moments
-from narrowband.files import write_tensors
 from narrowband.params import InputError, Params
+from narrowband.runtime.artifacts import checked, read_config, write_config
+from narrowband.runtime.files import write_tensors
 
 FILE = "pca.safetensors"
 

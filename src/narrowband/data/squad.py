@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import ijson
 
-from narrowband.files import write_text
 from narrowband.params import InputError, first_line, shown
+from narrowband.runtime.files import write_text
 
 T = TypeVar("T")
 

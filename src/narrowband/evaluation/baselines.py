@@ -12,7 +12,7 @@ from torch import Tensor
 
 from narrowband.codec.pca import PCA
 from narrowband.codec.windows import cut, join, positions
-from narrowband.evaluation.generate import System
+from narrowband.evaluation.answer import System
 from narrowband.evaluation.reconstruction import nearest_tokens
 
 HALF = 16

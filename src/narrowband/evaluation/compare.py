@@ -8,12 +8,12 @@ from rich.console import Console
 
 from narrowband.codec.codec import Codec
 from narrowband.data.squad import Example
-from narrowband.evaluation.bootstrap import interval
-from narrowband.evaluation.generate import answer
+from narrowband.evaluation.answer import answer
 from narrowband.evaluation.mcnemar import mcnemar
-from narrowband.lm import FrozenLM
+from narrowband.evaluation.significance import interval
+from narrowband.lm.frozen import FrozenLM
 from narrowband.params import Params
-from narrowband.progress import bar
+from narrowband.runtime.progress import bar
 
 UNCOMPRESSED_BITS = 16
 """Bits of one component of an embedding that is sent as it is."""

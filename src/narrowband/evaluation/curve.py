@@ -7,18 +7,18 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
+from narrowband.codec.batches import CALIBRATION_PROMPTS, embedded
 from narrowband.codec.codec import Codec
 from narrowband.codec.pca import PCA
 from narrowband.codec.windows import cut
-from narrowband.data.embedded import CALIBRATION_PROMPTS, embedded
 from narrowband.data.prompts import EncodedPrompt
 from narrowband.data.squad import Example
+from narrowband.evaluation.answer import System, answer
 from narrowband.evaluation.baselines import RandomProjection, ScalarQuantizer, Snapped, TokenId, Truncation
-from narrowband.evaluation.bootstrap import interval
-from narrowband.evaluation.generate import System, answer
-from narrowband.lm import FrozenLM
+from narrowband.evaluation.significance import interval
+from narrowband.lm.frozen import FrozenLM
 from narrowband.params import Params
-from narrowband.progress import track
+from narrowband.runtime.progress import track
 
 DEPTHS = (8, 4, 2, 1)
 """Bits a component of the scalar quantiser; with 1, its rate is about that of PCA latents at 16x."""

@@ -3,14 +3,15 @@
 from pathlib import Path
 from typing import Any
 
-from narrowband.artifacts import CONFIG, checked, geometry, sha256
+from narrowband.codec.batches import CALIBRATION_PROMPTS, embedded
 from narrowband.codec.codec import Codec
+from narrowband.codec.geometry import geometry
 from narrowband.codec.pca import PCA
-from narrowband.data.embedded import CALIBRATION_PROMPTS, embedded
 from narrowband.data.prompts import encode_prompt
 from narrowband.data.squad import read_squad
-from narrowband.lm import FrozenLM
+from narrowband.lm.frozen import FrozenLM
 from narrowband.params import Params
+from narrowband.runtime.artifacts import CONFIG, checked, sha256
 
 
 def load_systems(

@@ -8,7 +8,7 @@ from rich.text import Text
 from narrowband.codec.codec import Codec
 from narrowband.data.prompts import EncodedPrompt, collate
 from narrowband.evaluation.reconstruction import Quality
-from narrowband.lm import FrozenLM
+from narrowband.lm.frozen import FrozenLM
 
 
 class TokenView(NamedTuple):

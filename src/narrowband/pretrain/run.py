@@ -16,11 +16,11 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 import narrowband
 from narrowband.data.prompts import qa_prompt
-from narrowband.files import folder_of_files
 from narrowband.pretrain.curriculum import batch, questions, recall, roster
 from narrowband.pretrain.init import initialize
 from narrowband.pretrain.muon import Muon
 from narrowband.pretrain.tokenizer import train_tokenizer
+from narrowband.runtime.files import folder_of_files
 from narrowband.training.checkpoint import run_fingerprint
 from narrowband.training.loop import Evaluation, Schedule, StepLoss, train
 from narrowband.world.completions import make_document

@@ -6,11 +6,11 @@ from typing import Any
 from narrowband.codec.codec import Codec
 from narrowband.data.prompts import encode_prompt
 from narrowband.data.squad import Example
-from narrowband.evaluation.diagnosis import Predictions
-from narrowband.evaluation.squad import score
+from narrowband.diagnosis.figures import Predictions
+from narrowband.diagnosis.verdicts import norm_status
+from narrowband.evaluation.scoring import score
 from narrowband.evaluation.tokens import token_view
-from narrowband.evaluation.verdicts import norm_status
-from narrowband.lm import FrozenLM
+from narrowband.lm.frozen import FrozenLM
 from narrowband.params import Params
 
 SHOWN = 10

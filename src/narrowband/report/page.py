@@ -7,8 +7,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from narrowband.diagnosis.verdicts import FINDINGS
 from narrowband.evaluation.headline import TITLES
-from narrowband.evaluation.verdicts import FINDINGS
 from narrowband.params import InputError, Params, first_line
 from narrowband.report.charts import norm_chart, rate_chart, training_chart
 

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple, Protocol
 import torch
 
 from narrowband.data.prompts import EncodedPrompt, collate
-from narrowband.lm import FrozenLM
+from narrowband.lm.frozen import FrozenLM
 
 Finish = Literal["eos", "stop", "length"]
 

@@ -7,11 +7,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from narrowband.artifacts import sha256, write_sealed
-from narrowband.files import write_text
 from narrowband.params import Params
+from narrowband.runtime.artifacts import MANIFEST, sha256, write_sealed
+from narrowband.runtime.files import write_text
 
-MANIFEST = "manifest.json"
 LIBRARIES = ("datasets", "datasketch", "rapidfuzz", "tokenizers", "torch", "transformers")
 INPUTS = ("src", "stages", "pools", "models", "params.yaml", "dvc.yaml")
 """What the dirty flag is about; a run itself changes metrics and dvc.lock."""

@@ -7,7 +7,7 @@ import importlib.util
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
-from narrowband.base_model import locate
+from narrowband.lm.source import locate
 from narrowband.params import InputError
 from narrowband.sft.backend import Continuation, Sampling
 

@@ -8,22 +8,21 @@ from typing import Any
 from rich.console import Console
 from rich.panel import Panel
 
-from narrowband.artifacts import model_revision
-from narrowband.base_model import load_tokenizer
 from narrowband.data.squad import Example
-from narrowband.files import streamed
-from narrowband.lm import FrozenLM
+from narrowband.lm.frozen import FrozenLM
+from narrowband.lm.source import load_tokenizer, model_revision
 from narrowband.params import Params
-from narrowband.progress import bar
+from narrowband.runtime.files import streamed
+from narrowband.runtime.progress import bar
 from narrowband.sft.audit import audit
 from narrowband.sft.backend import Backend, TransformersBackend
 from narrowband.sft.filters import Contamination
-from narrowband.sft.generate import Run, Sources
 from narrowband.sft.instructions import read_instructions, reading
 from narrowband.sft.journal import Journal
 from narrowband.sft.manifest import write_provenance
 from narrowband.sft.model import PlainModel
 from narrowband.sft.prompts import read_pool
+from narrowband.sft.run import Run, Sources
 from narrowband.sft.sentinels import examine
 from narrowband.sft.vllm import VllmBackend
 from narrowband.training.checkpoint import run_fingerprint

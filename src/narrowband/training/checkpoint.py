@@ -14,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 import narrowband
-from narrowband.files import digest, write_tensors
 from narrowband.params import InputError, first_line
+from narrowband.runtime.files import digest, write_tensors
 
 
 @dataclass

@@ -11,9 +11,9 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from narrowband import processes
-from narrowband.progress import bar
-from narrowband.signals import Stopped, postponed
+from narrowband.runtime import distributed
+from narrowband.runtime.progress import bar
+from narrowband.runtime.signals import Stopped, postponed
 from narrowband.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 
 CLIP_NORM = 1.0
@@ -163,7 +163,7 @@ class _Run:
 
     def keep(self) -> None:
         """Write a checkpoint."""
-        if processes.is_main():
+        if distributed.is_main():
             save_checkpoint(self.checkpoint, self.fingerprint, self.progress, self.module, self.optimizers, self.best)
         self.due = time.monotonic() + SAVE_EVERY
 
@@ -197,8 +197,8 @@ def _update(
         loss.backward()
         for name, value in {"loss": loss.item(), **parts}.items():
             values[name] = values.get(name, 0.0) + value
-    values = processes.added_up(values)
-    processes.add_up(p.grad for p in trainable if p.grad is not None)
+    values = distributed.added_up(values)
+    distributed.add_up(p.grad for p in trainable if p.grad is not None)
     norm = nn.utils.clip_grad_norm_(trainable, CLIP_NORM)
     if not torch.isfinite(norm):
         raise FloatingPointError(

@@ -6,10 +6,10 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 
-from narrowband import processes
 from narrowband.data.prompts import EncodedPrompt
-from narrowband.lm import FrozenLM
+from narrowband.lm.frozen import FrozenLM
 from narrowband.params import InputError
+from narrowband.runtime import distributed
 from narrowband.training.loop import StepLoss
 from narrowband.training.losses import Reconstruction
 
@@ -45,7 +45,7 @@ def own_parts(rows: int, micro_batch: int) -> Sequence[Part]:
     Raises:
         InputError: the batch can't be shared evenly among the processes.
     """
-    count = processes.state().num_processes
+    count = distributed.state().num_processes
     if rows % count:
         raise InputError(
             f"a batch of {rows} can't be shared evenly among {count} processes; choose batch_size as a multiple of {count}, "
@@ -53,7 +53,7 @@ def own_parts(rows: int, micro_batch: int) -> Sequence[Part]:
         )
     each = rows // count
     parts = count * -(-each // (micro_batch or each))
-    return processes.own([Part(index, parts) for index in range(parts)])
+    return distributed.own([Part(index, parts) for index in range(parts)])
 
 
 def in_batch(lm: FrozenLM, pair: Reconstruction, prompts: Sequence[EncodedPrompt]) -> Reconstruction:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from narrowband.codec.codec import Codec
 from narrowband.data.prompts import Batch, EncodedPrompt, collate
-from narrowband.lm import FrozenLM
+from narrowband.lm.frozen import FrozenLM
 from narrowband.params import Params
 from narrowband.training.batches import draw
 from narrowband.training.loop import StepLoss

@@ -7,12 +7,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from narrowband import processes
 from narrowband.codec.codec import Codec
 from narrowband.codec.folded import reconstruct
 from narrowband.data.prompts import Batch, EncodedPrompt, collate
-from narrowband.lm import FrozenLM
+from narrowband.lm.frozen import FrozenLM
 from narrowband.params import InputError, Params
+from narrowband.runtime import distributed
 from narrowband.training.batches import draw, turn
 from narrowband.training.loop import StepLoss
 from narrowband.training.losses import Answers, Reconstruction, generation_loss
@@ -96,7 +96,7 @@ def ask_teacher(lm: FrozenLM, lessons: Sequence[Lesson], params: Params) -> list
 
     size = params.phase2.micro_batch or params.phase2.batch_size
     groups = [lessons[start : start + size] for start in range(0, len(lessons), size)]
-    return [one for group in processes.shared_out(ask, groups) for one in group]
+    return [one for group in distributed.shared_out(ask, groups) for one in group]
 
 
 def phase2_loss(

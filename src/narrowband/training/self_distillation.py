@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from narrowband.codec.codec import Codec
 from narrowband.data.prompts import EncodedPrompt
-from narrowband.lm import FrozenLM
+from narrowband.lm.frozen import FrozenLM
 from narrowband.training.phase2 import Lesson, answer_logits, lay_out
 
 HELD_OUT = 5

@@ -1,0 +1,41 @@
+"""Prompts as the codec takes them: embeddings with the positions that pass through it."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from narrowband.codec.windows import cut
+from narrowband.data.prompts import EncodedPrompt, collate
+from narrowband.lm.frozen import FrozenLM
+
+BATCH = 256
+"""Prompts whose tokens are cut into windows at a time."""
+
+CALIBRATION_PROMPTS = 512
+"""Training prompts that the scale of `magnitude: calibrated` is fitted on."""
+
+
+def embedded(
+    lm: FrozenLM, prompts: Sequence[EncodedPrompt], size: int
+) -> Iterator[tuple[Float[Tensor, "batch seq hidden"], Bool[Tensor, "batch seq"]]]:
+    """Embeddings of `prompts` with their coded positions, `size` prompts at a time, in order."""
+    for start in range(0, len(prompts), size):
+        batch = collate(prompts[start : start + size], lm.pad_id)
+        yield lm.embed(batch.ids), batch.coded.to(lm.device)
+
+
+def token_windows(
+    lm: FrozenLM, prompts: Sequence[EncodedPrompt], window: int
+) -> tuple[Float[Tensor, "n hidden"], Int[Tensor, "count window"]]:
+    """Embeddings of the distinct tokens that pass through the codec, and the windows of `prompts` as rows of them.
+
+    What fills up the last window of a prompt is a row of zeros.
+    """
+    batches = (collate(prompts[start : start + BATCH], lm.pad_id) for start in range(0, len(prompts), BATCH))
+    ids = torch.cat([cut(batch.ids[..., None] + 1, batch.coded, window) for batch in batches])  # 0: filling
+    distinct, windows = ids.unique(return_inverse=True)
+    vectors = lm.embed((distinct - 1).clamp(min=0)).cpu()
+    vectors[distinct == 0] = 0
+    return vectors, windows

@@ -1,0 +1,291 @@
+"""The figures that verdicts are drawn from: reconstructions looked at from inside, answers, and two experiments.
+
+The experiments are cheap reruns on one batch of questions: the uncompressed prompts by other calls of the language model
+(which call gives the saved answers?), and each codec's prompts with the norms of the originals (is it the scale?).
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from narrowband.codec.codec import Codec
+from narrowband.codec.magnitude import restore
+from narrowband.data.prompts import EncodedPrompt, collate, encode_prompt
+from narrowband.data.squad import Example
+from narrowband.evaluation.answer import batches_by_length
+from narrowband.evaluation.reconstruction import Quality
+from narrowband.evaluation.scoring import normalize, score_all
+from narrowband.evaluation.significance import interval
+from narrowband.lm.frozen import FrozenLM
+from narrowband.params import Params
+
+SAMPLE = 200
+"""Test questions whose prompts are reconstructed again."""
+
+REPLAYED = 24
+"""Questions that are answered again, one at a time."""
+
+SPECTRUM = 250
+"""Tokens a batch whose directions are compared with one another."""
+
+BINS = 40
+"""Bins of the histogram of norms."""
+
+Predictions = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What became of the sample's coded tokens: means over tokens; overlaps are means over prompts."""
+
+    cosine: float
+    norm_ratio: float
+    mse: float
+    relative_error: float
+    token_match: float  # percent
+    commonest_token: float  # share of the commonest nearest token
+    pairwise_cosine: float  # of reconstructed tokens with one another
+    original_pairwise_cosine: float
+    effective_rank: float
+    original_effective_rank: float
+    own_overlap: float  # share of a prompt's nearest tokens that stand in that prompt
+    other_overlap: float  # the same for the prompt of its batch that fits best, itself left out
+
+
+@dataclass(frozen=True)
+class Diversity:
+    """How much the answers differ; shares of all questions, empty answers never counting as the commonest."""
+
+    commonest_prediction: float
+    commonest_gold: float
+    distinct_predictions: float
+    empty_predictions: float
+
+
+@dataclass(frozen=True)
+class Rescaled:
+    """F1 on one batch with the codec as it is, and with every token given its original's norm."""
+
+    f1_before: float
+    f1_after: float
+    gain_low: float  # lower end of the paired 95% interval of the gain
+
+
+@dataclass(frozen=True)
+class CallPath:
+    """Which call of the language model gives the saved answers to uncompressed prompts: shares that agree, 0 to 1.
+
+    `with_bos` and `without_bos` give token ids of one prompt at a time; `without_mask` gives padded embeddings with a
+    mask of ones.
+    """
+
+    with_bos: float
+    without_bos: float
+    without_mask: float
+    bos_gain_low: float  # lower end of the paired 95% interval of F1 with BOS over the saved answers
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Everything known about one compressed system; F1 and EM are of the saved answers to all questions."""
+
+    f1: float
+    em: float
+    reconstruction: Reconstruction
+    diversity: Diversity
+    rescaled: Rescaled
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Figures of a run, and the norms of the sample's tokens: `original`, and one entry a system."""
+
+    uncompressed_f1: float
+    call_path: CallPath
+    systems: dict[str, Figures]
+    norms: dict[str, Float[Tensor, " n"]]
+
+
+def diagnose(
+    lm: FrozenLM,
+    systems: Mapping[str, Codec | None],
+    examples: Sequence[Example],
+    predictions: Mapping[str, Predictions],
+    params: Params,
+) -> Diagnosis:
+    """Examine every compressed system by the answers that `evaluate` saved and a few prompts embedded again."""
+    prompts = [encode_prompt(lm.tokenizer, e.context, e.question, params.prompt) for e in examples]
+    rows = max(batches_by_length(prompts, params.generation.batch_size), key=lambda rows: _padding(prompts, rows))
+    probed, probed_prompts = [examples[i] for i in rows], [prompts[i] for i in rows]
+    figures, norms = {}, {}
+    for name, codec in systems.items():
+        if codec is None:
+            continue
+        scores = score_all(predictions[name], examples)
+        reconstruction, norms["original"], norms[name] = examine(lm, codec, prompts[:SAMPLE], params)
+        figures[name] = Figures(
+            sum(score.f1 for score in scores) / len(scores),
+            sum(score.em for score in scores) / len(scores),
+            reconstruction,
+            diversity(list(predictions[name].values()), examples),
+            rescale(lm, codec, probed, probed_prompts, predictions[name], params),
+        )
+    uncompressed = predictions["uncompressed"]
+    return Diagnosis(
+        sum(score.f1 for score in score_all(uncompressed, examples)) / len(examples),
+        replay(lm, probed, probed_prompts, uncompressed, params),
+        figures,
+        norms,
+    )
+
+
+def _padding(prompts: Sequence[EncodedPrompt], rows: Sequence[int]) -> int:
+    lengths = [len(prompts[i].ids) for i in rows]
+    return sum(max(lengths) - length for length in lengths)
+
+
+@torch.no_grad()
+def examine(
+    lm: FrozenLM, codec: Codec, prompts: Sequence[EncodedPrompt], params: Params
+) -> tuple[Reconstruction, Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """Reconstruct `prompts`; their figures, and the norms of their original and reconstructed coded tokens."""
+    quality = Quality()
+    seen: Counter[int] = Counter()
+    kept: list[tuple[Tensor, Tensor]] = []
+    norms: list[tuple[Tensor, Tensor]] = []
+    overlaps: list[Tensor] = []
+    for rows in batches_by_length(prompts, params.generation.batch_size):
+        batch = collate([prompts[i] for i in rows], lm.pad_id)
+        embeddings = lm.embed(batch.ids)
+        original, rebuilt = embeddings[batch.coded], codec(embeddings, batch.coded)[batch.coded]
+        ids = batch.ids[batch.coded]
+        nearest = quality.add(original, rebuilt, ids, lm.vocabulary).cpu()
+        seen.update(nearest.tolist())
+        overlaps.append(overlap(nearest, ids, batch.coded))
+        norms.append((original.norm(dim=-1), rebuilt.norm(dim=-1)))
+        step = -(-len(ids) // SPECTRUM)
+        kept.append((original[::step], rebuilt[::step]))
+    original_kept, rebuilt_kept = (torch.cat(tokens) for tokens in zip(*kept, strict=True))
+    own, other = torch.cat(overlaps, 1).mean(1).tolist()
+    reconstruction = Reconstruction(
+        **quality.means(),
+        commonest_token=seen.most_common(1)[0][1] / quality.count,
+        pairwise_cosine=pairwise_cosine(rebuilt_kept),
+        original_pairwise_cosine=pairwise_cosine(original_kept),
+        effective_rank=effective_rank(rebuilt_kept),
+        original_effective_rank=effective_rank(original_kept),
+        own_overlap=own,
+        other_overlap=other,
+    )
+    original_norms, rebuilt_norms = (torch.cat(values).cpu() for values in zip(*norms, strict=True))
+    return reconstruction, original_norms, rebuilt_norms
+
+
+def pairwise_cosine(tokens: Float[Tensor, "n hidden"]) -> float:
+    """Mean cosine of all pairs of different tokens: 1 if all point one way."""
+    units = F.normalize(tokens.double(), dim=-1)
+    n = len(units)
+    return float((units.sum(0).square().sum() - units.square().sum()) / max(1, n * (n - 1)))
+
+
+def effective_rank(tokens: Float[Tensor, "n hidden"]) -> float:
+    """Exponential of the entropy of the singular values (Roy & Vetterli 2007, EUSIPCO): 1 if all point one way."""
+    values = torch.linalg.svdvals(tokens.float())
+    shares = values / values.sum().clamp(min=1e-12)
+    return float(torch.special.entr(shares).sum().exp())
+
+
+def overlap(
+    nearest: Int[Tensor, " n"], ids: Int[Tensor, " n"], coded: Bool[Tensor, "batch seq"]
+) -> Float[Tensor, "2 batch"]:
+    """The share of each row's nearest tokens that its own prompt has, and the best such share among the other prompts."""
+    known, codes = torch.unique(torch.cat([nearest, ids]), return_inverse=True)
+    row = coded.nonzero()[:, 0]
+    counts = torch.zeros(2, len(coded), len(known))
+    for which, values in enumerate(codes.split(len(ids))):
+        counts[which].index_put_((row, values), torch.ones(len(ids)), accumulate=True)
+    found, wanted = counts
+    shares = torch.stack([torch.minimum(bag, wanted).sum(-1) / bag.sum().clamp(min=1) for bag in found])
+    own = shares.diagonal().clone()
+    return torch.stack([own, shares.fill_diagonal_(0).amax(-1)])
+
+
+def diversity(predictions: Sequence[str], examples: Sequence[Example]) -> Diversity:
+    """How alike `predictions` are, beside how alike the first gold answers are."""
+    found = Counter(normalize(text) for text in predictions)
+    empty = found.pop("", 0)
+    golds = Counter(normalize(example.golds[0]) for example in examples)
+    return Diversity(
+        max(found.values(), default=0) / len(predictions),
+        max(golds.values()) / len(examples),
+        len(found) / len(predictions),
+        empty / len(predictions),
+    )
+
+
+@torch.no_grad()
+def rescale(
+    lm: FrozenLM,
+    codec: Codec,
+    examples: Sequence[Example],
+    prompts: Sequence[EncodedPrompt],
+    saved: Predictions,
+    params: Params,
+) -> Rescaled:
+    """Answer `examples` with the norms of the originals, as `magnitude: token` would, beside the saved answers."""
+    batch = collate(prompts, lm.pad_id)
+    original, coded = lm.embed(batch.ids), batch.coded.to(lm.device)
+    rebuilt = restore(codec(original, coded), original, coded, "token", codec.scale)
+    answers = lm.generate(rebuilt, batch.mask.to(lm.device), params.generation.max_new_tokens)
+    before, after = (
+        [score.f1 for score in score_all(texts, examples)]
+        for texts in (saved, {e.id: text for e, text in zip(examples, answers, strict=True)})
+    )
+    gains = [b - a for a, b in zip(before, after, strict=True)]
+    return Rescaled(sum(before) / len(before), sum(after) / len(after), interval(gains, params.seed)["low"])
+
+
+@torch.no_grad()
+def replay(
+    lm: FrozenLM, examples: Sequence[Example], prompts: Sequence[EncodedPrompt], saved: Predictions, params: Params
+) -> CallPath:
+    """Answer uncompressed prompts by three calls; `prompts` are a whole batch, shortest first, as it was padded."""
+    batch = collate(prompts, lm.pad_id)
+    limit = params.generation.max_new_tokens
+    unmasked = lm.generate(lm.embed(batch.ids), torch.ones_like(batch.mask).to(lm.device), limit)[:REPLAYED]
+    bos = lm.tokenizer.bos_token_id
+    bare = [prompt.ids[prompt.ids[0] == bos :] for prompt in prompts[:REPLAYED]]
+    without = [lm.generate_from_ids(ids, limit) for ids in bare]
+    with_bos = without if bos is None else [lm.generate_from_ids([bos, *ids], limit) for ids in bare]
+    asked = examples[:REPLAYED]
+
+    def agreement(answers: Sequence[str]) -> float:
+        same = [normalize(text) == normalize(saved[e.id]) for e, text in zip(asked, answers, strict=True)]
+        return sum(same) / len(same)
+
+    before = score_all(saved, asked)
+    after = score_all({e.id: text for e, text in zip(asked, with_bos, strict=True)}, asked)
+    gains = [b.f1 - a.f1 for a, b in zip(before, after, strict=True)]
+    return CallPath(agreement(with_bos), agreement(without), agreement(unmasked), interval(gains, params.seed)["low"])
+
+
+def histogram(norms: Mapping[str, Float[Tensor, " n"]]) -> list[dict[str, float]]:
+    """Rows of `norm` (the middle of a bin) and, for each entry of `norms`, its share of tokens in that bin.
+
+    Bins reach from 0 to where at most one token in 200 of any entry is beyond, which the last bin takes in.
+    """
+    top = max(float(values.quantile(0.995)) for values in norms.values())
+    edges = torch.linspace(0, top, BINS + 1)
+    shares = {
+        name: torch.histogram(values.clamp(max=top).float(), edges).hist / len(values) for name, values in norms.items()
+    }
+    middles = (edges[:-1] + edges[1:]) / 2
+    return [
+        {"norm": float(middle), **{name: float(share[i]) for name, share in shares.items()}}
+        for i, middle in enumerate(middles)
+    ]

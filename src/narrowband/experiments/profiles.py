@@ -1,0 +1,67 @@
+"""Profiles: parameters that belong together, for one base model and data set. `profiles/NAME.yaml` has them."""
+
+from collections.abc import MutableMapping
+from io import StringIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ruamel.yaml import YAML
+
+from narrowband.params import PARAMS_FILE, InputError, load_params, parse_params
+from narrowband.runtime.files import write_text
+
+PROFILES = Path("profiles")
+
+
+class Profile(NamedTuple):
+    """What a profile is for, in a sentence, and the parameters that it sets."""
+
+    about: str
+    params: dict[str, Any]
+
+
+def read_profiles() -> dict[str, Profile]:
+    """Every profile by name.
+
+    Raises:
+        InputError: there is none here.
+    """
+    files = sorted(PROFILES.glob("*.yaml"))
+    if not files:
+        raise InputError(f"there is no {PROFILES}/NAME.yaml here; run this in the folder that holds params.yaml")
+    return {file.stem: Profile(**_yaml().load(file.read_text(encoding="utf-8"))) for file in files}
+
+
+def use_profile(name: str) -> Profile:
+    """Write the parameters of a profile to `params.yaml`; other parameters, comments and order stay as they are.
+
+    Raises:
+        InputError: there is no such profile, or `params.yaml` can't be used.
+    """
+    profiles = read_profiles()
+    if name not in profiles:
+        raise InputError(f"there is no profile {name}; choose {', '.join(profiles)}")
+    load_params()
+    content = _yaml().load(PARAMS_FILE.read_text(encoding="utf-8"))
+    _set(content, profiles[name].params)
+    changed = StringIO()
+    _yaml().dump(content, changed)
+    parse_params(changed.getvalue(), PROFILES / f"{name}.yaml")
+    write_text(PARAMS_FILE, changed.getvalue())
+    return profiles[name]
+
+
+def _set(section: MutableMapping[str, Any], values: MutableMapping[str, Any]) -> None:
+    for name, value in values.items():
+        if isinstance(value, MutableMapping) and isinstance(section.get(name), MutableMapping):
+            _set(section[name], value)
+        else:
+            section[name] = value
+
+
+def _yaml() -> YAML:
+    """Reads and writes so that what is not changed stays as it is, byte for byte."""
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 1000
+    return yaml

@@ -1,0 +1,213 @@
+"""The frozen language model: the one place that loads, freezes, embeds, scores and generates."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any, cast
+
+import torch
+import transformers
+from jaxtyping import Bool, Float, Int
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import (
+    AutoModelForCausalLM,
+    GenerationConfig,
+    LogitsProcessorList,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from narrowband.lm.sampling import SeededRows
+from narrowband.lm.source import load_tokenizer, locate, read_config, refusal, require_embeddings
+from narrowband.params import InputError
+from narrowband.runtime import distributed
+
+transformers.utils.logging.disable_progress_bar()
+
+
+@dataclass
+class FrozenLM:
+    """A causal LM whose weights never change, on the best device there is, with its tokenizer."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+    @classmethod
+    def load(cls, name: str) -> "FrozenLM":
+        """Load the model called `name` (a folder, a hub id, or a hub id at a revision) with its tokenizer.
+
+        The dtype goes by device: bfloat16 on a GPU, float32 on a CPU, where bfloat16 products can be 300 times slower.
+        Weights are read from safetensors alone, and no code but transformers' own is run.
+
+        Raises:
+            InputError: there is no such model, it has no tokenizer, or it can't be loaded as a causal LM.
+        """
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        source = locate(name)
+        read_config(name)
+        tokenizer = load_tokenizer(name)
+        try:
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                source.name,
+                revision=source.revision,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            raise refusal(name, error) from None
+        model, report = loaded
+        if lost := report["missing_keys"]:
+            raise InputError(
+                f"base_model {name} lacks {len(lost)} of its weights, {min(lost)} among them; download or save it again"
+            )
+        model.eval().requires_grad_(False)
+        distributed.shard(model, blocks(model))
+        model.to(device)
+        # A model's own generation settings (a repetition penalty, top-p) would make "greedy" something else.
+        model.generation_config = GenerationConfig()
+        lm = cls(model, tokenizer)
+        require_embeddings(name, tokenizer, lm.embedding.num_embeddings)
+        return lm
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.model.device
+
+    @property
+    def embedding(self) -> nn.Embedding:
+        """The module that embeds tokens."""
+        return cast(nn.Embedding, self.model.get_input_embeddings())
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of a token embedding."""
+        return self.embedding.weight.shape[1]
+
+    @cached_property
+    def stop_ids(self) -> list[int]:
+        """Every token that ends an answer: end of text, and all tokens that contain a line break."""
+        ids = range(len(self.tokenizer))
+        texts = self.tokenizer.batch_decode([[i] for i in ids], clean_up_tokenization_spaces=False)
+        return [i for i, text in zip(ids, texts, strict=True) if "\n" in text or i == self.tokenizer.eos_token_id]
+
+    @property
+    def pad_id(self) -> int:
+        """What fills short rows; never attended to, so any token does where the tokenizer names none."""
+        return int(self.tokenizer.pad_token_id or self.tokenizer.eos_token_id or 0)
+
+    def embed(self, ids: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape hidden"]:
+        """Token embeddings in float32, through the model's own module (which scales, in some families)."""
+        return self.embedding(ids.to(self.device)).float()
+
+    @cached_property
+    def vocabulary(self) -> Float[Tensor, "vocab hidden"]:
+        """The embedding of every token of the tokenizer."""
+        return self.embed(torch.arange(len(self.tokenizer)))
+
+    def logits(
+        self, embeddings: Float[Tensor, "batch seq hidden"], mask: Bool[Tensor, "batch seq"], last: int
+    ) -> Float[Tensor, "batch last vocab"]:
+        """Next-token logits at the last `last` positions of left-padded rows, in float32.
+
+        Positions count from each row's first real token, as `generate` counts them.
+        """
+        positions = (mask.long().cumsum(-1) - 1).clamp(min=0)
+        output = self.model(
+            inputs_embeds=embeddings.to(self.model.dtype),
+            attention_mask=mask.long(),
+            position_ids=positions,
+            logits_to_keep=last,
+            use_cache=False,
+        )
+        return output.logits.float()
+
+    def checkpoint_gradients(self) -> None:
+        """Recompute each block's activations in the backward pass instead of keeping them (Chen et al. 2016, arXiv:1604.06174).
+
+        The model's own switch for this works in training mode alone, in which some families drop activations out.
+        """
+        for block in blocks(self.model):
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        embeddings: Float[Tensor, "batch seq hidden"],
+        mask: Bool[Tensor, "batch seq"],
+        max_new_tokens: int,
+    ) -> list[str]:
+        """Greedy answers to left-padded prompts given as embeddings, cut at the first line break.
+
+        `generate(inputs_embeds=...)` returns new tokens only; nothing of the prompt is to be cut off.
+        """
+        tokens = self.model.generate(  # type: ignore[operator]
+            inputs_embeds=embeddings.to(self.model.dtype),
+            attention_mask=mask.long(),
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            eos_token_id=self.stop_ids,
+            pad_token_id=self.pad_id,
+        )
+        return self.decode_answers(tokens)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        ids: Int[Tensor, "batch seq"],
+        mask: Bool[Tensor, "batch seq"],
+        max_new_tokens: int,
+        temperature: float,
+        seeds: Sequence[int],
+        stop_strings: Sequence[str],
+    ) -> Int[Tensor, "batch new"]:
+        """New tokens of left-padded prompts, each up to end of text or a stop string, then `pad_id`.
+
+        Greedy at temperature 0; otherwise row `i` draws from a generator of its own, seeded with `seeds[i]`.
+        """
+        noise = [SeededRows(temperature, seeds, self.device)] if temperature else []
+        tokens = self.model.generate(  # type: ignore[operator]
+            input_ids=ids.to(self.device),
+            attention_mask=mask.long().to(self.device),
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            logits_processor=LogitsProcessorList(noise),
+            stop_strings=list(stop_strings),
+            tokenizer=self.tokenizer,
+            eos_token_id=self.tokenizer.eos_token_id,
+            pad_token_id=self.pad_id,
+        )
+        return tokens[:, ids.shape[1] :]
+
+    @torch.no_grad()
+    def generate_from_ids(self, ids: Sequence[int], max_new_tokens: int) -> str:
+        """The greedy answer to one prompt given as token ids.
+
+        No embeddings and no padding come between, so it is what `generate` should say to the original embeddings.
+        """
+        prompt = torch.tensor([ids], device=self.device)
+        tokens = self.model.generate(  # type: ignore[operator]
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            eos_token_id=self.stop_ids,
+            pad_token_id=self.pad_id,
+        )
+        return self.decode_answers(tokens[:, len(ids) :])[0]
+
+    def decode_answers(self, tokens: Int[Tensor, "batch new"]) -> list[str]:
+        """Text of generated tokens up to the first line break, stripped."""
+        texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return [text.split("\n", 1)[0].strip() for text in texts]
+
+
+def blocks(model: nn.Module) -> list[nn.Module]:
+    """The transformer blocks of `model`, first to last."""
+    return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]

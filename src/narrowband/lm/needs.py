@@ -1,0 +1,39 @@
+"""What a run needs of the machine, checked before anything is downloaded or trained."""
+
+import shutil
+from pathlib import Path
+
+import torch
+from huggingface_hub import constants
+from huggingface_hub.file_download import repo_folder_name
+
+from narrowband.lm.source import locate
+from narrowband.params import InputError, Needs
+
+GIB = 2**30
+
+
+def check_needs(base_model: str, needs: Needs) -> None:
+    """Check memory of the GPU and disk for downloads, of which those that are there already count as free.
+
+    Raises:
+        InputError: there is too little of one of them.
+    """
+    memory = torch.cuda.get_device_properties(0).total_memory / GIB if torch.cuda.is_available() else 0
+    if memory < needs.gpu_memory:
+        found = f"has {memory:.0f}" if memory else "has no GPU"
+        raise InputError(
+            f"base_model {base_model} needs a GPU with {needs.gpu_memory:g} GiB of memory and this machine {found}; use another "
+            "profile (narrowband profile list), or lower needs.gpu_memory"
+        )
+    name, _ = locate(base_model)
+    cache = Path(constants.HF_HUB_CACHE)
+    model = Path(name) if Path(name).is_dir() else cache / repo_folder_name(repo_id=name, repo_type="model")
+    downloaded = sum(file.stat().st_size for file in model.rglob("*") if file.is_file() and not file.is_symlink())
+    disk = next(folder for folder in (cache, *cache.parents) if folder.exists())
+    free = (shutil.disk_usage(disk).free + downloaded) / GIB
+    if free < needs.disk:
+        raise InputError(
+            f"base_model {base_model} needs {needs.disk:g} GiB of disk and {free:.1f} are free where downloads go; make room, or "
+            "point HF_HOME elsewhere"
+        )

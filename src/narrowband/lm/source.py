@@ -1,0 +1,231 @@
+"""What `base_model` names: a folder or a repository of the hub, and all that is known of it without its weights."""
+
+import hashlib
+import inspect
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import torch
+import transformers
+from huggingface_hub.errors import (
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from torch import nn
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+from transformers.utils import cached_file, extract_commit_hash, has_file
+
+from narrowband.params import InputError, first_line
+
+BLOCK = 1 << 20
+SAMPLED = 64
+"""Blocks of a larger file of a base model that `model_revision` reads."""
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
+FORWARD = ("inputs_embeds", "attention_mask", "position_ids", "logits_to_keep")
+"""What a model must take, so that left-padded embeddings mean the same to it as the tokens alone."""
+
+
+class Source(NamedTuple):
+    """A folder, or a repository of the hub, at a revision (branch, tag or commit) if one is named."""
+
+    name: str
+    revision: str | None
+
+
+def locate(base_model: str) -> Source:
+    """Read FOLDER, NAME or NAME@REVISION.
+
+    Raises:
+        InputError: it is a folder without a model, tokenizer or safetensors weights.
+    """
+    name, _, revision = base_model.partition("@")
+    if Path(base_model).exists() or _is_path(name):
+        _check_folder(base_model)
+        return Source(base_model, None)
+    return Source(name, revision or None)
+
+
+def _is_path(name: str) -> bool:
+    path = Path(name)
+    return name.startswith((".", "/", "~")) or path.exists() or len(path.parts) > 2 or path.parts[:1] == ("models",)
+
+
+def _check_folder(name: str) -> None:
+    held = {file.name for file in Path(name).iterdir()} if Path(name).is_dir() else set()
+    if "config.json" not in held:
+        raise InputError(f"base_model {name} is not a model folder (no config.json in it); give a folder or a hub id")
+    if held.isdisjoint(TOKENIZER_FILES):
+        raise InputError(
+            f"base_model {name} has no tokenizer (no tokenizer.json in it); save one there with save_pretrained"
+        )
+
+
+def outline(base_model: str) -> PreTrainedModel:
+    """The model without its weights, which takes no memory, checked for everything but them.
+
+    Raises:
+        InputError: see `read_config` and `load_tokenizer`; or its tokenizer is of another model.
+    """
+    config = read_config(base_model)
+    with torch.device("meta"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    embedding = cast(nn.Embedding, model.get_input_embeddings())
+    require_embeddings(base_model, load_tokenizer(base_model), embedding.num_embeddings)
+    return model
+
+
+def positions(model: PreTrainedModel) -> int | None:
+    """How many tokens a model has positions for, if it says."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
+
+
+def read_config(base_model: str) -> PreTrainedConfig:
+    """The configuration of a causal LM that answers embeddings as it answers their tokens.
+
+    Raises:
+        InputError: it can't be had, is of another or an unknown architecture, or has no weights as safetensors.
+    """
+    source = locate(base_model)
+    try:
+        content, _ = PreTrainedConfig.get_config_dict(source.name, revision=source.revision)
+        kind = content.get("model_type") or "nameless"
+        if kind in CONFIG_MAPPING:
+            config = AutoConfig.from_pretrained(source.name, revision=source.revision, trust_remote_code=False)
+            stored = any(has_file(source.name, file, revision=source.revision) for file in WEIGHT_FILES)
+    except (OSError, ValueError) as error:
+        raise refusal(base_model, error) from None
+    if kind not in CONFIG_MAPPING:
+        mend = "brings code of its own, which is never run" if "auto_map" in content else "is not known"
+        raise InputError(
+            f"base_model {base_model} is a {kind} model, which {mend} (transformers {transformers.__version__}); "
+            "give a causal LM of a known family"
+        )
+    _check_family(base_model, config)
+    if not stored:
+        raise InputError(
+            f"base_model {base_model} has no weights as safetensors (pickled ones are never read); save it again"
+        )
+    return config
+
+
+def commit(base_model: str) -> str:
+    """The commit that a repository of the hub was read at.
+
+    Raises:
+        InputError: it can't be had.
+    """
+    source = locate(base_model)
+    try:
+        return str(extract_commit_hash(cached_file(source.name, "config.json", revision=source.revision), None))
+    except OSError as error:
+        raise refusal(base_model, error) from None
+
+
+def model_revision(name: str) -> str:
+    """The sha256 of a folder's configuration, weights and tokenizer, or the commit of a model of the hub.
+
+    Of a file of more than 64 MiB, as large models have them, what counts is its size and 64 blocks of 1 MiB that are
+    spread evenly over it, the first (the header of safetensors) and the last included.
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        return f"commit:{commit(name)}"
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.suffix not in (".json", ".model", ".safetensors", ".bin", ".txt"):
+            continue
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            if size <= SAMPLED * BLOCK:
+                digest.update(file.read())
+                continue
+            digest.update(str(size).encode())
+            for i in range(SAMPLED):
+                file.seek(i * (size - BLOCK) // (SAMPLED - 1))
+                digest.update(file.read(BLOCK))
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _check_family(base_model: str, config: PreTrainedConfig) -> None:
+    family = cast(type[PreTrainedModel] | None, MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None))
+    if family is None or family.__name__ not in (config.architectures or [family.__name__]):
+        made = " or ".join(config.architectures or [config.model_type])
+        raise InputError(f"base_model {base_model} is a {made} model, not a causal LM; give a causal LM")
+    missing = [name for name in FORWARD if name not in inspect.signature(family.forward).parameters]
+    if missing:
+        raise InputError(
+            f"base_model {base_model} is a {family.__name__}, which takes no {missing[0]}, so it can't be fed reconstructed "
+            "embeddings; give a model of another family"
+        )
+    if getattr(config.get_text_config(), "hidden_size_per_layer_input", 0):
+        raise InputError(
+            f"base_model {base_model} is a {family.__name__} that feeds token ids to every layer, so it can't be fed "
+            "reconstructed embeddings alone; give a model of another family"
+        )
+
+
+def load_tokenizer(base_model: str) -> PreTrainedTokenizerBase:
+    """The tokenizer, without any chat template: a base model's prompt is plain text.
+
+    Raises:
+        InputError: it can't be had, or can't tell where in a text its tokens are.
+    """
+    source = locate(base_model)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source.name, revision=source.revision, trust_remote_code=False)
+    except Exception as error:  # of every kind, from a damaged tokenizer.json
+        raise refusal(base_model, error) from None
+    if not tokenizer.is_fast:
+        raise InputError(
+            f"base_model {base_model} has a {type(tokenizer).__name__}, which does not tell where its tokens are; "
+            "add a tokenizer.json"
+        )
+    tokenizer.chat_template = None
+    return tokenizer
+
+
+def require_embeddings(base_model: str, tokenizer: PreTrainedTokenizerBase, count: int) -> None:
+    """Raises an InputError if the tokenizer has more entries than the model has embeddings (`count`)."""
+    if len(tokenizer) > count:
+        raise InputError(
+            f"base_model {base_model} has a tokenizer of {len(tokenizer)} entries but only {count} embeddings; "
+            "use the tokenizer it was trained with"
+        )
+
+
+def refusal(base_model: str, error: Exception) -> InputError:
+    """Why a base model can't be had, in one sentence without the addresses and paths of the libraries' own."""
+    name, revision = locate(base_model)
+    for cause in _chain(error):
+        match cause:
+            case GatedRepoError():
+                why = f"is gated; accept its terms at https://huggingface.co/{name}, then log in with `hf auth login`"
+            case RepositoryNotFoundError():
+                why = "is not on the hub, or is private; check its name, or log in with `hf auth login`"
+            case RevisionNotFoundError():
+                why = f"has no revision {revision}; give a branch, tag or commit of {name}"
+            case LocalEntryNotFoundError():
+                why = "has not been downloaded and the hub can't be reached; check the network, or give a folder"
+            case _:
+                continue
+        return InputError(f"base_model {base_model} {why}")
+    return InputError(
+        f"base_model {base_model} can't be loaded as a causal LM: {first_line(error)}; check its name, or give another"
+    )
+
+
+def _chain(error: BaseException | None) -> list[BaseException]:
+    return [error, *_chain(error.__cause__)] if error else []

@@ -1,0 +1,31 @@
+"""Signs that a run is going wrong, told at an evaluation during training and not only by the diagnosis after it."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from narrowband.data.squad import Example
+from narrowband.evaluation.answer import Answered
+from narrowband.evaluation.scoring import normalize
+
+ALIKE = 0.5  # share of the commonest prediction, with golds at most half as alike
+LONGEST, SHORTEST = 3.0, 1 / 3  # norm ratios
+
+
+def alarms(result: Answered, examples: Sequence[Example], phase: str) -> list[str]:
+    """A sentence with what to change for collapsed predictions, and for embeddings that are far too long or short."""
+    found = []
+    predictions = Counter(normalize(text) for text in result.predictions.values())
+    golds = Counter(normalize(example.golds[0]) for example in examples)
+    (text, count), (_, alike) = *predictions.most_common(1), *golds.most_common(1)
+    if count > max(ALIKE * len(examples), 2 * alike):
+        found.append(
+            f"{count} of {len(examples)} predictions are {text!r}; lower {phase}.lr, or send more (compress_dim, "
+            "latent_bits)"
+        )
+    ratio = result.quality["norm_ratio"]
+    if not SHORTEST <= ratio <= LONGEST:
+        found.append(
+            f"reconstructed embeddings are {ratio:.3g} times as long as the originals; set magnitude to token or "
+            f"calibrated, or lower {phase}.lr"
+        )
+    return found

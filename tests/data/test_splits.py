@@ -1,0 +1,209 @@
+import json
+import runpy
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import datasets
+import pytest
+import yaml
+from hub import Hub, point_to, served
+
+from narrowband.data.splits import check_dataset, make_splits, world_example
+from narrowband.data.squad import read_squad, stream_squad, write_squad
+from narrowband.params import InputError, Params
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def small(params: Params, **data: object) -> Params:
+    sizes = {"train": 6, "validation": 3, "test": 4, **data}
+    return params.model_copy(update={"data": params.data.model_copy(update=sizes)})
+
+
+def test_written_files_are_of_the_squad_schema_and_read_back(tmp_path: Path) -> None:
+    examples = [world_example(0, "test", i) for i in range(5)]
+    write_squad(tmp_path / "qa.json", "embedded test", examples)
+    assert read_squad(tmp_path / "qa.json") == examples
+    content = json.loads((tmp_path / "qa.json").read_text())
+    assert content["version"] == "1.1"
+    paragraph = content["data"][0]["paragraphs"][0]
+    answer = paragraph["qas"][0]["answers"][0]
+    assert paragraph["context"][answer["answer_start"] :].startswith(answer["text"])
+
+
+def test_splits_share_no_context_and_repeat_with_the_seed(params: Params) -> None:
+    splits = make_splits(small(params))
+    assert {name: len(examples) for name, examples in splits.items()} == {"train": 6, "validation": 3, "test": 4}
+    assert make_splits(small(params)) == splits
+    contexts = [example.context for examples in splits.values() for example in examples]
+    assert len(contexts) == len(set(contexts))
+
+
+def test_a_squad_file_is_split_by_context(params: Params, tmp_path: Path) -> None:
+    path = tmp_path / "squad.json"
+    write_squad(path, "any", [world_example(0, "train", i) for i in range(60)])
+    splits = make_splits(small(params).model_copy(update={"dataset": str(path)}))
+    ids = {name: {example.id for example in examples} for name, examples in splits.items()}
+    assert all(ids.values())
+    assert not ids["train"] & ids["test"] and not ids["train"] & ids["validation"]
+
+
+def qa(**changes: object) -> dict:
+    entry = {"id": "1", "question": "q", "answers": [{"text": "fox", "answer_start": 4}], **changes}
+    return {"data": [{"paragraphs": [{"context": "red fox", "qas": [entry]}]}]}
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("", "is not JSON"),
+        ("{", "is not JSON"),
+        ("[]", "holds no question of the SQuAD schema"),
+        ("{}", "holds no question of the SQuAD schema"),
+        ('{"data": 3}', "holds no question of the SQuAD schema"),
+        ('{"data": []}', "holds no question of the SQuAD schema"),
+        ('{"data": [{"paragraphs": [3]}]}', "not of the SQuAD schema"),
+        (json.dumps(qa(question=None)), "None is no str"),
+        (json.dumps(qa(answers=[])), "question 1 has no answer; remove it, or mark it `is_impossible`"),
+        (json.dumps(qa(answers=[{"text": "fox", "answer_start": 0}])), "'fox' of question 1 is not at 0"),
+        (json.dumps(qa(answers=[{"text": 3, "answer_start": 0}])), "3 is no str"),
+        (json.dumps({"data": qa()["data"] * 2}), "has id 1 twice"),
+    ],
+)
+def test_empty_and_malformed_files_are_refused(tmp_path: Path, content: str, sentence: str) -> None:
+    path = tmp_path / "qa.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match=sentence) as refusal:
+        read_squad(path)
+    assert str(path) in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+def test_a_data_set_that_does_not_exist_is_refused(params: Params) -> None:
+    with pytest.raises(InputError, match=r"nowhere\.json does not exist"):
+        make_splits(params.model_copy(update={"dataset": "nowhere.json"}))
+
+
+def of_contexts(count: int, **changes: object) -> dict:
+    """A v2.0 file of `count` contexts, each with a question that the context answers and one that it does not."""
+    gold = [{"text": "fox", "answer_start": 4}, {"text": "red fox", "answer_start": 0}]
+    return {
+        "data": [
+            {
+                "paragraphs": [
+                    {
+                        "context": f"red fox {i}",
+                        "qas": [
+                            {"id": f"{i}", "question": "who?", "answers": gold, "is_impossible": False},
+                            {"id": f"{i}?", "question": "when?", "answers": [], "is_impossible": True, **changes},
+                        ],
+                    }
+                    for i in range(count)
+                ]
+            }
+        ]
+    }
+
+
+def test_all_golds_are_kept_and_unanswerable_questions_are_read_back_as_such(tmp_path: Path) -> None:
+    (tmp_path / "qa.json").write_text(json.dumps(of_contexts(2, plausible_answers=[{"text": "2", "answer_start": 8}])))
+    examples = read_squad(tmp_path / "qa.json")
+    assert [example.golds for example in examples] == [["fox", "red fox"], [""]] * 2
+    write_squad(tmp_path / "again.json", "any", examples)
+    assert read_squad(tmp_path / "again.json") == examples
+    assert json.loads((tmp_path / "again.json").read_text())["version"] == "v2.0"
+
+
+@pytest.mark.parametrize("check", [make_splits, check_dataset])
+def test_unanswerable_questions_are_refused_unless_asked_for(check: Callable, params: Params, tmp_path: Path) -> None:
+    path = tmp_path / "v2.json"
+    path.write_text(json.dumps(of_contexts(60)))
+    settings = small(params).model_copy(update={"dataset": str(path)})
+    with pytest.raises(InputError, match=r"is unanswerable; set data\.unanswerable to score"):
+        check(settings)
+    check(small(settings, unanswerable="score"))
+
+
+def test_a_file_is_read_no_further_than_it_is_wanted(params: Params, tmp_path: Path) -> None:
+    path = tmp_path / "squad.json"
+    write_squad(path, "any", [world_example(0, "train", i) for i in range(400)])
+    whole = path.read_text()
+    settings = small(params).model_copy(update={"dataset": str(path)})
+    splits = make_splits(settings)
+    path.write_text(whole[: len(whole) // 2])
+    assert make_splits(settings) == splits
+    with pytest.raises(InputError, match="is not JSON"):
+        make_splits(small(settings, train=400))
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
+    def peak(count: int) -> int:
+        path = tmp_path / f"{count}.json"
+        path.write_text(json.dumps(of_contexts(count)))
+        tracemalloc.start()
+        assert sum(1 for _ in stream_squad(path)) == 2 * count
+        _, found = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return found
+
+    assert peak(4000) < 1.2 * peak(400) + 50_000
+
+
+@pytest.fixture
+def hub_like(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """`owner/squad` with the columns that SQuAD has on the hub, which `datasets` reads as it would read it there."""
+    folder = tmp_path / "owner" / "squad"
+    folder.mkdir(parents=True)
+    for split, count in (("train", 60), ("validation", 9)):
+        rows = [
+            {"id": f"{split}{i}", "title": "t", "context": f"red fox {split} {i}", "question": "who?"}
+            | {"answers": {"text": ["fox", "fox", "red fox"], "answer_start": [4, 4, 0]}}
+            for i in range(count)
+        ]
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def test_a_data_set_of_the_hub_is_read_in_its_own_splits(hub_like: Path, params: Params) -> None:
+    settings = small(params).model_copy(update={"dataset": "owner/squad"})
+    check_dataset(settings)
+    splits = make_splits(settings)
+    assert {split: len(examples) for split, examples in splits.items()} == {"train": 6, "validation": 3, "test": 4}
+    assert [example.id for example in splits["test"]] == [f"validation{i}" for i in range(4)]
+    assert splits["test"][0].golds == ["fox", "fox", "red fox"]
+    contexts = {split: {example.context for example in examples} for split, examples in splits.items()}
+    assert not contexts["train"] & contexts["validation"]
+    (hub_like / "validation.jsonl").unlink()
+    with pytest.raises(InputError, match=r"dataset owner/squad can't be had from the hub \(.*validation"):
+        check_dataset(settings)
+
+
+@pytest.mark.parametrize("dataset", ["squad", "a/b/c", "nowhere"])
+def test_what_is_no_data_set_is_refused(params: Params, dataset: str) -> None:
+    with pytest.raises(InputError, match=f"dataset {dataset} does not exist; give `embedded`"):
+        check_dataset(params.model_copy(update={"dataset": dataset}))
+
+
+@pytest.mark.parametrize("name", ["org/gated", "org/nothing"])
+def test_a_data_set_that_the_hub_does_not_give(
+    params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    with served(Hub(tmp_path)) as address:
+        point_to(address, tmp_path / "hub", monkeypatch)
+        monkeypatch.setattr(datasets.config, "HF_ENDPOINT", address)
+        with pytest.raises(InputError, match=f"dataset {name} can't be had from the hub") as refusal:
+            check_dataset(params.model_copy(update={"dataset": name}))
+    assert "\n" not in str(refusal.value)
+
+
+def test_no_sft_records_are_written_where_none_are_wanted(
+    params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = small(params, sft_records=0).model_copy(update={"base_model": "models/nowhere"})
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings.model_dump()))
+    monkeypatch.chdir(tmp_path)
+    stage = runpy.run_path(str(ROOT / "stages" / "generate_data.py"))
+    stage["main"](Path("qa"), Path("sft"), Path("data.json"))
+    assert len(read_squad(Path("qa/train.json"))) == 6
+    assert Path("sft/train.jsonl").read_text() == "" and json.loads(Path("data.json").read_text()) == {}

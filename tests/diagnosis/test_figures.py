@@ -1,0 +1,261 @@
+"""Faults planted in the codec and in the calls of a tiny random model; each must get its verdict and no other.
+
+The right answers are the model's own to uncompressed prompts, so F1 means something though it knows nothing.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import reduce
+from operator import getitem
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from torch import Tensor
+
+import narrowband.evaluation.answer
+from narrowband.codec.batches import embedded
+from narrowband.codec.codec import Codec
+from narrowband.codec.pca import PCA
+from narrowband.codec.windows import cut
+from narrowband.data.prompts import EncodedPrompt, encode_prompt
+from narrowband.data.splits import world_example
+from narrowband.data.squad import Answer, Example
+from narrowband.diagnosis.figures import Diagnosis, diagnose, effective_rank, overlap, pairwise_cosine
+from narrowband.diagnosis.verdicts import TABLE, Case, Row, Verdict, norm_status, verdicts
+from narrowband.evaluation.answer import answer
+from narrowband.lm.frozen import FrozenLM
+from narrowband.params import Params
+
+QUESTIONS = 40
+
+
+@pytest.fixture(scope="module")
+def small(tiny_model: Path) -> Params:
+    content = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
+    content |= {"base_model": str(tiny_model), "window": 2, "compress_dim": 64}
+    content["generation"] |= {"max_new_tokens": 6, "batch_size": 20}
+    content["phase1"]["lr"], content["phase2"]["steps"] = 0.002, 300
+    content["loss"]["phase2"]["reconstruction"] = 0.1
+    return Params.model_validate(content)
+
+
+@pytest.fixture(scope="module")
+def examples(lm: FrozenLM, small: Params) -> list[Example]:
+    """Questions whose gold answer is what the model says."""
+    found = []
+    for i in range(3 * QUESTIONS):
+        example = world_example(0, "test", i)
+        prompt = encode_prompt(lm.tokenizer, example.context, example.question, small.prompt)
+        said = lm.generate_from_ids(prompt.ids, small.generation.max_new_tokens)
+        if said:
+            found.append(replace(example, answers=(Answer(said, 0),)))
+    assert len(found) >= QUESTIONS
+    return found[:QUESTIONS]
+
+
+@pytest.fixture(scope="module")
+def pca(lm: FrozenLM, small: Params) -> Callable[[int], PCA]:
+    """The PCA of training prompts with so many components."""
+    questions = [world_example(0, "train", i) for i in range(60)]
+    prompts = [encode_prompt(lm.tokenizer, e.context, e.question, small.prompt) for e in questions]
+    vectors = torch.cat([cut(embeddings, coded, small.window) for embeddings, coded in embedded(lm, prompts, 20)])
+    return lambda compress_dim: PCA.fit(vectors, compress_dim)
+
+
+class Faulty(Codec):
+    """A codec whose output passes through `fault`."""
+
+    fault: Callable[[Tensor, Tensor], Tensor]
+
+    def forward(self, embeddings: Tensor, coded: Tensor) -> Tensor:
+        rebuilt = super().forward(embeddings, coded)
+        return torch.where(coded[..., None], self.fault(rebuilt, coded), rebuilt)
+
+
+def run(lm: FrozenLM, codec: Codec, examples: list[Example], params: Params) -> tuple[Diagnosis, list[Verdict]]:
+    """Evaluate and diagnose as the stages do."""
+    systems = {"uncompressed": None, "phase1": codec}
+    predictions = {name: answer(lm, system, examples, params).predictions for name, system in systems.items()}
+    diagnosis = diagnose(lm, systems, examples, predictions, params)
+    return diagnosis, verdicts(diagnosis, params, lm.hidden_size)["phase1"]
+
+
+def faulty(lm: FrozenLM, pca: PCA, params: Params, fault: Callable[[Tensor, Tensor], Tensor]) -> Codec:
+    codec = Faulty(pca, lm.hidden_size, params, pca_only=True)
+    codec.fault = fault
+    return codec
+
+
+def names(found: list[Verdict]) -> list[str]:
+    return [verdict.name for verdict in found]
+
+
+@pytest.fixture(scope="module")
+def sound(lm: FrozenLM, pca: Callable[[int], PCA], small: Params) -> Codec:
+    return Codec(pca(small.compress_dim), lm.hidden_size, small, pca_only=True)
+
+
+@pytest.fixture(scope="module")
+def healthy(lm: FrozenLM, sound: Codec, examples: list[Example], small: Params) -> tuple[Diagnosis, list[Verdict]]:
+    return run(lm, sound, examples, small)
+
+
+def test_a_healthy_run_is_called_healthy(healthy: tuple[Diagnosis, list[Verdict]]) -> None:
+    diagnosis, found = healthy
+    assert diagnosis.uncompressed_f1 == 100
+    assert names(found) == ["healthy"] and found[0].command == "dvc exp run -S compress_dim=32"
+    assert diagnosis.call_path.with_bos == 1 > diagnosis.call_path.without_bos
+
+
+def shuffle(rebuilt: Tensor, coded: Tensor) -> Tensor:
+    return rebuilt.roll(1, 0)
+
+
+def constant(rebuilt: Tensor, coded: Tensor) -> Tensor:
+    return torch.full_like(rebuilt, 0.3)  # as long as an original
+
+
+@pytest.mark.parametrize(
+    ("fault", "verdict", "setting"),
+    [
+        (lambda rebuilt, coded: 30 * rebuilt, "magnitude", "magnitude=token"),
+        (lambda rebuilt, coded: rebuilt / 30, "magnitude", "magnitude=token"),
+        (shuffle, "rows", "generation.batch_size=1"),
+        (constant, "mode_collapse", "phase1.lr=0.0005"),
+    ],
+)
+def test_a_fault_of_the_codec_gets_its_verdict(
+    lm: FrozenLM,
+    pca: Callable[[int], PCA],
+    examples: list[Example],
+    small: Params,
+    fault: Callable[[Tensor, Tensor], Tensor],
+    verdict: str,
+    setting: str,
+) -> None:
+    _, found = run(lm, faulty(lm, pca(small.compress_dim), small, fault), examples, small)
+    assert names(found) == [verdict]
+    assert found[0].confidence == "high" and found[0].command == f"dvc exp run -S {setting}"
+
+
+def test_a_missing_attention_mask(
+    lm: FrozenLM, sound: Codec, examples: list[Example], small: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generate = FrozenLM.generate
+    monkeypatch.setattr(
+        FrozenLM, "generate", lambda self, embeddings, mask, *rest: generate(self, embeddings, mask | True, *rest)
+    )
+    _, found = run(lm, sound, examples, small)
+    assert names(found) == ["attention_mask"]
+    assert found[0].command == "dvc exp run -S generation.batch_size=1"
+
+
+def test_bos_dropped_by_the_parameters(lm: FrozenLM, sound: Codec, examples: list[Example], small: Params) -> None:
+    dropped = small.model_copy(update={"prompt": small.prompt.model_copy(update={"bos": "none"})})
+    _, found = run(lm, sound, examples, dropped)
+    assert names(found) == ["bos"]
+    assert found[0].command == "dvc exp run -S prompt.bos=text"
+
+
+def test_bos_dropped_by_the_code(
+    lm: FrozenLM, sound: Codec, examples: list[Example], small: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def headless(*arguments: object) -> EncodedPrompt:
+        prompt = encode_prompt(*arguments)
+        return EncodedPrompt(prompt.ids[1:], prompt.coded[1:], prompt.truncated)
+
+    monkeypatch.setattr(narrowband.evaluation.answer, "encode_prompt", headless)
+    _, found = run(lm, sound, examples, small)
+    assert names(found) == ["bos"]
+
+
+def test_answers_cut_as_if_the_prompt_came_back_with_them(
+    lm: FrozenLM, sound: Codec, examples: list[Example], small: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first seed's decoding: `generate(inputs_embeds=...)` returns new tokens only, and they were cut off."""
+    decode = FrozenLM.decode_answers
+    monkeypatch.setattr(FrozenLM, "decode_answers", lambda self, tokens: decode(self, tokens[:, 100:]))
+    systems = {"uncompressed": None, "phase1": sound}
+    predictions = {name: answer(lm, system, examples, small).predictions for name, system in systems.items()}
+    monkeypatch.undo()
+    found = verdicts(diagnose(lm, systems, examples, predictions, small), small, lm.hidden_size)["phase1"]
+    assert names(found) == ["decoding"]
+
+
+def test_one_answer_for_every_question(
+    lm: FrozenLM, sound: Codec, examples: list[Example], small: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Phase 2's collapse: tokens are what they were, and the model says the same to all of them."""
+    systems = {"uncompressed": None, "phase2": sound}
+    predictions = {"uncompressed": answer(lm, None, examples, small).predictions}
+    decode = FrozenLM.decode_answers
+    monkeypatch.setattr(
+        FrozenLM, "decode_answers", lambda self, tokens: decode(self, tokens[:1].expand(len(tokens), -1))
+    )
+    one = small.model_copy(update={"generation": small.generation.model_copy(update={"batch_size": QUESTIONS})})
+    predictions["phase2"] = answer(lm, sound, examples, one).predictions
+    monkeypatch.undo()
+    found = verdicts(diagnose(lm, systems, examples, predictions, small), small, lm.hidden_size)["phase2"]
+    assert names(found) == ["mode_collapse"]
+    assert found[0].command == "dvc exp run -S loss.phase2.reconstruction=1.0"
+
+
+def test_a_model_that_answers_nothing_right(lm: FrozenLM, sound: Codec, examples: list[Example], small: Params) -> None:
+    strange = [replace(example, answers=(Answer("unheard-of", 0),)) for example in examples]
+    _, found = run(lm, sound, strange, small)
+    assert names(found) == ["base_model"]
+
+
+@pytest.mark.parametrize(("compress_dim", "verdict"), [(50, "objective"), (20, "tokens_drift"), (4, "tokens_collapse")])
+def test_less_and_less_is_sent(
+    lm: FrozenLM, pca: Callable[[int], PCA], examples: list[Example], small: Params, compress_dim: int, verdict: str
+) -> None:
+    params = small.model_copy(update={"compress_dim": compress_dim, "magnitude": "token"})
+    _, found = run(lm, Codec(pca(compress_dim), lm.hidden_size, params, pca_only=True), examples, params)
+    assert names(found) == [verdict]
+    less = min(2 * compress_dim, 64)
+    assert (
+        found[0].command == f"dvc exp run -S {'phase2.steps=600' if verdict == 'objective' else f'compress_dim={less}'}"
+    )
+
+
+def changed(params: Params, settings: dict[str, object]) -> Params:
+    """`params` as `dvc exp run -S` would make them."""
+    content = params.model_dump()
+    for name, value in settings.items():
+        *path, last = name.split(".")
+        reduce(getitem, path, content)[last] = value
+    return Params.model_validate(content)
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
+@pytest.mark.parametrize("system", ["pca", "phase1", "phase2"])
+def test_every_row_proposes_something_new_that_is_allowed(
+    healthy: tuple[Diagnosis, list[Verdict]], small: Params, row: Row, system: str
+) -> None:
+    diagnosis, _ = healthy
+    case = Case(system, diagnosis.systems["phase1"], diagnosis.call_path, 100.0, small, 64)
+    proposed = [changed(small, settings) for settings in row.remedies(case)]
+    assert any(other != small for other in proposed)
+    assert all(other.vector_dim(32) == 64 for other in proposed)
+
+
+@pytest.mark.parametrize(("ratio", "status"), [(0.79, "TOO LOW"), (0.8, "OK"), (1.2, "OK"), (1.21, "TOO HIGH")])
+def test_norm_status_is_the_first_seeds(ratio: float, status: str) -> None:
+    assert norm_status(ratio) == status
+
+
+def test_degeneracy_of_known_tokens() -> None:
+    assert pairwise_cosine(torch.ones(5, 3)) == pytest.approx(1)
+    assert pairwise_cosine(torch.tensor([[1.0, 0], [2.0, 0], [0, 1]])) == pytest.approx(1 / 3)
+    assert effective_rank(torch.ones(5, 3)) == pytest.approx(1, abs=1e-3)
+    assert effective_rank(torch.eye(4)) == pytest.approx(4)
+
+
+def test_overlap_by_hand() -> None:
+    coded = torch.tensor([[True, True, True], [False, True, True]])
+    own, other = overlap(torch.tensor([7, 7, 9, 5, 6]), torch.tensor([7, 5, 9, 6, 7]), coded)
+    torch.testing.assert_close(own, torch.tensor([2 / 3, 1 / 2]))
+    torch.testing.assert_close(other, torch.tensor([1 / 3, 1 / 2]))

@@ -1,0 +1,76 @@
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from narrowband.cli import app
+from narrowband.experiments.profiles import read_profiles, use_profile
+from narrowband.params import InputError, load_params
+
+ROOT = Path(__file__).parent.parent.parent
+NAMES = ["embedded", "llama-3.1-8b", "qwen2.5-7b", "smollm2-135m"]
+
+
+@pytest.fixture
+def committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The text of the committed parameters, which the current folder has a copy of, beside the profiles."""
+    shutil.copytree(ROOT / "profiles", tmp_path / "profiles")
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return Path("params.yaml").read_text()
+
+
+def flat(values: dict, prefix: str = "") -> dict[str, object]:
+    found = {}
+    for name, value in values.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_profile_sets_its_parameters_keeps_all_comments_and_can_be_undone(committed: str, name: str) -> None:
+    use_profile(name)
+    found = flat(load_params().model_dump())
+    wanted = flat(read_profiles()[name].params)
+    assert {parameter: found[parameter] for parameter in wanted} == wanted
+    assert re.findall("#.*", Path("params.yaml").read_text()) == re.findall("#.*", committed)
+    use_profile("embedded")
+    assert Path("params.yaml").read_text() == committed
+
+
+def test_every_profile_sets_the_same_parameters_and_compresses_four_times_or_more(committed: str) -> None:
+    profiles = read_profiles()
+    assert list(profiles) == NAMES
+    hidden = {"embedded": 256, "llama-3.1-8b": 4096, "qwen2.5-7b": 3584, "smollm2-135m": 576}
+    for name, (_, values) in profiles.items():
+        assert flat(values).keys() == flat(profiles["embedded"].params).keys()
+        use_profile(name)
+        params = load_params()
+        assert params.vector_dim(hidden[name]) / params.compress_dim == (16 if name == "embedded" else 4)
+
+
+def test_what_was_set_by_hand_stays(committed: str) -> None:
+    Path("params.yaml").write_text(committed.replace("magnitude: none ", "magnitude: token"))
+    use_profile("smollm2-135m")
+    assert load_params().magnitude == "token"
+
+
+def test_a_profile_that_is_not_there_or_sets_what_is_no_parameter_changes_nothing(committed: str) -> None:
+    Path("profiles/typo.yaml").write_text("about: a typo\nparams: {compres_dim: 4}\n")
+    for name, sentence in (
+        ("gpt5", "there is no profile gpt5; choose embedded, "),
+        ("typo", "profiles/typo.yaml: unknown parameter compres_dim; did you mean compress_dim?"),
+    ):
+        with pytest.raises(InputError, match=re.escape(sentence)):
+            use_profile(name)
+    assert Path("params.yaml").read_text() == committed
+
+
+def test_the_command_lists_and_uses_them(committed: str) -> None:
+    listed = CliRunner().invoke(app, ["profile", "list"])
+    assert listed.exit_code == 0 and all(name in listed.output for name in NAMES)
+    used = CliRunner().invoke(app, ["profile", "use", "llama-3.1-8b"])
+    assert used.exit_code == 0 and "Gated" in used.output
+    assert load_params().base_model == "meta-llama/Llama-3.1-8B"

@@ -1,0 +1,151 @@
+"""Artifacts and checkpoints that are damaged, or were made for something else, are refused with a sentence."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from narrowband.codec.codec import Codec
+from narrowband.codec.pca import PCA
+from narrowband.lm.source import model_revision
+from narrowband.params import InputError, Params
+from narrowband.runtime.artifacts import checked, read_config, write_config
+from narrowband.runtime.files import write_tensors
+from narrowband.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+
+HIDDEN = 8
+
+
+@pytest.fixture
+def small(params: Params, tiny_model: Path) -> Params:
+    return params.model_copy(update={"base_model": str(tiny_model), "window": 2, "compress_dim": 5})
+
+
+@pytest.fixture
+def pca() -> PCA:
+    return PCA.fit(torch.randn(60, 2 * HIDDEN, generator=torch.Generator().manual_seed(2)), 5)
+
+
+@pytest.fixture
+def folder(small: Params, pca: PCA, tmp_path: Path) -> Path:
+    """A PCA and an adapter."""
+    pca.save(tmp_path / "pca", small)
+    Codec(pca, HIDDEN, small).save(tmp_path / "phase1", small, {})
+    return tmp_path
+
+
+def load(folder: Path, params: Params) -> Codec:
+    return Codec.load(folder / "phase1", PCA.load(folder / "pca", params), HIDDEN, params)
+
+
+def refused(call: Callable[[], object]) -> str:
+    with pytest.raises(InputError) as refusal:
+        call()
+    assert "\n" not in str(refusal.value)
+    return str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["pca/config.json", "pca/pca.safetensors", "phase1/config.json", "phase1/adapter.safetensors"]
+)
+def test_a_flipped_bit_anywhere_is_refused(name: str, folder: Path, small: Params) -> None:
+    load(folder, small)
+    path = folder / name
+    content = path.read_bytes()
+    for place in range(0, len(content), max(1, len(content) // 100)):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        assert str(folder) in refused(lambda: load(folder, small))
+
+
+@pytest.mark.parametrize("size", [0, 7, 300, -2])
+@pytest.mark.parametrize("name", ["pca/pca.safetensors", "phase1/adapter.safetensors", "phase1/config.json"])
+def test_a_file_cut_short_is_refused(name: str, size: int, folder: Path, small: Params) -> None:
+    (folder / name).write_bytes((folder / name).read_bytes()[:size])
+    assert "run dvc repro" in refused(lambda: load(folder, small))
+
+
+@pytest.mark.parametrize("name", ["pca/config.json", "pca/pca.safetensors", "phase1/adapter.safetensors"])
+def test_a_file_that_is_not_there_is_named(name: str, folder: Path, small: Params) -> None:
+    (folder / name).unlink()
+    assert name.split("/")[1] in refused(lambda: load(folder, small))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"window": 1}, "pca was made with window 2, not 1; run dvc repro"),
+        ({"compress_dim": 4}, "pca was made with compress_dim 5, not 4; run dvc repro"),
+        ({"magnitude": "calibrated"}, "phase1 was made with magnitude none, not calibrated; run dvc repro"),
+    ],
+)
+def test_an_artifact_made_with_other_parameters_is_refused(
+    change: dict[str, object], sentence: str, folder: Path, small: Params
+) -> None:
+    assert sentence in refused(lambda: load(folder, small.model_copy(update=change)))
+
+
+def test_an_adapter_of_another_kind_or_pca_is_refused(folder: Path, small: Params) -> None:
+    seed = small.model_copy(update={"adapter": small.adapter.model_copy(update={"kind": "seed"})})
+    assert "made with adapter {'kind': 'residual'" in refused(lambda: load(folder, seed))
+    other = PCA.fit(torch.randn(60, 2 * HIDDEN, generator=torch.Generator().manual_seed(3)), 5)
+    assert "made with pca " in refused(lambda: Codec.load(folder / "phase1", other, HIDDEN, small))
+
+
+def test_an_artifact_of_another_base_model_is_refused_and_of_the_same_elsewhere_is_not(
+    folder: Path, small: Params, tmp_path: Path
+) -> None:
+    moved = shutil.copytree(small.base_model, tmp_path / "moved")
+    load(folder, small.model_copy(update={"base_model": str(moved)}))
+    weights = bytearray((moved / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (moved / "model.safetensors").write_bytes(weights)
+    sentence = refused(lambda: load(folder, small.model_copy(update={"base_model": str(moved)})))
+    assert "pca was made with base_model_revision sha256:" in sentence
+
+
+def test_a_revision_samples_large_files_and_counts_their_size(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    with path.open("wb") as file:
+        file.truncate(66 << 20)
+    revisions = {model_revision(str(tmp_path))}
+    for place in (0, (66 << 20) - 1, 66 << 20):  # the first byte, the last, and one more
+        with path.open("r+b") as file:
+            file.seek(place)
+            file.write(b"x")
+        revisions.add(model_revision(str(tmp_path)))
+    assert len(revisions) == 4
+
+
+def test_a_stranger_in_the_folder_is_refused_and_a_config_of_no_object_too(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("{}")
+    write_config(tmp_path, {"seed": 1})
+    assert checked(tmp_path / "a.json") and read_config(tmp_path, {"seed": 1})["seed"] == 1
+    (tmp_path / "b.json").write_text("{}")
+    assert "b.json is not what was written" in refused(lambda: checked(tmp_path / "b.json"))
+    (tmp_path / "config.json").write_text("[1]")
+    assert "is damaged" in refused(lambda: read_config(tmp_path))
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
+    module = nn.Linear(3, 2)
+    optimizers = [torch.optim.AdamW(module.parameters())]
+    path = tmp_path / "state.safetensors"
+    save_checkpoint(path, "run", Progress(step=3), module, optimizers, {"weight": torch.ones(2)})
+    assert load_checkpoint(path, "run", module, optimizers)[0].step == 3
+    content = path.read_bytes()
+    for place in range(len(content)):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        assert "delete it to start over" in refused(lambda: load_checkpoint(path, "run", module, optimizers))
+    path.write_bytes(content[:-1])
+    assert "is damaged" in refused(lambda: load_checkpoint(path, "run", module, optimizers))
+
+
+def test_what_a_killed_write_left_behind_is_gone_after_the_next_one(tmp_path: Path) -> None:
+    left = tmp_path / ".x.safetensors.1.tmp"
+    left.mkdir()
+    (left / ".tmpAbCdEf").write_bytes(b"half")  # safetensors writes to a file of such a name first
+    write_tensors(tmp_path / "x.safetensors", {"a": torch.ones(2)})
+    assert [path.name for path in tmp_path.iterdir()] == ["x.safetensors"]

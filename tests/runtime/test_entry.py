@@ -1,0 +1,64 @@
+import inspect
+import re
+import runpy
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from narrowband.params import Params, _names
+
+STAGES = Path(__file__).parent.parent.parent / "stages"
+
+
+def cuda() -> None:
+    raise torch.OutOfMemoryError(
+        "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 79.15 GiB"
+    )
+
+
+@pytest.mark.parametrize(
+    ("allocate", "size"),
+    [
+        (cuda, "20.00 MiB"),
+        (lambda: torch.empty(2**50), "4503599627370496 bytes"),
+        (lambda: np.empty(2**57), "1.00 EiB"),
+    ],
+    ids=["cuda", "torch on the CPU", "numpy"],
+)
+def test_too_little_memory_is_one_sentence_with_the_mend(
+    allocate: Callable[[], object], size: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main() -> None:
+        allocate()
+
+    monkeypatch.setattr("sys.argv", ["stage"])
+    with pytest.raises(SystemExit, match="2"):
+        stage.run(main, needs_less_memory="lower window")
+    assert capsys.readouterr().err == f"Error: out of memory at {size} more; lower window\n"
+
+
+def test_any_other_runtime_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def main() -> None:
+        torch.ones(2) @ torch.ones(3)
+
+    monkeypatch.setattr("sys.argv", ["stage"])
+    with pytest.raises(RuntimeError, match="size"):
+        stage.run(main)
+
+
+@pytest.mark.parametrize("name", ["generate_data", "fit_pca", "train_phase1", "train_phase2", "evaluate", "baselines"])
+def test_the_mend_of_a_stage_names_parameters_that_there_are(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(stage, "set_up_torch", cuda)
+    script = str(STAGES / f"{name}.py")
+    arguments = len(inspect.signature(runpy.run_path(script)["main"]).parameters)
+    monkeypatch.setattr("sys.argv", [name, *["nowhere"] * arguments])
+    with pytest.raises(SystemExit, match="2"):
+        runpy.run_path(script, run_name="__main__")
+    mend = capsys.readouterr().err.partition(";")[2]
+    named = re.findall(r"\b(?:[a-z0-9]+\.[a-z_]+|window)\b", mend)
+    assert named and set(named) <= set(_names(Params))
