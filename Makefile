@@ -33,7 +33,7 @@ bench-pipeline bench-profile bench-scaling: bench-%: .venv/installed
 	python -m benchmarks.$*
 
 base: .venv/installed
-	python stages/pretrain_base.py models/base
+	python stages/pretrain_base.py
 	dvc commit --force pretrain_base
 
 # Experiments that have finished on this commit are not run again; after Ctrl-C the queue goes on in the background.

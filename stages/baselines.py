@@ -1,31 +1,37 @@
 """Put PCA and its adapters beside simpler ways to send embeddings: F1 against bits per token."""
 
-from pathlib import Path
-
 from narrowband.params import load_params
+from narrowband.runtime import paths
 from narrowband.runtime.entry import console, run, set_up_torch
 
 
-def main(qa: Path, pca: Path, phase1: Path, phase2: Path, metrics: Path) -> None:
-    """Evaluate all systems on the first `baselines.questions` test questions in QA; rows of the curve to METRICS."""
+def main() -> None:
+    """Evaluate all systems on the first `baselines.questions` test questions; rows of the curve to results/baselines.json."""
     params = load_params()
 
-    from narrowband.codec.pca import PCA
-    from narrowband.data.encoded import read_prompts
-    from narrowband.data.squad import read_squad
-    from narrowband.evaluation.curve import adapters, baselines, curve, table
+    from narrowband.codec.config import CodecConfig
+    from narrowband.data.squad import read_squad, stream_squad
+    from narrowband.evaluation.answer import QuestionAnswerer
+    from narrowband.evaluation.curve import adapters, baselines, curve, curve_table
+    from narrowband.evaluation.systems import load_systems
     from narrowband.lm.frozen import FrozenLM
     from narrowband.runtime.artifacts import checked
     from narrowband.runtime.files import write_json
+    from narrowband.runtime.rounding import rounded
 
     set_up_torch()
+    generation = params.generation
     lm = FrozenLM.load(params.base_model)
-    fitted = PCA.load(pca, params).to(lm.device)
-    prompts = read_prompts(lm.tokenizer, checked(qa / "train.json"), params.prompt)
-    entries = baselines(lm, fitted, prompts, params) + adapters(lm, fitted, phase1, phase2, params)
-    rows = curve(lm, entries, read_squad(checked(qa / "test.json"))[: params.baselines.questions], params, console)
-    write_json(metrics, {"rows": rows})
-    console.print(table(rows))
+    answerer = QuestionAnswerer(lm, params.prompt, generation.max_new_tokens, generation.batch_size)
+    systems = load_systems(answerer, CodecConfig.of(params))
+    pca, phase1, phase2 = (systems[name] for name in ("pca", "phase1", "phase2"))
+    assert pca and phase1 and phase2
+    train = answerer.encode(stream_squad(checked(paths.QA / "train.json")))
+    entries = baselines(answerer, pca, train, params.seed) + adapters(phase1, phase2)
+    examples = read_squad(checked(paths.QA / "test.json"))[: params.baselines.questions]
+    rows = rounded(curve(answerer, entries, examples, params.seed, console))
+    write_json(paths.RESULTS / "baselines.json", {"rows": rows})
+    console.print(curve_table(rows))
 
 
 if __name__ == "__main__":

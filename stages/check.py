@@ -1,27 +1,42 @@
-"""Refuse impossible parameters, models and data sets before any stage touches its outputs."""
+"""Refuse impossible parameters, models and data sets before any stage touches its outputs. Runs before everything else."""
 
-from pathlib import Path
+import hashlib
 
-from narrowband.params import InputError, load_params
+from narrowband.data.revision import dataset_revision
+from narrowband.lm.revision import model_revision
+from narrowband.params import InputError, Params, load_params
+from narrowband.runtime import paths
 from narrowband.runtime.entry import console, run
+from narrowband.runtime.files import read_json, write_json
 
 FEWEST = 2  # one to train on, one held out
+PASSED = paths.CHECKPOINTS / "checked.json"
 
 
-def main(out: Path) -> None:
-    """Check params.yaml, the base model's folder and the data set; write a line to OUT if all is well."""
+def main() -> None:
+    """Write the revisions of base model and data set to artifacts/checked; examine them unless these passed before."""
     params = load_params()
-    data = params.data
-    if data.phase2_sft_share and data.sft_records < FEWEST:
+    if params.data.phase2_sft_share and params.data.sft_records < FEWEST:
         raise InputError(
-            f"data.phase2_sft_share {data.phase2_sft_share:g} needs at least {FEWEST} SFT records, data.sft_records is "
-            f"{data.sft_records}; raise it"
+            f"data.phase2_sft_share {params.data.phase2_sft_share:g} needs at least {FEWEST} SFT records, data.sft_records is "
+            f"{params.data.sft_records}; raise it"
         )
+    revisions = {"base_model": model_revision(params.base_model), "dataset": dataset_revision(params.dataset)}
+    state = {**revisions, "params": hashlib.sha256(params.model_dump_json().encode()).hexdigest()}
+    if not PASSED.exists() or read_json(PASSED) != state:
+        examine(params)
+        write_json(PASSED, state)
+    write_json(paths.CHECKED, revisions)
+    console.print("parameters, base model and data set are fit to run")
+
+
+def examine(params: Params) -> None:
+    """Open base model, pools and data set; raises an InputError if one of them can't be used."""
+    from pathlib import Path
 
     from narrowband.data.splits import check_dataset
     from narrowband.lm.needs import check_needs
     from narrowband.lm.source import outline, positions
-    from narrowband.runtime.files import write_text
     from narrowband.sft.instructions import read_instructions
     from narrowband.sft.prompts import read_pool
     from narrowband.sft.vllm import require_vllm
@@ -34,10 +49,7 @@ def main(out: Path) -> None:
     read_instructions(Path(params.data.instruction_pool))
     if params.generation.backend == "vllm":
         require_vllm()
-    check_dataset(params)
-    verdict = "parameters, base model and data set are fit to run"
-    write_text(out, verdict + "\n")
-    console.print(verdict)
+    check_dataset(params.dataset, params.data.sizes, params.data.unanswerable)
 
 
 if __name__ == "__main__":

@@ -1,36 +1,42 @@
 """Answer the test questions with every system, by free-running generation, and score them."""
 
-from pathlib import Path
-
 from narrowband.params import load_params
+from narrowband.runtime import paths
 from narrowband.runtime.entry import console, run, set_up_torch
 
 
-def main(qa: Path, pca: Path, phase1: Path, phase2: Path, out: Path, metrics: Path) -> None:
-    """Evaluate on the test split in QA; predictions to OUT, figures to METRICS."""
+def main() -> None:
+    """Evaluate on the test split; write metrics/evaluate.json, results/evaluate.json and the predictions."""
     params = load_params()
 
+    from narrowband.codec.config import CodecConfig
     from narrowband.data.squad import read_squad
+    from narrowband.evaluation.answer import QuestionAnswerer
     from narrowband.evaluation.compare import compare
-    from narrowband.evaluation.headline import table
+    from narrowband.evaluation.headline import headline_table
     from narrowband.evaluation.systems import evaluated, load_systems
     from narrowband.lm.frozen import FrozenLM
     from narrowband.runtime import distributed
     from narrowband.runtime.artifacts import checked, write_config
     from narrowband.runtime.files import write_json
+    from narrowband.runtime.rounding import rounded
 
     set_up_torch()
+    generation, config = params.generation, CodecConfig.of(params)
     lm = FrozenLM.load(params.base_model)
-    systems = load_systems(lm, qa, pca, phase1, phase2, params)
-    questions = checked(qa / "test.json")
-    comparison = compare(lm, systems, read_squad(questions), params, console)
+    answerer = QuestionAnswerer(lm, params.prompt, generation.max_new_tokens, generation.batch_size)
+    questions = checked(paths.QA / "test.json")
+    systems = load_systems(answerer, config)
+    comparison = compare(answerer, systems, read_squad(questions), params.seed, console)
     if not distributed.is_main():
         return
     for name, predictions in comparison.predictions.items():
-        write_json(out / f"predictions_{name}.json", predictions)
-    write_config(out, evaluated(params, questions, pca, phase1, phase2))
-    write_json(metrics, comparison.metrics)
-    console.print(table(comparison.metrics))
+        write_json(paths.PREDICTIONS / f"predictions_{name}.json", predictions)
+    write_config(paths.PREDICTIONS, evaluated(answerer, config, questions))
+    headline, details = rounded(comparison.headline), rounded(comparison.details)
+    write_json(paths.METRICS / "evaluate.json", headline)
+    write_json(paths.RESULTS / "evaluate.json", details)
+    console.print(headline_table(headline, details))
 
 
 if __name__ == "__main__":

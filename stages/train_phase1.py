@@ -1,19 +1,35 @@
 """Phase 1: train the adapter to reconstruct prompt embeddings."""
 
-from pathlib import Path
-
 from narrowband.params import load_params
-from narrowband.runtime.entry import run, set_up_torch
+from narrowband.runtime import paths
+from narrowband.runtime.entry import console, run, set_up_torch
+from narrowband.runtime.fingerprint import stage_fingerprint
 
 
-def main(qa: Path, pca: Path, out: Path, metrics: Path, log: Path) -> None:
-    """Train on the questions in QA with the PCA in PCA; adapter to OUT, figures to METRICS, step log to LOG."""
+def main() -> None:
+    """Train on the training questions with artifacts/pca; write artifacts/phase1 and metrics/phase1.json."""
     params = load_params()
 
-    from narrowband.training.run import train_phase
+    from narrowband.codec.config import CodecConfig
+    from narrowband.data.squad import stream_squad
+    from narrowband.evaluation.answer import QuestionAnswerer
+    from narrowband.lm.frozen import FrozenLM
+    from narrowband.runtime.artifacts import checked
+    from narrowband.training.batches import Draws
+    from narrowband.training.phase1 import phase1_loss
+    from narrowband.training.run import PhaseRun, quick_evaluation, starting_codec, validation_questions
 
     set_up_torch()
-    train_phase("phase1", params, qa, pca, None, out, metrics, log)
+    phase1, generation = params.phase1, params.generation
+    lm = FrozenLM.load(params.base_model)
+    answerer = QuestionAnswerer(lm, params.prompt, generation.max_new_tokens, generation.batch_size)
+    codec = starting_codec(answerer, CodecConfig.of(params), "scratch", params.seed)
+    prompts = answerer.encode(stream_squad(checked(paths.QA / "train.json")))
+    loss = phase1_loss(lm, codec, prompts, Draws(params.seed, phase1.batch_size), params.loss.phase1)
+    phase = PhaseRun("phase1", phase1, params.seed, stage_fingerprint("train_phase1"), console)
+    evaluate = quick_evaluation("phase1", answerer, codec, validation_questions(params.data.quick), console)
+    figures = phase.train(codec, loss, len(prompts), evaluate)
+    phase.save(codec, figures, {"base_model": params.base_model, "loss": params.loss.phase1.model_dump()})
 
 
 if __name__ == "__main__":

@@ -1,23 +1,41 @@
-"""Phase 2: train the adapter through the frozen language model, from the Phase 1 adapter on or from scratch."""
-
-from pathlib import Path
+"""Phase 2: train the adapter through the frozen language model, from the Phase 1 adapter or from scratch."""
 
 from narrowband.params import load_params
-from narrowband.runtime.entry import run, set_up_torch
+from narrowband.runtime import paths
+from narrowband.runtime.entry import console, run, set_up_torch
+from narrowband.runtime.fingerprint import stage_fingerprint
 
 
-def main(qa: Path, pca: Path, phase1: Path, out: Path, metrics: Path, log: Path, sft: Path) -> None:
-    """Train on the questions in QA and the records in SFT, from the adapter in PHASE1 unless `phase2.start` says otherwise.
-
-    The adapter goes to OUT, figures to METRICS, the step log to LOG.
-    """
+def main() -> None:
+    """Train on the training questions and SFT records from artifacts/phase1 on; write artifacts/phase2, metrics/phase2.json."""
     params = load_params()
 
-    from narrowband.training.run import train_phase
+    from narrowband.codec.config import CodecConfig
+    from narrowband.evaluation.answer import QuestionAnswerer
+    from narrowband.lm.frozen import FrozenLM
+    from narrowband.runtime.artifacts import checked
+    from narrowband.training.phase2 import Material, phase2_loss
+    from narrowband.training.run import PhaseRun, quick_evaluation, read_lessons, starting_codec, validation_questions
+    from narrowband.training.self_distillation import read_sft, response_kl
 
     set_up_torch()
-    start = phase1 if params.phase2.start == "phase1" else None
-    train_phase("phase2", params, qa, pca, start, out, metrics, log, sft)
+    phase2, generation = params.phase2, params.generation
+    lm = FrozenLM.load(params.base_model)
+    if phase2.gradient_checkpointing:
+        lm.checkpoint_gradients()
+    answerer = QuestionAnswerer(lm, params.prompt, generation.max_new_tokens, generation.batch_size)
+    codec = starting_codec(answerer, CodecConfig.of(params), phase2.start, params.seed)
+    lessons = read_lessons(answerer, checked(paths.QA / "train.json"))
+    sft, held_out = read_sft(paths.SFT, lm.tokenizer)
+    share = params.data.phase2_sft_share
+    loss = phase2_loss(lm, codec, Material(lessons, params.seed, sft, share), phase2, params.loss)
+    phase = PhaseRun("phase2", phase2, params.seed, stage_fingerprint("train_phase2"), console)
+    evaluate = quick_evaluation("phase2", answerer, codec, validation_questions(params.data.quick), console)
+    fewest = min(len(lessons), len(sft)) if share else len(lessons)
+    figures = phase.train(codec, loss, fewest, evaluate)
+    if held_out:
+        figures["sft_kl"] = response_kl(lm, codec, held_out, generation.batch_size)
+    phase.save(codec, figures, {"base_model": params.base_model, "loss": params.loss.model_dump()})
 
 
 if __name__ == "__main__":

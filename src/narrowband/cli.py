@@ -9,7 +9,7 @@ import typer
 import yaml
 from rich.table import Table
 
-from narrowband.evaluation.headline import table
+from narrowband.evaluation.headline import headline_table
 from narrowband.experiments.hypotheses import load_table, markdown, missing
 from narrowband.experiments.profiles import read_profiles, use_profile
 from narrowband.experiments.queue import collect, enqueue
@@ -17,21 +17,21 @@ from narrowband.experiments.verify import compare_metrics, read_tolerances
 from narrowband.params import InputError, first_line, load_params
 from narrowband.runtime.entry import console, one_sentence, set_up_torch
 from narrowband.runtime.files import write_text
+from narrowband.runtime.fingerprint import DVC_FILE
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 profiles = typer.Typer(no_args_is_help=True, help="Parameters that belong together, for a base model and a data set.")
 app.add_typer(profiles, name="profile")
 
-EVALUATION = "metrics/evaluate.json"
 TOLERANCES = Path("metrics/tolerance.yaml")
 HYPOTHESES = Path("docs/hypotheses.yaml")
 
 
-def read_metrics(revision: str | None) -> dict[str, Any]:
-    """Every metrics file that `dvc.yaml` declares, by name, of the workspace or of a Git revision or DVC experiment.
+def read_json_at(paths: list[str], revision: str | None) -> dict[str, Any]:
+    """JSON files by path, of the workspace or of a Git revision or DVC experiment.
 
     Raises:
-        InputError: there is no such revision, or it has no metrics, or they are damaged.
+        InputError: there is no such revision, or it lacks one of them, or one is damaged.
     """
     import dvc.api
     from dvc.exceptions import DvcException
@@ -39,8 +39,6 @@ def read_metrics(revision: str | None) -> dict[str, Any]:
 
     where = f"revision {revision}" if revision else "the workspace"
     try:
-        stages = yaml.safe_load(dvc.api.read("dvc.yaml", rev=revision))["stages"]
-        paths = [path for stage in stages.values() for entry in stage.get("metrics", []) for path in entry]
         return {path: json.loads(dvc.api.read(path, rev=revision)) for path in paths}
     except (DvcException, RevError, OSError, ValueError) as error:
         raise InputError(
@@ -48,10 +46,23 @@ def read_metrics(revision: str | None) -> dict[str, Any]:
         ) from None
 
 
+def read_metrics(revision: str | None) -> dict[str, Any]:
+    """Every file of numbers by path, of metrics/ and of results/, that this workspace's `dvc.yaml` declares.
+
+    Raises:
+        InputError: see `read_json_at`.
+    """
+    stages = yaml.safe_load(DVC_FILE.read_text(encoding="utf-8"))["stages"]
+    entries = [entry for stage in stages.values() for kind in ("metrics", "outs") for entry in stage.get(kind, [])]
+    names = [name for entry in entries for name in ([entry] if isinstance(entry, str) else entry)]
+    return read_json_at([name for name in names if name.startswith(("metrics/", "results/"))], revision)
+
+
 @app.command()
 def show(revision: Annotated[str | None, typer.Argument(help="Commit, branch, tag or experiment.")] = None) -> None:
     """Print the table of the workspace, or of REVISION."""
-    console.print(table(read_metrics(revision)[EVALUATION]))
+    headline, details = read_json_at(["metrics/evaluate.json", "results/evaluate.json"], revision).values()
+    console.print(headline_table(headline, details))
 
 
 @app.command()
@@ -62,10 +73,16 @@ def ask(
     """Answer a question with every system of the workspace, beside the tokens that each makes of the prompt."""
     params = load_params()
 
+    from narrowband.codec.config import CodecConfig
     from narrowband.diagnosis.ask import ask_systems
+    from narrowband.evaluation.answer import QuestionAnswerer
+    from narrowband.lm.frozen import FrozenLM
 
     set_up_torch()
-    console.print(ask_systems(context, question, params))
+    generation = params.generation
+    lm = FrozenLM.load(params.base_model)
+    answerer = QuestionAnswerer(lm, params.prompt, generation.max_new_tokens, generation.batch_size)
+    console.print(ask_systems(context, question, answerer, CodecConfig.of(params)))
 
 
 @app.command()

@@ -1,8 +1,9 @@
-"""Everything `params.yaml` may say, with its meaning, unit and range. A typo or an impossible value is refused."""
+"""Every parameter of `params.yaml` with its meaning, unit and range. A typo or an impossible value is refused."""
 
 import difflib
 import math
 import reprlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,15 +14,15 @@ PARAMS_FILE = Path("params.yaml")
 
 
 def first_line(error: Exception) -> str:
-    """What a library's error says, short enough to stand in a sentence."""
+    """The first line of a library's error message, without its full stop."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def parse_yaml(text: str) -> Any:
-    """What `text` stands for, by YAML's safe loader.
+    """Parse `text` by YAML's safe loader.
 
     Raises:
-        yaml.YAMLError: whatever is wrong with it; for `!!bool maybe` or a 13th month the loader itself raises other errors.
+        yaml.YAMLError: it is not YAML, or has an impossible value such as `!!bool maybe` or a 13th month.
     """
     try:
         return yaml.safe_load(text)
@@ -30,7 +31,7 @@ def parse_yaml(text: str) -> Any:
 
 
 class InputError(ValueError):
-    """Something the user gave can't be used: one sentence with the value, what is allowed and the mend."""
+    """Bad input: one sentence with the value, what is allowed and the fix."""
 
 
 def _real(value: Any) -> float:
@@ -50,8 +51,20 @@ def _bits(value: int) -> int:
     return value
 
 
+def _renamed(old: str, new: str) -> Callable[[Any], Any]:
+    """A validator that refuses the value `old`, which is now called `new`."""
+
+    def check(value: Any) -> Any:
+        if value == old:
+            raise ValueError(f"is now called {new}")
+        return value
+
+    return check
+
+
 Magnitude = Literal["none", "token", "example", "calibrated"]
 PromptStyle = Literal["few_shot", "completion"]
+Unanswerable = Literal["refuse", "score"]
 Real = Annotated[float, BeforeValidator(_real)]
 Weight = Annotated[Real, Field(ge=0)]
 Share = Annotated[Real, Field(ge=0, le=1)]
@@ -61,7 +74,7 @@ Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
 
 
 class Section(BaseModel):
-    """A section of `params.yaml`: immutable, and it knows no other names than its fields."""
+    """A section of `params.yaml`: immutable, unknown names refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -69,7 +82,7 @@ class Section(BaseModel):
 class Adapter(Section):
     """The trained part of the decoder; its hidden width is `hidden_mult` times its input width."""
 
-    kind: Literal["residual", "seed"]
+    kind: Annotated[Literal["residual", "layernorm"], BeforeValidator(_renamed("seed", "layernorm"))]
     hidden_mult: Count
     dropout: Annotated[Real, Field(ge=0, lt=1)]
 
@@ -143,14 +156,14 @@ class Generation(Section):
 
 
 class Critic(Section):
-    """Least log-probability margin of "good" over "bad", in nats, that an instruction and a pair are kept with."""
+    """Minimum log-probability margin of "good" over "bad", in nats, for an instruction and for a pair to be kept."""
 
     instruction: Real
     pair: Real
 
 
 class Gates(Section):
-    """Records of the pilot; least shares kept and accepted by the critic, largest shares cut by the limit and run on."""
+    """Records of the pilot; minimum share kept and accepted by the critic, maximum share truncated and run-on."""
 
     pilot: Count
     kept: Share
@@ -175,7 +188,7 @@ class Data(Section):
     validation: Count
     test: Count
     quick: Count
-    unanswerable: Literal["refuse", "score"]
+    unanswerable: Unanswerable
     few_shot_pool: Annotated[str, Field(min_length=1)]
     instruction_pool: Annotated[str, Field(min_length=1)]
     prompt_style: PromptStyle
@@ -185,6 +198,11 @@ class Data(Section):
     critic: Critic
     gates: Gates
     phase2_sft_share: Share
+
+    @property
+    def sizes(self) -> dict[Literal["train", "validation", "test"], int]:
+        """Questions of each split."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
 
 
 class Needs(Section):
@@ -199,7 +217,7 @@ class Params(Section):
 
     seed: Seed
     base_model: Annotated[str, Field(min_length=1)]
-    dataset: Annotated[str, Field(min_length=1)]
+    dataset: Annotated[str, BeforeValidator(_renamed("embedded", "bundled")), Field(min_length=1)]
     compress_dim: Count
     window: Count
     magnitude: Magnitude
@@ -271,7 +289,7 @@ def parse_params(text: str, path: Path) -> Params:
         content = parse_yaml(text)
     except yaml.YAMLError as error:
         raise InputError(
-            f"{path} is not valid YAML ({' '.join(str(error).split())}); mend it or restore it from Git"
+            f"{path} is not valid YAML ({' '.join(str(error).split())}); fix it or restore it from Git"
         ) from None
     if not isinstance(content, dict):
         raise InputError(f"{path} holds {type(content).__name__}, not a mapping of parameters; restore it from Git")
@@ -282,7 +300,7 @@ def parse_params(text: str, path: Path) -> Params:
 
 
 def _sentence(error: ValidationError) -> str:
-    """The first problem of `error`, unknown names first, with the mend."""
+    """The first problem of `error`, unknown names first, with the fix."""
     unknown = ("extra_forbidden", "invalid_key")
     problems = sorted(error.errors(), key=lambda problem: problem["type"] not in unknown)
     problem = problems[0]
@@ -292,8 +310,8 @@ def _sentence(error: ValidationError) -> str:
         case "extra_forbidden" | "invalid_key":
             known = list(_names(Params))
             near = difflib.get_close_matches(name, known, n=1)
-            mend = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-            return f"unknown parameter {name}; {mend}"
+            fix = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+            return f"unknown parameter {name}; {fix}"
         case "missing":
             return f"parameter {name} is missing; restore it from Git"
     reason = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")

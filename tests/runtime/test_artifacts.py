@@ -10,7 +10,7 @@ from torch import nn
 
 from narrowband.codec.codec import Codec
 from narrowband.codec.pca import PCA
-from narrowband.lm.source import model_revision
+from narrowband.lm.revision import model_revision
 from narrowband.params import InputError, Params
 from narrowband.runtime.artifacts import checked, read_config, write_config
 from narrowband.runtime.files import write_tensors

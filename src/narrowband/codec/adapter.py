@@ -55,10 +55,10 @@ class ResidualAdapter(nn.Module):
         return torch.cat([padded[:, shift : shift + self.shape.window] for shift in self.shifts], -1)
 
 
-class SeedAdapter(nn.Module):
-    """The first seed's adapter: an MLP from the latents whose output passes a LayerNorm.
+class LayerNormAdapter(nn.Module):
+    """The original run's adapter: an MLP from the latents whose output passes a LayerNorm.
 
-    Every token it returns has RMS 1 whatever the originals have: the failure of the seed's run, kept to be shown.
+    Every token it returns has RMS 1, whatever the originals have: the fault of the original run, kept to be shown.
     """
 
     scale: Tensor
@@ -81,6 +81,13 @@ class SeedAdapter(nn.Module):
         return normed.flatten(1)
 
 
-def make_adapter(pca: PCA, shape: Shape, params: AdapterParams) -> ResidualAdapter | SeedAdapter:
+ADAPTERS: dict[str, type[ResidualAdapter] | type[LayerNormAdapter]] = {
+    "residual": ResidualAdapter,
+    "layernorm": LayerNormAdapter,
+}
+"""The adapters by the `adapter.kind` that names them."""
+
+
+def make_adapter(pca: PCA, shape: Shape, params: AdapterParams) -> ResidualAdapter | LayerNormAdapter:
     """The adapter that `params.kind` names."""
-    return (ResidualAdapter if params.kind == "residual" else SeedAdapter)(pca, shape, params)
+    return ADAPTERS[params.kind](pca, shape, params)

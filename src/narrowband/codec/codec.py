@@ -1,6 +1,8 @@
 """The whole path of a prompt: embeddings -> windows -> PCA -> latents -> adapter -> magnitude -> embeddings."""
 
 from collections.abc import Iterable, Mapping
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,47 +12,64 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from narrowband.codec.adapter import Shape, make_adapter
-from narrowband.codec.geometry import geometry
+from narrowband.codec.config import CodecConfig
 from narrowband.codec.magnitude import restore, side_information_bits
 from narrowband.codec.pca import PCA
 from narrowband.codec.quantize import quantize
 from narrowband.codec.windows import cut, join, positions
-from narrowband.params import Params
 from narrowband.runtime.artifacts import checked, read_config, write_config
 from narrowband.runtime.files import digest, write_tensors
 
 FILE = "adapter.safetensors"
+PCA_PREFIX = "pca."
 
 
 class Codec(nn.Module):
-    """PCA with an adapter (`pca_only=False`) or with its own inverse (`pca_only=True`); only the adapter has gradients."""
+    """PCA with an adapter, or with its own inverse if `pca_only`; only the adapter has gradients.
+
+    `seed` draws the adapter's starting weights.
+    """
 
     scale: Tensor
 
-    def __init__(self, pca: PCA, hidden_size: int, params: Params, *, pca_only: bool = False) -> None:
+    def __init__(self, pca: PCA, config: CodecConfig, *, seed: int = 0, pca_only: bool = False) -> None:
         super().__init__()
-        self.pca, self.window = pca, params.window
-        self.latent_bits, self.magnitude = params.latent_bits, params.magnitude
-        self.dropout = params.adapter.dropout
+        self.pca, self.config, self.window = pca, config, config.window
         self.adapter = None
         if not pca_only:
             with torch.random.fork_rng():
-                torch.manual_seed(params.seed)
-                self.adapter = make_adapter(pca, Shape(params.window, hidden_size), params.adapter)
+                torch.manual_seed(seed)
+                shape = Shape(config.window, pca.vector_dim // config.window)
+                self.adapter = make_adapter(pca, shape, config.adapter)
         self.register_buffer("scale", torch.ones(()))
         self.to(pca.mean.device).eval()
+
+    @property
+    def compression_ratio(self) -> float:
+        """Numbers of a window of embeddings over numbers sent for it."""
+        return self.pca.vector_dim / len(self.pca.components)
+
+    def with_latent_bits(self, bits: int) -> "Codec":
+        """The same codec, weights shared, with its latents rounded to `bits` each."""
+        other = copy(self)
+        other.config = replace(self.config, latent_bits=bits)
+        return other
 
     def forward(
         self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]
     ) -> Float[Tensor, "batch seq hidden"]:
         """`embeddings` with the coded tokens replaced by their reconstruction."""
         coded = coded.to(embeddings.device)
-        return restore(self._reconstruct(embeddings, coded), embeddings, coded, self.magnitude, self.scale)
+        return restore(self._reconstruct(embeddings, coded), embeddings, coded, self.config.magnitude, self.scale)
 
     @property
     def takes_tokens_alone(self) -> bool:
         """Whether a token's reconstruction depends on that token and nothing else: once is enough for all its positions."""
-        return self.window == 1 and self.magnitude != "example" and not (self.training and self.dropout)
+        return (
+            self.window == 1
+            and self.config.magnitude != "example"
+            and not (self.training and self.config.adapter.dropout)
+        )
 
     def tokens(self, embeddings: Float[Tensor, "n hidden"]) -> Float[Tensor, "n hidden"]:
         """Reconstructions of tokens that the codec takes alone."""
@@ -58,7 +77,7 @@ class Codec(nn.Module):
 
     def _reconstruct(self, embeddings: Tensor, coded: Tensor) -> Tensor:
         latents = self.pca.encode(cut(embeddings, coded, self.window))
-        latents = quantize(latents, self.pca.explained_variance, self.latent_bits)
+        latents = quantize(latents, self.pca.explained_variance, self.config.latent_bits)
         vectors = self.adapter(latents) if self.adapter else self.pca.decode(latents)
         return join(vectors, embeddings, coded, self.window)
 
@@ -74,29 +93,37 @@ class Codec(nn.Module):
     def bits(self, coded: Bool[Tensor, "batch seq"]) -> int:
         """Bits that a batch costs: latents of all its windows, the filled-up ones too, and side information."""
         n_windows = len(positions(coded, self.window))
-        latents = n_windows * len(self.pca.components) * self.latent_bits
-        return latents + side_information_bits(coded, self.magnitude)
+        latents = n_windows * len(self.pca.components) * self.config.latent_bits
+        return latents + side_information_bits(coded, self.config.magnitude)
 
-    def save(self, folder: Path, params: Params, training: Mapping[str, Any]) -> None:
-        """Write the trained tensors as `adapter.safetensors`; `config.json` says how, in the words of `training` too."""
-        write_tensors(folder / FILE, self.state_dict())
-        others = params.model_dump(include={"base_model", "seed", "latent_bits", "prompt"})
-        write_config(folder, {**_fit(params, self.pca), **others, **training})
+    def save(self, folder: Path, trained_with: Mapping[str, Any]) -> None:
+        """Write weights and PCA as `adapter.safetensors`; `config.json` has the settings, and `trained_with` as well."""
+        tensors = {f"{PCA_PREFIX}{name}": tensor for name, tensor in self.pca.tensors.items()}
+        write_tensors(folder / FILE, {**self.state_dict(), **tensors})
+        write_config(folder, {**self.config.as_json(), "pca": digest(self.pca.tensors), **trained_with})
 
     @classmethod
-    def load(cls, folder: Path, pca: PCA, hidden_size: int, params: Params) -> "Codec":
-        """Read what `save` wrote.
+    def load(cls, folder: Path | str, device: torch.device | str = "cpu") -> "Codec":
+        """Read what `save` wrote; nothing else is needed.
 
         Raises:
-            InputError: it is not there, was changed, or was made for another base model, PCA or codec.
+            InputError: it is not there, or was changed.
         """
-        read_config(folder, _fit(params, pca))
-        codec = cls(pca, hidden_size, params)
-        codec.load_state_dict(load_file(checked(folder / FILE)))
+        folder = Path(folder)
+        config = CodecConfig.read(folder)
+        tensors = load_file(checked(folder / FILE))
+        names = [name for name in tensors if name.startswith(PCA_PREFIX)]
+        pca = PCA(**{name.removeprefix(PCA_PREFIX): tensors.pop(name) for name in names})
+        codec = cls(pca.to(torch.device(device)), config)
+        codec.load_state_dict(tensors)
         return codec
 
 
-def _fit(params: Params, pca: PCA) -> dict[str, Any]:
-    """What an adapter can only be used with; its latents may be rounded to fewer bits than it was trained with."""
-    settings = params.model_dump(include={"magnitude", "adapter"})
-    return {**geometry(params), **settings, "pca": digest(pca.tensors)}
+def require_match(folder: Path, config: CodecConfig, pca: PCA) -> Path:
+    """Return `folder` after checking that the codec in it was made with `config` and `pca`.
+
+    Raises:
+        InputError: it was made for another base model, PCA, window, compress_dim, magnitude or adapter.
+    """
+    read_config(folder, {**config.fixed, "pca": digest(pca.tensors)})
+    return folder

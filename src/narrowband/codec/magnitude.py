@@ -1,4 +1,4 @@
-"""Giving reconstructed embeddings the size of the originals: the seed's most likely suspect, with four remedies."""
+"""Giving reconstructed embeddings the size of the originals: what the original run lacked, in four ways."""
 
 from typing import Literal
 

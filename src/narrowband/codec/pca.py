@@ -1,8 +1,9 @@
 """Principal component analysis of windows of token embeddings."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.linalg
@@ -11,9 +12,8 @@ from jaxtyping import Float, Int
 from safetensors.torch import load_file
 from torch import Tensor
 
-from narrowband.codec.geometry import geometry
 from narrowband.codec.moments import window_moments
-from narrowband.params import InputError, Params
+from narrowband.params import InputError
 from narrowband.runtime.artifacts import checked, read_config, write_config
 from narrowband.runtime.files import write_tensors
 
@@ -69,6 +69,11 @@ class PCA:
         )
 
     @property
+    def vector_dim(self) -> int:
+        """Numbers of a window."""
+        return len(self.mean)
+
+    @property
     def explained_share(self) -> float:
         """Variance the components explain, as a share of the *total* variance (0 to 1)."""
         return float(self.explained_variance.double().sum() / self.total_variance.double())
@@ -95,19 +100,18 @@ class PCA:
             "total_variance": self.total_variance,
         }
 
-    def save(self, folder: Path, params: Params) -> None:
-        """Write `pca.safetensors` and `config.json`."""
+    def save(self, folder: Path, made_with: Mapping[str, Any]) -> None:
+        """Write `pca.safetensors`, and `made_with` to `config.json`."""
         write_tensors(folder / FILE, self.tensors)
-        write_config(
-            folder, {"base_model": params.base_model, **geometry(params), "prompt": params.prompt.model_dump()}
-        )
+        write_config(folder, made_with)
 
     @classmethod
-    def load(cls, folder: Path, params: Params) -> "PCA":
+    def load(cls, folder: Path | str, expected: Mapping[str, Any] | None = None) -> "PCA":
         """Read what `save` wrote.
 
         Raises:
-            InputError: it is not there, was changed, or was made for another base model, window or compress_dim.
+            InputError: it is not there, was changed, or was made with other settings than `expected`.
         """
-        read_config(folder, geometry(params))
+        folder = Path(folder)
+        read_config(folder, expected)
         return cls(**load_file(checked(folder / FILE)))

@@ -1,7 +1,7 @@
 """The question-answering prompt: its text, its tokens, and which of them pass through the codec."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -9,6 +9,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from narrowband.data.squad import Example
 from narrowband.params import InputError, Prompt
 
 HEAD = "Context: "
@@ -64,6 +65,17 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, context: str, question: st
             )
         del ids[end - excess : end], coded[end - excess : end]
     return EncodedPrompt(bos + ids, [prompt.bos == "codec"] * len(bos) + coded, truncated=excess > 0)
+
+
+def encode_prompts(
+    tokenizer: PreTrainedTokenizerBase, examples: Iterable[Example], prompt: Prompt
+) -> list[EncodedPrompt]:
+    """The prompts of `examples`, in order.
+
+    Raises:
+        InputError: see `encode_prompt`.
+    """
+    return [encode_prompt(tokenizer, example.context, example.question, prompt) for example in examples]
 
 
 def encode_answer(tokenizer: PreTrainedTokenizerBase, answer: str) -> list[int]:

@@ -1,4 +1,4 @@
-"""The three splits, from the embedded world, a SQuAD-schema file or a data set of the hub."""
+"""The three splits, from the bundled world, a SQuAD-schema file or a data set of the hub."""
 
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,15 +7,18 @@ from random import Random
 from typing import Any
 
 from narrowband.data.squad import Answer, Example, require_spans, require_unique, stream_squad
-from narrowband.params import InputError, Params, first_line
+from narrowband.params import InputError, Unanswerable, first_line
 from narrowband.world.names import Split
 from narrowband.world.passages import make_passage
 
-EMBEDDED = "embedded"
+BUNDLED = "bundled"
+
+Sizes = Mapping[Split, int]
+"""Questions wanted of each split."""
 
 
-def make_splits(params: Params) -> dict[Split, list[Example]]:
-    """As many questions for training, validation and test as `params.data` asks for, or as there are.
+def make_splits(dataset: str, sizes: Sizes, seed: int, unanswerable: Unanswerable) -> dict[Split, list[Example]]:
+    """Questions of `dataset` for each split, as many as `sizes` asks for, or as there are.
 
     A file or a data set of the hub is read up to the last question that is wanted, and only wanted ones are kept.
 
@@ -23,49 +26,44 @@ def make_splits(params: Params) -> dict[Split, list[Example]]:
         InputError: the data set does not exist, is malformed, has an unanswerable question while `data.unanswerable` is
             `refuse`, or leaves a split empty.
     """
-    wanted: dict[Split, int] = {
-        "train": params.data.train,
-        "validation": params.data.validation,
-        "test": params.data.test,
-    }
-    if params.dataset == EMBEDDED:
-        return {split: [world_example(params.seed, split, i) for i in range(n)] for split, n in wanted.items()}
-    splits: dict[Split, list[Example]] = {split: [] for split in wanted}
-    for fed, questions in _streams(params.dataset):
+    if dataset == BUNDLED:
+        return {split: [world_example(seed, split, i) for i in range(n)] for split, n in sizes.items()}
+    splits: dict[Split, list[Example]] = {split: [] for split in sizes}
+    for fed, questions in _streams(dataset):
         for split, example in questions:
-            if len(splits[split]) < wanted[split]:
-                _check(example, params)
+            if len(splits[split]) < sizes[split]:
+                _check(dataset, example, unanswerable)
                 splits[split].append(example)
-            if all(len(splits[name]) == wanted[name] for name in fed):
+            if all(len(splits[name]) == sizes[name] for name in fed):
                 break
     for split, examples in splits.items():
         if not examples:
-            raise InputError(f"dataset {params.dataset} leaves the {split} split empty; give more contexts")
-    require_unique(f"dataset {params.dataset}", [example for examples in splits.values() for example in examples])
+            raise InputError(f"dataset {dataset} leaves the {split} split empty; give more contexts")
+    require_unique(f"dataset {dataset}", [example for examples in splits.values() for example in examples])
     return splits
 
 
-def check_dataset(params: Params) -> None:
+def check_dataset(dataset: str, sizes: Sizes, unanswerable: Unanswerable) -> None:
     """Read what `make_splits` would read; of a data set of the hub, only its first questions.
 
     Raises:
         InputError: see `make_splits`.
     """
-    if params.dataset == EMBEDDED:
+    if dataset == BUNDLED:
         return
-    if Path(params.dataset).suffix == ".json":
-        make_splits(params)
-    elif params.dataset.count("/") == 1:
-        for _, questions in _streams(params.dataset):
-            _check(next(iter(questions))[1], params)
+    if Path(dataset).suffix == ".json":
+        make_splits(dataset, sizes, 0, unanswerable)
+    elif dataset.count("/") == 1:
+        for _, questions in _streams(dataset):
+            _check(dataset, next(iter(questions))[1], unanswerable)
     else:
         raise InputError(
-            f"dataset {params.dataset} does not exist; give `{EMBEDDED}`, a SQuAD-schema .json file or a hub id (owner/name)"
+            f"dataset {dataset} does not exist; give `{BUNDLED}`, a SQuAD-schema .json file or a hub id (owner/name)"
         )
 
 
 def world_example(seed: int, split: Split, index: int) -> Example:
-    """Question `index` of a split of the embedded world, each on a passage of its own."""
+    """Question `index` of a split of the bundled world, each on a passage of its own."""
     rng = Random(f"{seed}/qa/{split}/{index}")
     passage = make_passage(rng, split)
     question = rng.choice(passage.questions)
@@ -118,10 +116,10 @@ def _from_row(name: str, row: Mapping[str, Any]) -> Example:
     return Example(str(row["id"]), str(row["context"]), str(row["question"]), spans)
 
 
-def _check(example: Example, params: Params) -> None:
-    require_spans(f"dataset {params.dataset}", example)
-    if not example.answers and params.data.unanswerable == "refuse":
+def _check(dataset: str, example: Example, unanswerable: Unanswerable) -> None:
+    require_spans(f"dataset {dataset}", example)
+    if not example.answers and unanswerable == "refuse":
         raise InputError(
-            f"dataset {params.dataset}: question {example.id} is unanswerable; set data.unanswerable to score, by which an "
+            f"dataset {dataset}: question {example.id} is unanswerable; set data.unanswerable to score, by which an "
             "empty answer is the right one (SQuAD v2.0), or use a v1.1 data set"
         )

@@ -1,22 +1,19 @@
 """One question to every system of the workspace."""
 
-from pathlib import Path
-
 import torch
 from rich.table import Table
 from rich.text import Text
 
+from narrowband.codec.config import CodecConfig
 from narrowband.data.prompts import collate, encode_prompt
+from narrowband.evaluation.answer import QuestionAnswerer
 from narrowband.evaluation.headline import TITLES
 from narrowband.evaluation.systems import load_systems
 from narrowband.evaluation.tokens import marked, token_view
-from narrowband.lm.frozen import FrozenLM
-from narrowband.params import InputError, Params
-
-ARTIFACTS = Path("artifacts")
+from narrowband.params import InputError
 
 
-def ask_systems(context: str, question: str, params: Params) -> Table:
+def ask_systems(context: str, question: str, answerer: QuestionAnswerer, config: CodecConfig) -> Table:
     """Each system's answer, with the nearest tokens of its reconstruction; those that are not the original's in red.
 
     Raises:
@@ -24,19 +21,20 @@ def ask_systems(context: str, question: str, params: Params) -> Table:
     """
     if not context.strip() or not question.strip():
         raise InputError("--context and --question must hold text; give a passage and a question about it")
-    pca, phase1, phase2 = (ARTIFACTS / name for name in ("pca", "phase1", "phase2"))
-    lm = FrozenLM.load(params.base_model)
-    prompt = encode_prompt(lm.tokenizer, context, question, params.prompt)
+    lm = answerer.lm
+    prompt = encode_prompt(lm.tokenizer, context, question, answerer.prompt)
     batch = collate([prompt], lm.pad_id)
-    original, mask = lm.embed(batch.ids), batch.mask.to(lm.device)
+    original = lm.embed(batch.ids)
     shown = Table("system", "answer", "token match", "cosine", "nearest tokens", show_lines=True)
-    for name, codec in load_systems(lm, Path("data/qa"), pca, phase1, phase2, params).items():
+    for name, codec in load_systems(answerer, config).items():
         with torch.no_grad():
             embeddings = codec(original, batch.coded) if codec else original
-        (answer,) = lm.generate(embeddings, mask, params.generation.max_new_tokens)
+        (answer,) = answerer.generate(embeddings, batch.mask)
         row: list[str | Text] = [TITLES[name], Text(answer or "(nothing)")]
         if codec:
             view = token_view(lm, codec, prompt)
             row += [f"{view.quality['token_match']:.1f}", f"{view.quality['cosine']:.3f}", marked(view)]
         shown.add_row(*row)
+    if prompt.truncated:
+        shown.caption = f"the end of the context was left out: prompt.max_length is {answerer.prompt.max_length} tokens"
     return shown

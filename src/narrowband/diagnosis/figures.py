@@ -7,6 +7,7 @@ The experiments are cheap reruns on one batch of questions: the uncompressed pro
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,14 +16,13 @@ from torch import Tensor
 
 from narrowband.codec.codec import Codec
 from narrowband.codec.magnitude import restore
-from narrowband.data.prompts import EncodedPrompt, collate, encode_prompt
+from narrowband.data.prompts import EncodedPrompt, collate
 from narrowband.data.squad import Example
-from narrowband.evaluation.answer import batches_by_length
+from narrowband.evaluation.answer import QuestionAnswerer, batches_by_length
 from narrowband.evaluation.reconstruction import Quality
 from narrowband.evaluation.scoring import normalize, score_all
 from narrowband.evaluation.significance import interval
 from narrowband.lm.frozen import FrozenLM
-from narrowband.params import Params
 
 SAMPLE = 200
 """Test questions whose prompts are reconstructed again."""
@@ -40,7 +40,7 @@ Predictions = Mapping[str, str]
 
 
 @dataclass(frozen=True)
-class Reconstruction:
+class ReconstructionFigures:
     """What became of the sample's coded tokens: means over tokens; overlaps are means over prompts."""
 
     cosine: float
@@ -96,7 +96,7 @@ class Figures:
 
     f1: float
     em: float
-    reconstruction: Reconstruction
+    reconstruction: ReconstructionFigures
     diversity: Diversity
     rescaled: Rescaled
 
@@ -111,34 +111,43 @@ class Diagnosis:
     norms: dict[str, Float[Tensor, " n"]]
 
 
+class Probed(NamedTuple):
+    """A whole batch of questions with their prompts, shortest first, as it was padded."""
+
+    examples: list[Example]
+    prompts: list[EncodedPrompt]
+
+
 def diagnose(
-    lm: FrozenLM,
+    answerer: QuestionAnswerer,
     systems: Mapping[str, Codec | None],
     examples: Sequence[Example],
     predictions: Mapping[str, Predictions],
-    params: Params,
+    seed: int,
 ) -> Diagnosis:
     """Examine every compressed system by the answers that `evaluate` saved and a few prompts embedded again."""
-    prompts = [encode_prompt(lm.tokenizer, e.context, e.question, params.prompt) for e in examples]
-    rows = max(batches_by_length(prompts, params.generation.batch_size), key=lambda rows: _padding(prompts, rows))
-    probed, probed_prompts = [examples[i] for i in rows], [prompts[i] for i in rows]
+    prompts = answerer.encode(examples)
+    rows = max(batches_by_length(prompts, answerer.batch_size), key=lambda rows: _padding(prompts, rows))
+    probed = Probed([examples[i] for i in rows], [prompts[i] for i in rows])
     figures, norms = {}, {}
     for name, codec in systems.items():
         if codec is None:
             continue
         scores = score_all(predictions[name], examples)
-        reconstruction, norms["original"], norms[name] = examine(lm, codec, prompts[:SAMPLE], params)
+        reconstruction, norms["original"], norms[name] = examine(
+            answerer.lm, codec, prompts[:SAMPLE], answerer.batch_size
+        )
         figures[name] = Figures(
             sum(score.f1 for score in scores) / len(scores),
             sum(score.em for score in scores) / len(scores),
             reconstruction,
             diversity(list(predictions[name].values()), examples),
-            rescale(lm, codec, probed, probed_prompts, predictions[name], params),
+            rescale(answerer, codec, probed, predictions[name], seed),
         )
     uncompressed = predictions["uncompressed"]
     return Diagnosis(
         sum(score.f1 for score in score_all(uncompressed, examples)) / len(examples),
-        replay(lm, probed, probed_prompts, uncompressed, params),
+        replay(answerer, probed, uncompressed, seed),
         figures,
         norms,
     )
@@ -151,15 +160,15 @@ def _padding(prompts: Sequence[EncodedPrompt], rows: Sequence[int]) -> int:
 
 @torch.no_grad()
 def examine(
-    lm: FrozenLM, codec: Codec, prompts: Sequence[EncodedPrompt], params: Params
-) -> tuple[Reconstruction, Float[Tensor, " n"], Float[Tensor, " n"]]:
+    lm: FrozenLM, codec: Codec, prompts: Sequence[EncodedPrompt], batch_size: int
+) -> tuple[ReconstructionFigures, Float[Tensor, " n"], Float[Tensor, " n"]]:
     """Reconstruct `prompts`; their figures, and the norms of their original and reconstructed coded tokens."""
     quality = Quality()
     seen: Counter[int] = Counter()
     kept: list[tuple[Tensor, Tensor]] = []
     norms: list[tuple[Tensor, Tensor]] = []
     overlaps: list[Tensor] = []
-    for rows in batches_by_length(prompts, params.generation.batch_size):
+    for rows in batches_by_length(prompts, batch_size):
         batch = collate([prompts[i] for i in rows], lm.pad_id)
         embeddings = lm.embed(batch.ids)
         original, rebuilt = embeddings[batch.coded], codec(embeddings, batch.coded)[batch.coded]
@@ -172,7 +181,7 @@ def examine(
         kept.append((original[::step], rebuilt[::step]))
     original_kept, rebuilt_kept = (torch.cat(tokens) for tokens in zip(*kept, strict=True))
     own, other = torch.cat(overlaps, 1).mean(1).tolist()
-    reconstruction = Reconstruction(
+    reconstruction = ReconstructionFigures(
         **quality.means(),
         commonest_token=seen.most_common(1)[0][1] / quality.count,
         pairwise_cosine=pairwise_cosine(rebuilt_kept),
@@ -229,49 +238,38 @@ def diversity(predictions: Sequence[str], examples: Sequence[Example]) -> Divers
 
 
 @torch.no_grad()
-def rescale(
-    lm: FrozenLM,
-    codec: Codec,
-    examples: Sequence[Example],
-    prompts: Sequence[EncodedPrompt],
-    saved: Predictions,
-    params: Params,
-) -> Rescaled:
-    """Answer `examples` with the norms of the originals, as `magnitude: token` would, beside the saved answers."""
-    batch = collate(prompts, lm.pad_id)
+def rescale(answerer: QuestionAnswerer, codec: Codec, probed: Probed, saved: Predictions, seed: int) -> Rescaled:
+    """Answer `probed` with the norms of the originals, as `magnitude: token` would, beside the saved answers."""
+    lm = answerer.lm
+    batch = collate(probed.prompts, lm.pad_id)
     original, coded = lm.embed(batch.ids), batch.coded.to(lm.device)
     rebuilt = restore(codec(original, coded), original, coded, "token", codec.scale)
-    answers = lm.generate(rebuilt, batch.mask.to(lm.device), params.generation.max_new_tokens)
-    before, after = (
-        [score.f1 for score in score_all(texts, examples)]
-        for texts in (saved, {e.id: text for e, text in zip(examples, answers, strict=True)})
-    )
+    answers = {e.id: text for e, text in zip(probed.examples, answerer.generate(rebuilt, batch.mask), strict=True)}
+    before, after = ([score.f1 for score in score_all(texts, probed.examples)] for texts in (saved, answers))
     gains = [b - a for a, b in zip(before, after, strict=True)]
-    return Rescaled(sum(before) / len(before), sum(after) / len(after), interval(gains, params.seed)["low"])
+    return Rescaled(sum(before) / len(before), sum(after) / len(after), interval(gains, seed)["low"])
 
 
 @torch.no_grad()
-def replay(
-    lm: FrozenLM, examples: Sequence[Example], prompts: Sequence[EncodedPrompt], saved: Predictions, params: Params
-) -> CallPath:
-    """Answer uncompressed prompts by three calls; `prompts` are a whole batch, shortest first, as it was padded."""
-    batch = collate(prompts, lm.pad_id)
-    limit = params.generation.max_new_tokens
-    unmasked = lm.generate(lm.embed(batch.ids), torch.ones_like(batch.mask).to(lm.device), limit)[:REPLAYED]
+def replay(answerer: QuestionAnswerer, probed: Probed, saved: Predictions, seed: int) -> CallPath:
+    """Answer the uncompressed prompts of `probed` by three calls of the language model."""
+    lm, limit = answerer.lm, answerer.max_new_tokens
+    batch = collate(probed.prompts, lm.pad_id)
+    unmasked = answerer.generate(lm.embed(batch.ids), torch.ones_like(batch.mask))[:REPLAYED]
     bos = lm.tokenizer.bos_token_id
-    bare = [prompt.ids[prompt.ids[0] == bos :] for prompt in prompts[:REPLAYED]]
+    bare = [prompt.ids[prompt.ids[0] == bos :] for prompt in probed.prompts[:REPLAYED]]
     without = [lm.generate_from_ids(ids, limit) for ids in bare]
     with_bos = without if bos is None else [lm.generate_from_ids([bos, *ids], limit) for ids in bare]
-    asked = examples[:REPLAYED]
+    asked = probed.examples[:REPLAYED]
 
-    def agreement(answers: Sequence[str]) -> float:
-        same = [normalize(text) == normalize(saved[e.id]) for e, text in zip(asked, answers, strict=True)]
-        return sum(same) / len(same)
+    def same(answers: Sequence[str]) -> float:
+        pairs = zip(asked, answers, strict=True)
+        return sum(normalize(text) == normalize(saved[e.id]) for e, text in pairs) / len(asked)
 
     before = score_all(saved, asked)
     after = score_all({e.id: text for e, text in zip(asked, with_bos, strict=True)}, asked)
     gains = [b.f1 - a.f1 for a, b in zip(before, after, strict=True)]
-    return CallPath(agreement(with_bos), agreement(without), agreement(unmasked), interval(gains, params.seed)["low"])
+    return CallPath(same(with_bos), same(without), same(unmasked), interval(gains, seed)["low"])
 
 
 def histogram(norms: Mapping[str, Float[Tensor, " n"]]) -> list[dict[str, float]]:

@@ -14,7 +14,7 @@ Confidence = Literal["low", "medium", "high"]
 Overrides = Mapping[str, Any]
 NormStatus = Literal["TOO LOW", "OK", "TOO HIGH"]
 
-NORM_LOW, NORM_HIGH = 0.8, 1.2  # the first seed's bounds
+NORM_LOW, NORM_HIGH = 0.8, 1.2  # the original run's bounds
 TOKENS_MATCH, TOKENS_COLLAPSE = 90.0, 50.0  # percent of tokens
 RETAINED = 0.9  # share of the uncompressed F1 that counts as kept
 READS = 10.0  # F1 below which the uncompressed model gives nothing to lose
@@ -65,7 +65,7 @@ class Row(NamedTuple):
 
 
 def norm_status(ratio: float) -> NormStatus:
-    """The first seed's reading of a norm ratio."""
+    """Whether a norm ratio is within the bounds of the original run's diagnosis."""
     return "TOO LOW" if ratio < NORM_LOW else "TOO HIGH" if ratio > NORM_HIGH else "OK"
 
 
@@ -79,7 +79,7 @@ def verdicts(diagnosis: Diagnosis, params: Params, hidden_size: int) -> dict[str
 
 
 def summary(diagnosis: Diagnosis, found: Mapping[str, list[Verdict]]) -> dict[str, Any]:
-    """What goes into `metrics/diagnosis.json`: the figures by system, with the verdicts by name."""
+    """What goes into `results/diagnosis.json`: the figures by system, with the verdicts by name."""
     systems = {
         system: {
             **asdict(figures),
@@ -92,6 +92,15 @@ def summary(diagnosis: Diagnosis, found: Mapping[str, list[Verdict]]) -> dict[st
         for system, figures in diagnosis.systems.items()
     }
     return {"call_path": asdict(diagnosis.call_path), **systems}
+
+
+def verdict_lines(found: Mapping[str, list[Verdict]]) -> list[str]:
+    """Every verdict as two lines of rich markup: what shows it, and what to try."""
+    return [
+        f"{system}: [bold]{verdict.name}[/] ({verdict.confidence} confidence): {verdict.evidence}\n  next: {verdict.command}"
+        for system, listed in found.items()
+        for verdict in listed
+    ]
 
 
 def judge(case: Case) -> list[Verdict]:
@@ -140,7 +149,7 @@ def _bos(case: Case) -> Found | None:
         return None
     return Found(
         f"{path.without_bos:.0%} of the replayed uncompressed answers are those of prompts without BOS, {path.with_bos:.0%} "
-        f"those with it; BOS raises their F1 by {path.bos_gain_low:.1f} at the least",
+        f"those with it; BOS raises their F1 by at least {path.bos_gain_low:.1f}",
         "high" if path.without_bos > 1 - MARGIN else "medium",
     )
 
@@ -189,11 +198,11 @@ def _magnitude(case: Case) -> Found | None:
     status = norm_status(ratio)
     if not case.lost or (status == "OK" and trial.gain_low <= 0):
         return None
-    mended = trial.f1_after >= RETAINED * case.uncompressed_f1
+    restored = trial.f1_after >= RETAINED * case.uncompressed_f1
     return Found(
         f"norm ratio {ratio:.2f} is {status}; with the originals' norms F1 on {_batch(case)} goes from "
         f"{trial.f1_before:.1f} to {trial.f1_after:.1f}",
-        "low" if trial.gain_low <= 0 else "high" if mended else "medium",
+        "low" if trial.gain_low <= 0 else "high" if restored else "medium",
     )
 
 
@@ -246,7 +255,7 @@ def _scale(case: Case) -> list[dict[str, Any]]:
 
 
 def _weights(case: Case) -> list[dict[str, Any]]:
-    """The cosine-dominant weights of the first seed in Phase 1; a reconstruction term that counts in Phase 2."""
+    """The cosine-dominant weights of the original run in Phase 1; a reconstruction term that counts in Phase 2."""
     if case.system == "phase2":
         weight = case.params.loss.phase2.reconstruction
         return [{"loss.phase2.reconstruction": max(1.0, 2 * weight)}]
@@ -281,7 +290,7 @@ TABLE = (
         "base_model",
         "The language model can't answer even from the original embeddings.",
         _base_model,
-        lambda case: [{"dataset": "embedded", "base_model": "models/base"}, {"prompt.bos": "text"}, *_longer(case)],
+        lambda case: [{"dataset": "bundled", "base_model": "models/base"}, {"prompt.bos": "text"}, *_longer(case)],
     ),
     Row(
         "rows",

@@ -1,6 +1,7 @@
 """Free-running generation through a codec, with what it cost and how well it reconstructed."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import torch
@@ -9,12 +10,12 @@ from torch import Tensor
 
 from narrowband.codec.codec import Codec
 from narrowband.codec.folded import FoldedCodec
-from narrowband.data.prompts import EncodedPrompt, collate, encode_prompt
+from narrowband.data.prompts import Batch, EncodedPrompt, collate, encode_prompts
 from narrowband.data.squad import Example
 from narrowband.evaluation.reconstruction import Quality
 from narrowband.evaluation.scoring import Score, score_all
 from narrowband.lm.frozen import FrozenLM
-from narrowband.params import Params
+from narrowband.params import Prompt
 from narrowband.runtime import distributed
 
 
@@ -30,7 +31,7 @@ class System(Protocol):
         """Bits that a batch costs, side information included."""
 
 
-class Answered(NamedTuple):
+class Evaluated(NamedTuple):
     """Predictions by question id with their scores; quality and rate of the codec, if there was one; prompts cut short."""
 
     predictions: dict[str, str]
@@ -56,50 +57,81 @@ def batches_by_length(prompts: Sequence[EncodedPrompt], size: int) -> list[list[
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 
-def answer(
-    lm: FrozenLM,
-    codec: System | None,
-    examples: Sequence[Example],
-    params: Params,
-    *,
-    advance: Callable[[int], None] = lambda n: None,
-) -> Answered:
-    """Answer every example greedily from embeddings, batches sorted by length; `codec=None` leaves them as they are.
+@dataclass(frozen=True)
+class QuestionAnswerer:
+    """A frozen LM with the way it is asked: the form of its prompts, new tokens an answer at most, prompts a batch."""
 
-    A codec that takes tokens alone is folded: it and its quality are computed once for each distinct token.
-    """
-    prompts = [encode_prompt(lm.tokenizer, e.context, e.question, params.prompt) for e in examples]
-    folded = FoldedCodec(codec, lm, prompts) if isinstance(codec, Codec) and codec.takes_tokens_alone else None
+    lm: FrozenLM
+    prompt: Prompt
+    max_new_tokens: int
+    batch_size: int
 
-    def answer_batch(rows: list[int]) -> tuple[dict[str, str], Quality, int]:
-        batch = collate([prompts[i] for i in rows], lm.pad_id)
-        quality, bits = Quality(), 0
-        with torch.no_grad():
-            original = lm.embed(batch.ids)
-            embeddings = folded(original, batch) if folded else codec(original, batch.coded) if codec else original
-        if codec:
-            bits = codec.bits(batch.coded)
-        if codec and not folded:
-            quality.add(original[batch.coded], embeddings[batch.coded], batch.ids[batch.coded], lm.vocabulary)
-        answers = lm.generate(embeddings, batch.mask.to(lm.device), params.generation.max_new_tokens)
-        advance(len(rows))
-        return {examples[i].id: text for i, text in zip(rows, answers, strict=True)}, quality, bits
+    def encode(self, examples: Iterable[Example]) -> list[EncodedPrompt]:
+        """The prompts of `examples`."""
+        return encode_prompts(self.lm.tokenizer, examples, self.prompt)
 
-    predictions: dict[str, str] = {}
-    quality, bits = Quality(), 0
-    if folded:
-        quality.add(folded.original, folded.reconstructed, folded.ids, lm.vocabulary, folded.counts)
-    for answers, part, cost in distributed.shared_out(
-        answer_batch, batches_by_length(prompts, params.generation.batch_size)
-    ):
-        predictions |= answers
-        quality.merge(part)
-        bits += cost
-    ordered = {example.id: predictions[example.id] for example in examples}
-    return Answered(
-        ordered,
-        score_all(ordered, examples),
-        quality.means() if codec else {},
-        bits / max(1, quality.count),
-        sum(prompt.truncated for prompt in prompts) / len(prompts),
-    )
+    def generate(self, embeddings: Float[Tensor, "batch seq hidden"], mask: Bool[Tensor, "batch seq"]) -> list[str]:
+        """Greedy answers to left-padded prompts given as embeddings."""
+        return self.lm.generate(embeddings, mask.to(self.lm.device), self.max_new_tokens)
+
+    def answer(
+        self, system: System | None, examples: Sequence[Example], *, advance: Callable[[int], None] = lambda n: None
+    ) -> Evaluated:
+        """Answer every example greedily from embeddings, batches sorted by length; without a system they stay as they are.
+
+        A codec that takes tokens alone is folded: it and its quality are computed once for each distinct token.
+        """
+        prompts = self.encode(examples)
+        sender = _Sender(self.lm, system, prompts)
+
+        def answer_batch(rows: list[int]) -> tuple[dict[str, str], Quality, int]:
+            batch = collate([prompts[i] for i in rows], self.lm.pad_id)
+            embeddings, quality = sender.send(batch)
+            answers = self.generate(embeddings, batch.mask)
+            advance(len(rows))
+            predictions = {examples[i].id: text for i, text in zip(rows, answers, strict=True)}
+            return predictions, quality, system.bits(batch.coded) if system else 0
+
+        predictions: dict[str, str] = {}
+        quality, bits = sender.folded_quality(), 0
+        batches = batches_by_length(prompts, self.batch_size)
+        for answers, part, cost in distributed.shared_out(answer_batch, batches):
+            predictions |= answers
+            quality.merge(part)
+            bits += cost
+        ordered = {example.id: predictions[example.id] for example in examples}
+        return Evaluated(
+            ordered,
+            score_all(ordered, examples),
+            quality.means() if system else {},
+            bits / max(1, quality.count),
+            sum(prompt.truncated for prompt in prompts) / len(prompts),
+        )
+
+
+class _Sender:
+    """Sends batches of `prompts` through a system, and measures what arrives."""
+
+    def __init__(self, lm: FrozenLM, system: System | None, prompts: Sequence[EncodedPrompt]) -> None:
+        self.lm, self.system = lm, system
+        alone = isinstance(system, Codec) and system.takes_tokens_alone
+        self.folded = FoldedCodec(system, lm, prompts) if alone and isinstance(system, Codec) else None
+
+    @torch.no_grad()
+    def send(self, batch: Batch) -> tuple[Float[Tensor, "batch seq hidden"], Quality]:
+        """Embeddings as they arrive; their quality, unless it is that of `folded_quality`."""
+        original, quality = self.lm.embed(batch.ids), Quality()
+        if self.folded:
+            return self.folded(original, batch), quality
+        if self.system is None:
+            return original, quality
+        embeddings = self.system(original, batch.coded)
+        quality.add(original[batch.coded], embeddings[batch.coded], batch.ids[batch.coded], self.lm.vocabulary)
+        return embeddings, quality
+
+    def folded_quality(self) -> Quality:
+        """Quality over all prompts of a codec that takes tokens alone; empty for any other system."""
+        quality = Quality()
+        if folded := self.folded:
+            quality.add(folded.original, folded.reconstructed, folded.ids, self.lm.vocabulary, folded.counts)
+        return quality

@@ -8,54 +8,79 @@ from rich.console import Console
 
 from narrowband.codec.codec import Codec
 from narrowband.data.squad import Example
-from narrowband.evaluation.answer import answer
+from narrowband.evaluation.answer import Evaluated, QuestionAnswerer
 from narrowband.evaluation.mcnemar import mcnemar
+from narrowband.evaluation.scoring import agreement
 from narrowband.evaluation.significance import interval
-from narrowband.lm.frozen import FrozenLM
-from narrowband.params import Params
 from narrowband.runtime.progress import bar
 
 UNCOMPRESSED_BITS = 16
 """Bits of one component of an embedding that is sent as it is."""
 
+HEADLINE = ("cosine", "norm_ratio", "token_match")
+"""Figures of a reconstruction that stand in `metrics/evaluate.json`."""
+
 
 class Comparison(NamedTuple):
-    """What goes into `metrics/evaluate.json`, and each system's predictions by question id."""
+    """The headline (`metrics/evaluate.json`), everything else (`results/evaluate.json`), and predictions by system."""
 
-    metrics: dict[str, Any]
+    headline: dict[str, Any]
+    details: dict[str, Any]
     predictions: dict[str, dict[str, str]]
 
 
 def compare(
-    lm: FrozenLM, systems: Mapping[str, Codec | None], examples: Sequence[Example], params: Params, console: Console
+    answerer: QuestionAnswerer,
+    systems: Mapping[str, Codec | None],
+    examples: Sequence[Example],
+    seed: int,
+    console: Console,
 ) -> Comparison:
-    """Evaluate every system; F1 with its 95% interval and EM in percent.
-
-    `f1_gain` is the mean difference in F1 to the previous compressed system, question by question; `mcnemar` tests
-    every two systems on their exact matches. Where some questions are unanswerable, each kind has its own F1 too.
-    """
+    """Evaluate every system; F1, EM and agreement are 0 to 100, `seed` is that of the bootstrap."""
     answered = {}
     with bar("questions", len(examples) * len(systems), console) as advance:
-        for name, codec in systems.items():
-            answered[name] = answer(lm, codec, examples, params, advance=advance)
-    metrics: dict[str, Any] = {}
-    for name, result in answered.items():
-        f1 = [score.f1 for score in result.scores]
-        metrics[name] = {"f1": result.f1, "em": result.em, "f1_interval": interval(f1, params.seed), **result.quality}
-        metrics[name] |= _by_answerability(examples, f1)
+        for name, system in systems.items():
+            answered[name] = answerer.answer(system, examples, advance=advance)
+    own = answered["uncompressed"]
+    headline: dict[str, Any] = {name: _headline(result, own) for name, result in answered.items()}
+    codec = next(system for system in systems.values() if system)
+    headline["compression_ratio"] = codec.compression_ratio
+    headline["bits_per_token"] = answered["phase2"].bits_per_token
+    headline["f1_retained"] = answered["phase2"].f1 / max(own.f1, 1e-9)
+    details: dict[str, Any] = {name: _details(result, examples, seed) for name, result in answered.items()}
+    details["uncompressed"]["bits_per_token"] = UNCOMPRESSED_BITS * answerer.lm.hidden_size
     for before, after in (("pca", "phase1"), ("phase1", "phase2")):
-        gains = [b.f1 - a.f1 for a, b in zip(answered[before].scores, answered[after].scores, strict=True)]
-        metrics[after]["f1_gain"] = sum(gains) / len(gains)
-        metrics[after]["f1_gain_interval"] = interval(gains, params.seed)
+        details[after] |= _gain(answered[before], answered[after], seed)
     exact = {name: [score.em for score in result.scores] for name, result in answered.items()}
-    metrics["mcnemar"] = {f"{a}_{b}": mcnemar(exact[a], exact[b]) for a, b in combinations(exact, 2)}
-    metrics["compression_ratio"] = params.vector_dim(lm.hidden_size) / params.compress_dim
-    metrics["bits_per_token"] = answered["phase2"].bits_per_token
-    metrics["uncompressed"]["bits_per_token"] = UNCOMPRESSED_BITS * lm.hidden_size
-    metrics["f1_retained"] = answered["phase2"].f1 / max(answered["uncompressed"].f1, 1e-9)
-    metrics["questions"] = len(examples)
-    metrics["truncated_share"] = answered["uncompressed"].truncated_share
-    return Comparison(metrics, {name: result.predictions for name, result in answered.items()})
+    details["mcnemar"] = {f"{a}_{b}": mcnemar(exact[a], exact[b]) for a, b in combinations(exact, 2)}
+    details["questions"] = len(examples)
+    details["truncated_share"] = own.truncated_share
+    return Comparison(headline, details, {name: result.predictions for name, result in answered.items()})
+
+
+def _headline(result: Evaluated, own: Evaluated) -> dict[str, float]:
+    """F1 and EM; of a compressed system, its agreement with the uncompressed model and its reconstruction too."""
+    row = {"f1": result.f1, "em": result.em}
+    if result is own:
+        return row
+    return {
+        **row,
+        "agreement": agreement(result.predictions, own.predictions),
+        **{name: result.quality[name] for name in HEADLINE},
+    }
+
+
+def _details(result: Evaluated, examples: Sequence[Example], seed: int) -> dict[str, Any]:
+    """The interval of F1, what the headline leaves out of a reconstruction, and F1 of each kind if there are two."""
+    f1 = [score.f1 for score in result.scores]
+    rest = {name: value for name, value in result.quality.items() if name not in HEADLINE}
+    return {"f1_interval": interval(f1, seed), **rest, **_by_answerability(examples, f1)}
+
+
+def _gain(before: Evaluated, after: Evaluated, seed: int) -> dict[str, Any]:
+    """Mean difference in F1, question by question, with its paired interval."""
+    gains = [b.f1 - a.f1 for a, b in zip(before.scores, after.scores, strict=True)]
+    return {"f1_gain": sum(gains) / len(gains), "f1_gain_interval": interval(gains, seed)}
 
 
 def _by_answerability(examples: Sequence[Example], f1: Sequence[float]) -> dict[str, float]:

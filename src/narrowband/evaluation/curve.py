@@ -1,23 +1,20 @@
 """The rate-quality curve: F1 against bits per token, of PCA with and without adapter and of the baselines."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 
-from narrowband.codec.batches import CALIBRATION_PROMPTS, embedded
+from narrowband.codec.batches import embedded
 from narrowband.codec.codec import Codec
-from narrowband.codec.pca import PCA
+from narrowband.codec.config import CodecConfig
 from narrowband.codec.windows import cut
 from narrowband.data.prompts import EncodedPrompt
 from narrowband.data.squad import Example
-from narrowband.evaluation.answer import System, answer
+from narrowband.evaluation.answer import QuestionAnswerer, System
 from narrowband.evaluation.baselines import RandomProjection, ScalarQuantizer, Snapped, TokenId, Truncation
 from narrowband.evaluation.significance import interval
-from narrowband.lm.frozen import FrozenLM
-from narrowband.params import Params
 from narrowband.runtime.progress import track
 
 DEPTHS = (8, 4, 2, 1)
@@ -35,48 +32,45 @@ class Entry(NamedTuple):
     system: System
 
 
-def baselines(lm: FrozenLM, pca: PCA, prompts: Sequence[EncodedPrompt], params: Params) -> list[Entry]:
-    """Everything that needs no training by steps; what is fitted is fitted on the training `prompts`.
+def baselines(answerer: QuestionAnswerer, pca_codec: Codec, train: Sequence[EncodedPrompt], seed: int) -> list[Entry]:
+    """Everything that needs no training by steps; what is fitted is fitted on the training prompts.
 
-    Truncation keeps as many components as give the rate of PCA at 16 bits, and four times as many.
+    `pca_codec` is the PCA without adapter. Truncation keeps as many components as give the rate of PCA at 16 bits, and
+    four times as many.
     """
-    hidden, batch = lm.hidden_size, params.generation.batch_size
-    kept = [min(hidden, times * max(1, params.compress_dim // params.window)) for times in (1, 4)]
-    windows = (cut(embeddings, coded, params.window) for embeddings, coded in embedded(lm, prompts, batch))
-    projection = RandomProjection.fit(windows, pca, params.window, params.seed)
-    latents = {bits: Codec(pca, hidden, _with_bits(params, bits), pca_only=True) for bits in _latent_bits(params)}
-    if params.magnitude == "calibrated":
-        for codec in latents.values():
-            codec.calibrate(embedded(lm, prompts[:CALIBRATION_PROMPTS], batch))
+    lm, pca, config = answerer.lm, pca_codec.pca, pca_codec.config
+    hidden = lm.hidden_size
+    kept = [min(hidden, times * max(1, config.compress_dim // config.window)) for times in (1, 4)]
+    windows = (cut(embeddings, coded, config.window) for embeddings, coded in embedded(lm, train, answerer.batch_size))
+    projection = RandomProjection.fit(windows, pca, config.window, seed)
+    latents = [(bits, pca_codec.with_latent_bits(bits)) for bits in _latent_bits(config)]
     token_id = TokenId(lm.vocabulary)
     return [
         *[Entry("truncation", f"first {k} of {hidden} components", Truncation(k)) for k in kept],
-        Entry("random projection", f"{params.compress_dim} latents of 16 bits", projection),
+        Entry("random projection", f"{config.compress_dim} latents of 16 bits", projection),
         *[Entry("scalar quantiser", f"int{depth}", ScalarQuantizer(depth, hidden)) for depth in DEPTHS],
-        *[Entry("pca", _latents(params, bits), codec) for bits, codec in latents.items()],
-        Entry("pca snapped", _latents(params, params.latent_bits), Snapped(latents[params.latent_bits], lm.vocabulary)),
+        *[Entry("pca", _latents(config, bits), codec) for bits, codec in latents],
+        Entry("pca snapped", _latents(config, config.latent_bits), Snapped(pca_codec, lm.vocabulary)),
         Entry("token id", f"{token_id.depth} bits", token_id),
     ]
 
 
-def adapters(lm: FrozenLM, pca: PCA, phase1: Path, phase2: Path, params: Params) -> list[Entry]:
+def adapters(phase1: Codec, phase2: Codec) -> list[Entry]:
     """Phase 1 as it was trained; Phase 2 as it was trained, and with its latents rounded to fewer bits afterwards."""
+    config = phase2.config
     return [
-        Entry("phase1", _latents(params, params.latent_bits), Codec.load(phase1, pca, lm.hidden_size, params)),
-        *[
-            Entry("phase2", _latents(params, bits), Codec.load(phase2, pca, lm.hidden_size, _with_bits(params, bits)))
-            for bits in _latent_bits(params)
-        ],
+        Entry("phase1", _latents(config, config.latent_bits), phase1),
+        *[Entry("phase2", _latents(config, bits), phase2.with_latent_bits(bits)) for bits in _latent_bits(config)],
     ]
 
 
 def curve(
-    lm: FrozenLM, entries: Sequence[Entry], examples: Sequence[Example], params: Params, console: Console
+    answerer: QuestionAnswerer, entries: Sequence[Entry], examples: Sequence[Example], seed: int, console: Console
 ) -> list[dict[str, Any]]:
     """A row for each system: its rate in bits a coded token, F1 with its 95% interval, EM, and how it reconstructs."""
     rows = []
     for name, setting, system in track(entries, "systems", len(entries), console):
-        result = answer(lm, system, examples, params)
+        result = answerer.answer(system, examples)
         rows.append(
             {
                 "system": name,
@@ -84,14 +78,14 @@ def curve(
                 "bits_per_token": result.bits_per_token,
                 "f1": result.f1,
                 "em": result.em,
-                "f1_interval": interval([score.f1 for score in result.scores], params.seed),
+                "f1_interval": interval([score.f1 for score in result.scores], seed),
                 **{key: result.quality[key] for key in ("cosine", "norm_ratio", "token_match")},
             }
         )
     return rows
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> Table:
+def curve_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """The rows, highest rate first."""
     shown = Table("system", "setting")
     for column in ("bits per token", "F1", "95% interval", "cosine", "token match"):
@@ -109,13 +103,9 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Table:
     return shown
 
 
-def _latent_bits(params: Params) -> list[int]:
-    return sorted({params.latent_bits, *LATENT_BITS}, reverse=True)
+def _latent_bits(config: CodecConfig) -> list[int]:
+    return sorted({config.latent_bits, *LATENT_BITS}, reverse=True)
 
 
-def _with_bits(params: Params, bits: int) -> Params:
-    return params.model_copy(update={"latent_bits": bits})
-
-
-def _latents(params: Params, bits: int) -> str:
-    return f"{params.compress_dim} latents of {bits} bits"
+def _latents(config: CodecConfig, bits: int) -> str:
+    return f"{config.compress_dim} latents of {bits} bits"

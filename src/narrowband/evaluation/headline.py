@@ -1,4 +1,4 @@
-"""The headline table of `metrics/evaluate.json`, and what people call the systems in it; torch is not needed to print it."""
+"""The headline table and the titles of the systems in it; printing it needs no torch."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,26 +8,39 @@ from rich.table import Table
 TITLES = {"uncompressed": "Uncompressed", "pca": "PCA", "phase1": "Phase 1", "phase2": "Phase 2"}
 
 
-def table(metrics: Mapping[str, Any]) -> Table:
-    """The headline table; `p of EM` is McNemar's against the row above, and blank for revisions that lack it."""
-    shown = Table(title=f"compression {metrics['compression_ratio']:g}x, F1 retained {metrics['f1_retained']:.1%}")
+def headline_table(headline: Mapping[str, Any], details: Mapping[str, Any]) -> Table:
+    """The headline table, of `metrics/evaluate.json` and `results/evaluate.json`; `details` may be empty.
+
+    `p of EM` is McNemar's against the row above.
+    """
+    fewer = f"{headline['compression_ratio']:g}x fewer numbers"
+    shown = Table(title=f"{fewer}{_fewer_bits(headline, details)}, F1 retained {headline['f1_retained']:.1%}")
     shown.add_column("system")
-    for column in ("F1", "95% interval", "EM", "p of EM", "cosine", "norm ratio", "token match", "bits per token"):
+    for column in ("F1", "95% interval", "EM", "p of EM", "agreement", "cosine", "norm ratio", "token match"):
         shown.add_column(column, justify="right")
-    tests, above = metrics.get("mcnemar", {}), ""
+    shown.add_column("bits per token", justify="right")
+    tests, above = details.get("mcnemar", {}), ""
     for name, title in TITLES.items():
-        row = metrics[name]
+        row, more = headline[name], details.get(name, {})
         compressed = "cosine" in row
+        bits = headline["bits_per_token"] if compressed else more.get("bits_per_token")
         shown.add_row(
             title,
             f"{row['f1']:.1f}",
-            "{low:.1f} to {high:.1f}".format(**row["f1_interval"]),
+            "{low:.1f} to {high:.1f}".format(**more["f1_interval"]) if more else "",
             f"{row['em']:.1f}",
             f"{tests[f'{above}_{name}']['p']:.2g}" if f"{above}_{name}" in tests else "",
+            f"{row['agreement']:.1f}" if compressed else "100",
             f"{row['cosine']:.3f}" if compressed else "1",
             f"{row['norm_ratio']:.3f}" if compressed else "1",
             f"{row['token_match']:.1f}" if compressed else "100",
-            f"{metrics['bits_per_token'] if compressed else row['bits_per_token']:.0f}",
+            f"{bits:.0f}" if bits else "",
         )
         above = name
     return shown
+
+
+def _fewer_bits(headline: Mapping[str, Any], details: Mapping[str, Any]) -> str:
+    """How many times fewer bits are sent than by float16 embeddings."""
+    whole = details.get("uncompressed", {}).get("bits_per_token")
+    return f", {whole / headline['bits_per_token']:.3g}x fewer bits" if whole else ""

@@ -63,3 +63,8 @@ def score_all(predictions: Mapping[str, str], examples: Sequence[Example]) -> li
         score(predictions[e.id], one) if e.id in predictions else missing
         for e, one in zip(examples, golds, strict=True)
     ]
+
+
+def agreement(predictions: Mapping[str, str], reference: Mapping[str, str]) -> float:
+    """Mean F1 (0 to 100) of answers held against those of another system, the uncompressed model, as if they were gold."""
+    return sum(f1(predictions[id_], text) for id_, text in reference.items()) / len(reference)

@@ -4,36 +4,47 @@ from pathlib import Path
 from typing import Any
 
 from narrowband.codec.batches import CALIBRATION_PROMPTS, embedded
-from narrowband.codec.codec import Codec
-from narrowband.codec.geometry import geometry
+from narrowband.codec.codec import Codec, require_match
+from narrowband.codec.config import CodecConfig
 from narrowband.codec.pca import PCA
-from narrowband.data.prompts import encode_prompt
+from narrowband.data.prompts import EncodedPrompt
 from narrowband.data.squad import read_squad
-from narrowband.lm.frozen import FrozenLM
-from narrowband.params import Params
+from narrowband.evaluation.answer import QuestionAnswerer
+from narrowband.runtime import paths
 from narrowband.runtime.artifacts import CONFIG, checked, sha256
 
 
-def load_systems(
-    lm: FrozenLM, qa: Path, pca: Path, phase1: Path, phase2: Path, params: Params
-) -> dict[str, Codec | None]:
-    """`uncompressed` (no codec), `pca`, `phase1` and `phase2`; QA is read where PCA needs the scale of `calibrated`."""
-    fitted = PCA.load(pca, params).to(lm.device)
-    pca_only = Codec(fitted, lm.hidden_size, params, pca_only=True)
-    if params.magnitude == "calibrated":
-        train = read_squad(checked(qa / "train.json"))[:CALIBRATION_PROMPTS]
-        prompts = [encode_prompt(lm.tokenizer, e.context, e.question, params.prompt) for e in train]
-        pca_only.calibrate(embedded(lm, prompts, params.generation.batch_size))
-    return {
-        "uncompressed": None,
-        "pca": pca_only,
-        "phase1": Codec.load(phase1, fitted, lm.hidden_size, params),
-        "phase2": Codec.load(phase2, fitted, lm.hidden_size, params),
+def load_systems(answerer: QuestionAnswerer, config: CodecConfig) -> dict[str, Codec | None]:
+    """`uncompressed` (no codec), `pca`, `phase1` and `phase2`, on the base model's device.
+
+    Raises:
+        InputError: an artifact is missing, was changed, or was made with other settings than `config`.
+    """
+    device = answerer.lm.device
+    pca = PCA.load(paths.PCA, config.geometry)
+    pca_only = Codec(pca.to(device), config, pca_only=True)
+    if config.magnitude == "calibrated":
+        pca_only.calibrate(embedded(answerer.lm, calibration_prompts(answerer), answerer.batch_size))
+    trained = {
+        name: Codec.load(require_match(folder, config, pca), device).with_latent_bits(config.latent_bits)
+        for name, folder in (("phase1", paths.PHASE1), ("phase2", paths.PHASE2))
     }
+    return {"uncompressed": None, "pca": pca_only, **trained}
 
 
-def evaluated(params: Params, questions: Path, *artifacts: Path) -> dict[str, Any]:
-    """What predictions were made with: base model, parameters, checksums of the questions and of the artifact folders."""
-    settings = params.model_dump(include={"base_model", "magnitude", "latent_bits", "adapter", "prompt", "generation"})
-    inputs = {"questions": sha256([questions]), **{folder.name: sha256([folder / CONFIG]) for folder in artifacts}}
-    return {**geometry(params), **settings, **inputs}
+def calibration_prompts(answerer: QuestionAnswerer) -> list[EncodedPrompt]:
+    """The training prompts that the scale of `magnitude: calibrated` is fitted on."""
+    return answerer.encode(read_squad(checked(paths.QA / "train.json"))[:CALIBRATION_PROMPTS])
+
+
+def evaluated(answerer: QuestionAnswerer, config: CodecConfig, questions: Path) -> dict[str, Any]:
+    """What predictions were made with: settings, checksums of the questions and of the artifact folders."""
+    artifacts = (paths.PCA, paths.PHASE1, paths.PHASE2)
+    return {
+        **config.as_json(),
+        "prompt": answerer.prompt.model_dump(),
+        "max_new_tokens": answerer.max_new_tokens,
+        "batch_size": answerer.batch_size,
+        "questions": sha256([questions]),
+        **{folder.name: sha256([folder / CONFIG]) for folder in artifacts},
+    }

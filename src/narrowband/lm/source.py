@@ -1,6 +1,5 @@
 """What `base_model` names: a folder or a repository of the hub, and all that is known of it without its weights."""
 
-import hashlib
 import inspect
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -27,10 +26,6 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.utils import cached_file, extract_commit_hash, has_file
 
 from narrowband.params import InputError, first_line
-
-BLOCK = 1 << 20
-SAMPLED = 64
-"""Blocks of a larger file of a base model that `model_revision` reads."""
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
@@ -132,31 +127,6 @@ def commit(base_model: str) -> str:
         return str(extract_commit_hash(cached_file(source.name, "config.json", revision=source.revision), None))
     except OSError as error:
         raise refusal(base_model, error) from None
-
-
-def model_revision(name: str) -> str:
-    """The sha256 of a folder's configuration, weights and tokenizer, or the commit of a model of the hub.
-
-    Of a file of more than 64 MiB, as large models have them, what counts is its size and 64 blocks of 1 MiB that are
-    spread evenly over it, the first (the header of safetensors) and the last included.
-    """
-    folder = Path(name)
-    if not folder.is_dir():
-        return f"commit:{commit(name)}"
-    digest = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        if path.suffix not in (".json", ".model", ".safetensors", ".bin", ".txt"):
-            continue
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            if size <= SAMPLED * BLOCK:
-                digest.update(file.read())
-                continue
-            digest.update(str(size).encode())
-            for i in range(SAMPLED):
-                file.seek(i * (size - BLOCK) // (SAMPLED - 1))
-                digest.update(file.read(BLOCK))
-    return f"sha256:{digest.hexdigest()}"
 
 
 def _check_family(base_model: str, config: PreTrainedConfig) -> None:

@@ -14,14 +14,13 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
-import narrowband
 from narrowband.data.prompts import qa_prompt
 from narrowband.pretrain.curriculum import batch, questions, recall, roster
 from narrowband.pretrain.init import initialize
 from narrowband.pretrain.muon import Muon
 from narrowband.pretrain.tokenizer import train_tokenizer
 from narrowband.runtime.files import folder_of_files
-from narrowband.training.checkpoint import run_fingerprint
+from narrowband.runtime.fingerprint import stage_fingerprint
 from narrowband.training.loop import Evaluation, Schedule, StepLoss, train
 from narrowband.world.completions import make_document
 from narrowband.world.names import Split
@@ -188,7 +187,7 @@ def pretrain(
         schedule=Schedule(recipe.steps, recipe.warmup, recipe.evaluate_every),
         seed=recipe.seed,
         checkpoint=checkpoint,
-        fingerprint=run_fingerprint(json.dumps(asdict(recipe)), Path(narrowband.__file__).parent.rglob("*.yaml")),
+        fingerprint=stage_fingerprint("pretrain_base") + json.dumps(asdict(recipe)),
         log=lambda step, values: None,
         console=console,
         title="base model",

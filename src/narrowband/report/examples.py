@@ -4,24 +4,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from narrowband.codec.codec import Codec
-from narrowband.data.prompts import encode_prompt
 from narrowband.data.squad import Example
 from narrowband.diagnosis.figures import Predictions
 from narrowband.diagnosis.verdicts import norm_status
+from narrowband.evaluation.answer import QuestionAnswerer
 from narrowband.evaluation.scoring import score
 from narrowband.evaluation.tokens import token_view
-from narrowband.lm.frozen import FrozenLM
-from narrowband.params import Params
 
 SHOWN = 10
 
 
 def first_examples(
-    lm: FrozenLM,
+    answerer: QuestionAnswerer,
     systems: Mapping[str, Codec | None],
     examples: Sequence[Example],
     predictions: Mapping[str, Predictions],
-    params: Params,
 ) -> list[dict[str, Any]]:
     """Question, gold answers, and by system the answer; of compressed ones, the tokens and how they were rebuilt too."""
     return [
@@ -30,20 +27,19 @@ def first_examples(
             "question": example.question,
             "golds": example.golds,
             "systems": {
-                name: _seen(lm, codec, example, predictions[name][example.id], params)
-                for name, codec in systems.items()
+                name: _seen(answerer, codec, example, predictions[name][example.id]) for name, codec in systems.items()
             },
         }
         for example in examples[:SHOWN]
     ]
 
 
-def _seen(lm: FrozenLM, codec: Codec | None, example: Example, prediction: str, params: Params) -> dict[str, Any]:
+def _seen(answerer: QuestionAnswerer, codec: Codec | None, example: Example, prediction: str) -> dict[str, Any]:
     scores = score(prediction, example.golds)
     seen = {"answer": prediction, "f1": scores.f1, "em": scores.em}
     if codec is None:
         return seen
-    view = token_view(lm, codec, encode_prompt(lm.tokenizer, example.context, example.question, params.prompt))
+    view = token_view(answerer.lm, codec, answerer.encode([example])[0])
     return {
         **seen,
         **view.quality,

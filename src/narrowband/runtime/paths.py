@@ -2,14 +2,17 @@
 
 from pathlib import Path
 
-CHECKED = Path("artifacts/checked")
+ARTIFACTS = Path("artifacts")
+CHECKED = ARTIFACTS / "checked"
 QA = Path("data/qa")
 SFT = Path("data/sft")
-PCA = Path("artifacts/pca")
-PHASE1 = Path("artifacts/phase1")
-PHASE2 = Path("artifacts/phase2")
-PREDICTIONS = Path("artifacts/evaluate")
-LOG = Path("artifacts/log")
+PCA = ARTIFACTS / "pca"
+PHASE1 = ARTIFACTS / "phase1"
+PHASE2 = ARTIFACTS / "phase2"
+PREDICTIONS = ARTIFACTS / "evaluate"
+LOG = ARTIFACTS / "log"
+BUNDLED_MODEL = Path("models/base")
+SMOKE_MODEL = Path("models/smoke")
 METRICS = Path("metrics")
 RESULTS = Path("results")
 REPORT = Path("report")

@@ -1,7 +1,6 @@
 """The SFT part of a run of `generate_data`, from parameters to files."""
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,10 @@ from rich.panel import Panel
 
 from narrowband.data.squad import Example
 from narrowband.lm.frozen import FrozenLM
-from narrowband.lm.source import load_tokenizer, model_revision
+from narrowband.lm.revision import model_revision
+from narrowband.lm.source import load_tokenizer
 from narrowband.params import Params
+from narrowband.runtime import paths
 from narrowband.runtime.files import streamed
 from narrowband.runtime.progress import bar
 from narrowband.sft.audit import audit
@@ -25,18 +26,16 @@ from narrowband.sft.prompts import read_pool
 from narrowband.sft.run import Run, Sources
 from narrowband.sft.sentinels import examine
 from narrowband.sft.vllm import VllmBackend
-from narrowband.training.checkpoint import run_fingerprint
 
 
 def write_sft(
     params: Params,
     readings: Sequence[Example],
     test: Sequence[Example],
-    folder: Path,
-    checkpoint: Path,
+    fingerprint: str,
     console: Console,
 ) -> dict[str, Any]:
-    """Write records, rejected records, manifest and card to `folder`; figures for `metrics/data.json`.
+    """Write records, rejected records, manifest and card to `folder`; all figures of the run.
 
     A run that was killed goes on from `checkpoint` and writes the same bytes as one that was not.
 
@@ -48,8 +47,8 @@ def write_sft(
     pool = read_pool(pools[0])
     sources = Sources(pool, read_instructions(pools[1]), reading(readings), Contamination(test))
     revision = model_revision(params.base_model)
-    asked = hashlib.sha256(repr((revision, params, readings, test)).encode()).hexdigest()
-    journal = Journal(checkpoint, run_fingerprint(asked, pools))
+    folder = paths.SFT
+    journal = Journal(paths.CHECKPOINTS / "sft.jsonl", fingerprint)
     if journal.recorded:
         console.print(f"SFT records: resuming after {journal.recorded} batches")
     model = PlainModel(open_backend(params), load_tokenizer(params.base_model), journal, params.generation.batch_size)
@@ -77,6 +76,17 @@ def write_sft(
     write_provenance(folder, params, revision, {"counts": figures["counts"], "sentinels": verdict._asdict()})
     journal.discard()
     return figures
+
+
+def headline(figures: Mapping[str, Any]) -> dict[str, float]:
+    """What of the figures of a run stands in `metrics/data.json`: shares, and the critic's AUC."""
+    sentinels = figures["sentinels"]
+    return {
+        "kept": figures["shares"]["kept"]["share"],
+        "critic_auc": figures["critic_auc"],
+        "continued": sentinels["continued"],
+        "obeyed": sentinels["obeyed"],
+    }
 
 
 def open_backend(params: Params) -> Backend:

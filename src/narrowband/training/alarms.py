@@ -4,14 +4,14 @@ from collections import Counter
 from collections.abc import Sequence
 
 from narrowband.data.squad import Example
-from narrowband.evaluation.answer import Answered
+from narrowband.evaluation.answer import Evaluated
 from narrowband.evaluation.scoring import normalize
 
 ALIKE = 0.5  # share of the commonest prediction, with golds at most half as alike
 LONGEST, SHORTEST = 3.0, 1 / 3  # norm ratios
 
 
-def alarms(result: Answered, examples: Sequence[Example], phase: str) -> list[str]:
+def alarms(result: Evaluated, examples: Sequence[Example], phase: str) -> list[str]:
     """A sentence with what to change for collapsed predictions, and for embeddings that are far too long or short."""
     found = []
     predictions = Counter(normalize(text) for text in result.predictions.values())

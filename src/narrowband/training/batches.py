@@ -2,19 +2,25 @@
 
 import math
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 
 T = TypeVar("T")
 
 
-def draw(items: Sequence[T], size: int, seed: int, step: int) -> list[T]:
-    """`size` items for `step`: a fresh permutation each epoch, of which an incomplete last batch is left out."""
-    per_epoch = max(1, len(items) // size)
-    epoch, place = divmod(step, per_epoch)
-    order = torch.randperm(len(items), generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
-    return [items[i] for i in order[place * size : (place + 1) * size].tolist()]
+class Draws(NamedTuple):
+    """How batches are drawn: the random seed, and the items of a batch."""
+
+    seed: int
+    size: int
+
+    def batch(self, items: Sequence[T], step: int) -> list[T]:
+        """The items for `step`: a fresh permutation each epoch, of which an incomplete last batch is left out."""
+        per_epoch = max(1, len(items) // self.size)
+        epoch, place = divmod(step, per_epoch)
+        order = torch.randperm(len(items), generator=torch.Generator().manual_seed(self.seed * 1_000_003 + epoch))
+        return [items[i] for i in order[place * self.size : (place + 1) * self.size].tolist()]
 
 
 def turn(share: float, step: int) -> tuple[bool, int]:

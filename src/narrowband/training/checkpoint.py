@@ -3,9 +3,8 @@
 No pickle is written or read. A file appears under its name only when it is whole, and its checksum is in it.
 """
 
-import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -13,7 +12,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-import narrowband
 from narrowband.params import InputError, first_line
 from narrowband.runtime.files import digest, write_tensors
 
@@ -27,14 +25,6 @@ class Progress:
     best_score: float = -1.0
     best_metrics: dict[str, float] = field(default_factory=dict)
     history: list[tuple[int, dict[str, float]]] = field(default_factory=list)
-
-
-def run_fingerprint(description: str, files: Iterable[Path]) -> str:
-    """Names a run: what is asked for, the bytes of the files it reads, and this package's code."""
-    digest = hashlib.sha256(description.encode())
-    for file in sorted([*files, *Path(narrowband.__file__).parent.rglob("*.py")]):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
 
 
 def save_checkpoint(

@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
+from narrowband.params import Training
 from narrowband.runtime import distributed
 from narrowband.runtime.progress import bar
 from narrowband.runtime.signals import Stopped, postponed
@@ -53,6 +54,11 @@ class Schedule(NamedTuple):
     warmup: int
     evaluate_every: int
     patience: int = 0
+
+    @classmethod
+    def of(cls, training: Training) -> "Schedule":
+        """The schedule that a section of `params.yaml` asks for."""
+        return cls(training.steps, training.warmup, training.evaluate_every, training.patience)
 
     def factor(self, step: int) -> float:
         """What the learning rate is multiplied with: up to 1 in the warm-up, then down a cosine to 0 at the end."""
@@ -116,7 +122,7 @@ def train(
             if signalled():
                 raise Stopped(signalled(), f"{title}, stopped at step {progress.step} of {schedule.steps}")
     if progress.step < schedule.steps:
-        console.print(f"{title}: stopped at step {progress.step}, as step {progress.best_step} scored better")
+        console.print(f"{title}: early stopping at step {progress.step} (best: step {progress.best_step})")
     return Outcome(run.best, progress.best_step, progress.best_metrics)
 
 

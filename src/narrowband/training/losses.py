@@ -26,9 +26,9 @@ class Reconstruction(NamedTuple):
 
 
 def reconstruction_loss(pair: Reconstruction, weights: ReconstructionLoss) -> StepLoss:
-    """`cosine * (1 - mean cosine) + mse * (squared error over the originals' mean square)`, as in the first seed.
+    """`cosine * (1 - mean cosine) + mse * (squared error over the originals' mean square)`, as in the original run.
 
-    The squared error is relative so that a weight means the same for embeddings of any size; the seed's was absolute.
+    The squared error is relative so that a weight means the same for embeddings of any size; the original run's was absolute.
     """
     original, reconstructed = pair.original, pair.reconstructed
     cosines = F.cosine_similarity(original, reconstructed, dim=-1)
@@ -43,7 +43,7 @@ def reconstruction_loss(pair: Reconstruction, weights: ReconstructionLoss) -> St
     return StepLoss(weights.cosine * cosine + weights.mse * mse, {"cosine_loss": cosine.item(), "mse_loss": mse.item()})
 
 
-class Answers(NamedTuple):
+class AnswerLogits(NamedTuple):
     """Answer positions of a batch: logits with and without the codec, the right tokens, and which of them count.
 
     The teacher's may be those kept of positions that count. `share` is that of the answer tokens of a whole batch.
@@ -57,7 +57,7 @@ class Answers(NamedTuple):
 
 
 def generation_loss(
-    answers: Answers, pair: Reconstruction, weights: GenerationLoss, reconstruction: ReconstructionLoss
+    answers: AnswerLogits, pair: Reconstruction, weights: GenerationLoss, reconstruction: ReconstructionLoss
 ) -> StepLoss:
     """Cross-entropy and KL on answer positions, in nats a token, and a share of the Phase 1 loss.
 

@@ -5,20 +5,22 @@ from collections.abc import Sequence
 from narrowband.codec.codec import Codec
 from narrowband.data.prompts import Batch, EncodedPrompt, collate
 from narrowband.lm.frozen import FrozenLM
-from narrowband.params import Params
-from narrowband.training.batches import draw
+from narrowband.params import ReconstructionLoss
+from narrowband.training.batches import Draws
 from narrowband.training.loop import StepLoss
 from narrowband.training.losses import Reconstruction, reconstruction_loss
 from narrowband.training.micro_batches import WHOLE, Part, PhaseLoss, in_batch
 
 
-def phase1_loss(lm: FrozenLM, codec: Codec, prompts: Sequence[EncodedPrompt], params: Params) -> PhaseLoss:
+def phase1_loss(
+    lm: FrozenLM, codec: Codec, prompts: Sequence[EncodedPrompt], draws: Draws, weights: ReconstructionLoss
+) -> PhaseLoss:
     """The loss of a step: cosine and squared error over the coded tokens of a batch of training prompts."""
 
     def step_loss(step: int, part: Part = WHOLE) -> StepLoss:
-        drawn = draw(prompts, params.phase1.batch_size, params.seed, step)
+        drawn = draws.batch(prompts, step)
         pair = coded_tokens(lm, codec, collate(part.of(drawn), lm.pad_id))
-        return reconstruction_loss(in_batch(lm, pair, drawn), params.loss.phase1)
+        return reconstruction_loss(in_batch(lm, pair, drawn), weights)
 
     return step_loss
 

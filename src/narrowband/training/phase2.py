@@ -11,11 +11,11 @@ from narrowband.codec.codec import Codec
 from narrowband.codec.folded import reconstruct
 from narrowband.data.prompts import Batch, EncodedPrompt, collate
 from narrowband.lm.frozen import FrozenLM
-from narrowband.params import InputError, Params
+from narrowband.params import InputError, Loss, Phase2
 from narrowband.runtime import distributed
-from narrowband.training.batches import draw, turn
+from narrowband.training.batches import Draws, turn
 from narrowband.training.loop import StepLoss
-from narrowband.training.losses import Answers, Reconstruction, generation_loss
+from narrowband.training.losses import AnswerLogits, Reconstruction, generation_loss
 from narrowband.training.micro_batches import WHOLE, Part, PhaseLoss, in_batch
 from narrowband.training.top_k import TopK
 
@@ -58,7 +58,7 @@ def answer_logits(
 
 def teacher_forced(
     lm: FrozenLM, codec: Codec, lessons: Sequence[Lesson], known: TopK | None = None
-) -> tuple[Answers, Reconstruction]:
+) -> tuple[AnswerLogits, Reconstruction]:
     """Logits with and without the codec at the answer positions of a batch, and its coded embeddings.
 
     An answer's tokens keep their own embeddings. `known` is what the teacher said to these lessons when it was asked before.
@@ -70,16 +70,38 @@ def teacher_forced(
     with torch.no_grad():
         teacher = known or answer_logits(lm, original, rows)
     student = answer_logits(lm, reconstructed, rows)
-    return Answers(student, teacher, rows.targets, rows.mask), Reconstruction(original[coded], reconstructed[coded])
+    return AnswerLogits(student, teacher, rows.targets, rows.mask), Reconstruction(
+        original[coded], reconstructed[coded]
+    )
 
 
-def ask_teacher(lm: FrozenLM, lessons: Sequence[Lesson], params: Params) -> list[TopK]:
+class Material(NamedTuple):
+    """What Phase 2 trains on: questions, and SFT records for a share of its batches; `seed` draws both."""
+
+    lessons: Sequence[Lesson]
+    seed: int
+    sft: Sequence[Lesson] = ()
+    sft_share: float = 0.0
+
+    @property
+    def pool(self) -> list[Lesson]:
+        """All lessons, questions first."""
+        return [*self.lessons, *self.sft]
+
+    def drawn(self, step: int, size: int) -> list[int]:
+        """Places in `pool` of the batch of `step`."""
+        of_sft, index = turn(self.sft_share, step)
+        n = len(self.lessons)
+        return Draws(self.seed, size).batch(range(n, n + len(self.sft)) if of_sft else range(n), index)
+
+
+def ask_teacher(lm: FrozenLM, lessons: Sequence[Lesson], phase2: Phase2, temperature: float) -> list[TopK]:
     """The teacher's `phase2.teacher_top_k` tokens at the answer of each of `lessons`, every lesson once; on the CPU.
 
     Raises:
         InputError: that is the whole vocabulary, or more.
     """
-    k, vocabulary = params.phase2.teacher_top_k, lm.embedding.num_embeddings
+    k, vocabulary = phase2.teacher_top_k, lm.embedding.num_embeddings
     if k >= vocabulary:
         raise InputError(
             f"phase2.teacher_top_k {k} leaves no other tokens in a vocabulary of {vocabulary}; choose 0 (all of it, not kept) "
@@ -90,43 +112,36 @@ def ask_teacher(lm: FrozenLM, lessons: Sequence[Lesson], params: Params) -> list
     def ask(few: Sequence[Lesson]) -> list[TopK]:
         rows = lay_out(lm, few)
         logits = answer_logits(lm, lm.embed(rows.batch.ids), rows)[rows.mask]
-        found = TopK.of(logits / params.loss.phase2.kl_temperature, k).to(torch.device("cpu"))
+        found = TopK.of(logits / temperature, k).to(torch.device("cpu"))
         lengths = [len(lesson.answer) for lesson in few]
         return [TopK(*of_one) for of_one in zip(*(tensor.split(lengths) for tensor in found), strict=True)]
 
-    size = params.phase2.micro_batch or params.phase2.batch_size
+    size = phase2.micro_batch or phase2.batch_size
     groups = [lessons[start : start + size] for start in range(0, len(lessons), size)]
     return [one for group in distributed.shared_out(ask, groups) for one in group]
 
 
-def phase2_loss(
-    lm: FrozenLM, codec: Codec, lessons: Sequence[Lesson], params: Params, sft: Sequence[Lesson] = ()
-) -> PhaseLoss:
+def phase2_loss(lm: FrozenLM, codec: Codec, material: Material, phase2: Phase2, loss: Loss) -> PhaseLoss:
     """The loss of a step: teacher-forced cross-entropy, KL to the LM's own logits on the originals, reconstruction.
 
-    Only answer positions count. `data.phase2_sft_share` of the steps draw from `sft` instead of `lessons`. With
-    `phase2.teacher_top_k` the teacher is asked beforehand, each lesson that will be drawn once.
+    Only answer positions count. With `phase2.teacher_top_k` the teacher is asked beforehand, each lesson that will be drawn
+    once.
     """
-    pool = [*lessons, *sft]
-
-    def drawn(step: int) -> list[int]:
-        of_sft, index = turn(params.data.phase2_sft_share, step)
-        source = range(len(lessons), len(pool)) if of_sft else range(len(lessons))
-        return draw(source, params.phase2.batch_size, params.seed, index)
-
+    pool = material.pool
     known: dict[int, TopK] = {}
-    if params.phase2.teacher_top_k:
-        needed = sorted({i for step in range(params.phase2.steps) for i in drawn(step)})
-        known = dict(zip(needed, ask_teacher(lm, [pool[i] for i in needed], params), strict=True))
+    if phase2.teacher_top_k:
+        needed = sorted({i for step in range(phase2.steps) for i in material.drawn(step, phase2.batch_size)})
+        told = ask_teacher(lm, [pool[i] for i in needed], phase2, loss.phase2.kl_temperature)
+        known = dict(zip(needed, told, strict=True))
 
     def step_loss(step: int, part: Part = WHOLE) -> StepLoss:
-        chosen = drawn(step)
+        chosen = material.drawn(step, phase2.batch_size)
         batch = [pool[i] for i in chosen]
         own = part.of(batch)
         kept = (TopK.cat(known[i] for i in part.of(chosen)).to(lm.device),) if known else ()
         answers, pair = teacher_forced(lm, codec, own, *kept)
         share = sum(len(lesson.answer) for lesson in own) / sum(len(lesson.answer) for lesson in batch)
         whole = in_batch(lm, pair, [lesson.prompt for lesson in batch])
-        return generation_loss(answers._replace(share=share), whole, params.loss.phase2, params.loss.phase1)
+        return generation_loss(answers._replace(share=share), whole, loss.phase2, loss.phase1)
 
     return step_loss

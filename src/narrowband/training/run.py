@@ -1,40 +1,37 @@
-"""A training phase from files to files: what `stages/train_phase1.py` and `stages/train_phase2.py` have in common."""
+"""A training phase from files to files: what the stages of Phase 1 and Phase 2 have in common."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from dvclive import Live
+from rich.console import Console
 from rich.markup import escape
 
-from narrowband.codec.batches import CALIBRATION_PROMPTS, embedded
-from narrowband.codec.codec import Codec
+from narrowband.codec.batches import embedded
+from narrowband.codec.codec import Codec, require_match
+from narrowband.codec.config import CodecConfig
 from narrowband.codec.pca import PCA
-from narrowband.data.encoded import read_prompts
-from narrowband.data.prompts import encode_answer, encode_prompt
+from narrowband.data.prompts import encode_answer
 from narrowband.data.squad import Example, read_squad
-from narrowband.evaluation.answer import answer
+from narrowband.evaluation.answer import QuestionAnswerer
+from narrowband.evaluation.systems import calibration_prompts
 from narrowband.evaluation.tokens import marked, token_view
-from narrowband.lm.frozen import FrozenLM
-from narrowband.lm.source import model_revision
-from narrowband.params import Params
-from narrowband.runtime import distributed
-from narrowband.runtime.artifacts import MANIFEST, checked
-from narrowband.runtime.entry import console
+from narrowband.params import Training
+from narrowband.runtime import distributed, paths
+from narrowband.runtime.artifacts import checked
 from narrowband.runtime.files import write_json, write_text
+from narrowband.runtime.rounding import rounded
 from narrowband.training.alarms import alarms
-from narrowband.training.checkpoint import run_fingerprint
 from narrowband.training.loop import Evaluation, Schedule, StepLoss, train
-from narrowband.training.micro_batches import own_parts
-from narrowband.training.phase1 import phase1_loss
-from narrowband.training.phase2 import Lesson, phase2_loss
-from narrowband.training.self_distillation import read_sft, response_kl
+from narrowband.training.micro_batches import PhaseLoss, own_parts
+from narrowband.training.phase2 import Lesson
 
-CHECKPOINTS = Path(".checkpoints")
-
-Phase = Literal["phase1", "phase2"]
+HEADLINE = ("f1", "cosine", "norm_ratio", "best_step", "sft_kl")
+"""Figures on validation questions that stand in `metrics/PHASE.json`."""
 
 
 class StepLog:
@@ -64,24 +61,83 @@ class StepLog:
         write_text(self.folder / "evaluations.csv", "\n".join([",".join(self._evaluations[0]), *rows]) + "\n")
 
 
-def read_lessons(lm: FrozenLM, path: Path, params: Params) -> list[Lesson]:
+def read_lessons(answerer: QuestionAnswerer, path: Path) -> list[Lesson]:
     """The questions of a QA file with their first gold answers."""
-    prompts = read_prompts(lm.tokenizer, path, params.prompt)
-    answers = (encode_answer(lm.tokenizer, example.golds[0]) for example in read_squad(path))
-    return [Lesson(*pair) for pair in zip(prompts, answers, strict=True)]
+    examples = read_squad(path)
+    answers = (encode_answer(answerer.lm.tokenizer, example.golds[0]) for example in examples)
+    return [Lesson(*pair) for pair in zip(answerer.encode(examples), answers, strict=True)]
+
+
+@dataclass(frozen=True)
+class PhaseRun:
+    """One run of a phase; `fingerprint` names what it depends on, so that no other run resumes its checkpoint."""
+
+    name: Literal["phase1", "phase2"]
+    training: Training
+    seed: int
+    fingerprint: str
+    console: Console
+
+    def train(
+        self, codec: Codec, loss: PhaseLoss, n_lessons: int, evaluate: Callable[[], Evaluation]
+    ) -> dict[str, float]:
+        """Train the adapter of `codec`, which ends with its best weights; the figures of their evaluation.
+
+        `n_lessons` is how many questions (or SFT records, if they are fewer) batches are drawn from.
+        """
+        trainable = [p for p in codec.parameters() if p.requires_grad]
+        self.console.print(f"{self.name}: {sum(p.numel() for p in trainable):,} trainable parameters")
+        steps = StepLog(paths.LOG / self.name) if distributed.is_main() else None
+        outcome = train(
+            codec,
+            [torch.optim.AdamW(trainable, lr=self.training.lr)],
+            self._step_losses(loss, n_lessons),
+            evaluate,
+            schedule=Schedule.of(self.training),
+            seed=self.seed,
+            checkpoint=self.checkpoint,
+            fingerprint=self.fingerprint,
+            log=steps.record if steps else lambda step, values: None,
+            console=self.console,
+            title=self.name,
+        )
+        codec.load_state_dict(outcome.best, strict=False)
+        if steps:
+            steps.close()
+        return {**outcome.best_metrics, "best_step": outcome.best_step}
+
+    def save(self, codec: Codec, figures: Mapping[str, float], trained_with: Mapping[str, Any]) -> None:
+        """Write the adapter, and the headline of its figures to `metrics/`; delete the checkpoint."""
+        if not distributed.is_main():
+            return
+        settings = {"phase": self.name, "seed": self.seed, "training": self.training.model_dump()}
+        codec.save(paths.ARTIFACTS / self.name, {**settings, **trained_with})
+        headline = {name: value for name, value in figures.items() if name in HEADLINE}
+        write_json(paths.METRICS / f"{self.name}.json", rounded(headline))
+        self.checkpoint.unlink()
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where a run that was stopped goes on from."""
+        return paths.CHECKPOINTS / f"{self.name}.safetensors"
+
+    def _step_losses(self, loss: PhaseLoss, n_lessons: int) -> Callable[[int], Iterable[StepLoss]]:
+        """The losses of the parts of a step's batch that this process computes."""
+        parts = own_parts(min(self.training.batch_size, n_lessons), self.training.micro_batch)
+        return lambda step: (loss(step, part) for part in parts)
 
 
 def quick_evaluation(
-    phase: Phase, lm: FrozenLM, codec: Codec, examples: Sequence[Example], params: Params
+    phase: str, answerer: QuestionAnswerer, codec: Codec, examples: Sequence[Example], console: Console
 ) -> Callable[[], Evaluation]:
     """An evaluation on `examples` that also prints the first of them with its reconstructed tokens."""
     first = examples[0]
-    prompt = encode_prompt(lm.tokenizer, first.context, first.question, params.prompt)
+    (prompt,) = answerer.encode([first])
 
     def evaluate() -> Evaluation:
-        result = answer(lm, codec, examples, params)
+        result = answerer.answer(codec, examples)
         said = f"{phase}: expected {first.golds[0]!r}, answered {result.predictions[first.id]!r} to"
-        console.print(said, marked(token_view(lm, codec, prompt)))
+        console.print(said, marked(token_view(answerer.lm, codec, prompt)))
         for sentence in alarms(result, examples, phase):
             console.print(f"[bold red]{phase}, warning:[/] {escape(sentence)}", highlight=False)
         return Evaluation(result.f1, {"f1": result.f1, "em": result.em, **result.quality})
@@ -89,78 +145,24 @@ def quick_evaluation(
     return evaluate
 
 
-def step_losses(
-    phase: Phase, lm: FrozenLM, codec: Codec, lessons: Sequence[Lesson], sft: Sequence[Lesson], params: Params
-) -> Callable[[int], Iterable[StepLoss]]:
-    """The losses of the parts of a step's batch that this process computes; Phase 2 draws on `sft` too, if it is asked to."""
-    loss = (
-        phase1_loss(lm, codec, [lesson.prompt for lesson in lessons], params)
-        if phase == "phase1"
-        else phase2_loss(lm, codec, lessons, params, sft)
-    )
-    training = params.phase1 if phase == "phase1" else params.phase2
-    drawn_on = [lessons, sft] if sft and params.data.phase2_sft_share else [lessons]
-    parts = own_parts(min(training.batch_size, *map(len, drawn_on)), training.micro_batch)
-    return lambda step: (loss(step, part) for part in parts)
+def validation_questions(quick: int) -> list[Example]:
+    """The first `quick` questions of the validation split."""
+    return read_squad(checked(paths.QA / "validation.json"))[:quick]
 
 
-def train_phase(
-    phase: Phase,
-    params: Params,
-    qa: Path,
-    pca_folder: Path,
-    start: Path | None,
-    out: Path,
-    metrics: Path,
-    log: Path,
-    sft: Path | None = None,
-) -> None:
-    """Train the adapter and write its best weights to `out`, its validation figures to `metrics`, its steps to `log`.
+def starting_codec(
+    answerer: QuestionAnswerer, config: CodecConfig, start: Literal["phase1", "scratch"], seed: int
+) -> Codec:
+    """The codec that Phase 2 begins from: that of Phase 1, or a new one.
 
-    `start` is the folder of the adapter to begin from; `None` begins from a new one. `sft` is the folder of the records
-    that Phase 2 draws a share of its batches from, if it draws any, and is held to in `sft_kl`.
+    Raises:
+        InputError: an artifact is missing, was changed, or was made with other settings than `config`.
     """
-    lm = FrozenLM.load(params.base_model)
-    if phase == "phase2" and params.phase2.gradient_checkpointing:
-        lm.checkpoint_gradients()
-    pca = PCA.load(pca_folder, params).to(lm.device)
-    codec = Codec.load(start, pca, lm.hidden_size, params) if start else Codec(pca, lm.hidden_size, params)
-    training = params.phase1 if phase == "phase1" else params.phase2
-    trainable = [p for p in codec.parameters() if p.requires_grad]
-    console.print(
-        f"{phase}: {sum(p.numel() for p in trainable):,} trainable and "
-        f"{sum(p.numel() for p in lm.model.parameters()):,} frozen parameters"
-    )
-
-    lessons = read_lessons(lm, checked(qa / "train.json"), params)
-    prompts = [lesson.prompt for lesson in lessons]
-    share = params.data.phase2_sft_share
-    records = sft if share or params.data.sft_records > 1 else None
-    sft_lessons, held_out = read_sft(checked(records / "train.jsonl", MANIFEST), lm.tokenizer) if records else ([], [])
-    if start is None and params.magnitude == "calibrated":
-        codec.calibrate(embedded(lm, prompts[:CALIBRATION_PROMPTS], params.generation.batch_size))
-
-    files = [file for folder in (qa, pca_folder, start, records) if folder for file in folder.iterdir()]
-    steps = StepLog(log) if distributed.is_main() else None
-    outcome = train(
-        codec,
-        [torch.optim.AdamW(trainable, lr=training.lr)],
-        step_losses(phase, lm, codec, lessons, sft_lessons, params),
-        quick_evaluation(phase, lm, codec, read_squad(checked(qa / "validation.json"))[: params.data.quick], params),
-        schedule=Schedule(training.steps, training.warmup, training.evaluate_every, training.patience),
-        seed=params.seed,
-        checkpoint=CHECKPOINTS / f"{phase}.safetensors",
-        fingerprint=run_fingerprint(model_revision(params.base_model) + params.model_dump_json(), files),
-        log=steps.record if steps else lambda step, values: None,
-        console=console,
-        title=phase,
-    )
-    codec.load_state_dict(outcome.best, strict=False)
-    sft_kl = {"sft_kl": response_kl(lm, codec, held_out, params.generation.batch_size)} if held_out else {}
-    if steps is None:
-        return
-    steps.close()
-    losses = params.loss.phase1 if phase == "phase1" else params.loss
-    codec.save(out, params, {"phase": phase, "loss": losses.model_dump(), "training": training.model_dump()})
-    write_json(metrics, {**outcome.best_metrics, **sft_kl, "best_step": outcome.best_step})
-    (CHECKPOINTS / f"{phase}.safetensors").unlink()
+    lm = answerer.lm
+    pca = PCA.load(paths.PCA, config.geometry)
+    if start == "phase1":
+        return Codec.load(require_match(paths.PHASE1, config, pca), lm.device)
+    codec = Codec(pca.to(lm.device), config, seed=seed)
+    if config.magnitude == "calibrated":
+        codec.calibrate(embedded(lm, calibration_prompts(answerer), answerer.batch_size))
+    return codec

@@ -10,19 +10,23 @@ from transformers import PreTrainedTokenizerBase
 from narrowband.codec.codec import Codec
 from narrowband.data.prompts import EncodedPrompt
 from narrowband.lm.frozen import FrozenLM
+from narrowband.runtime.artifacts import MANIFEST, checked
 from narrowband.training.phase2 import Lesson, answer_logits, lay_out
 
 HELD_OUT = 5
 """Every so many records, the first included, one is held out of training."""
 
 
-def read_sft(path: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[list[Lesson], list[Lesson]]:
-    """Lessons to train on, and lessons held out.
+def read_sft(folder: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[list[Lesson], list[Lesson]]:
+    """Lessons to train on, and lessons held out, from the records of `folder`; none of either from an empty file.
 
     A prompt is fed as the record has it, without BOS, all of it through the codec; its answer is the completion up to the
     end of the response, ended by a line break as all answers are.
     """
-    with path.open(encoding="utf-8") as file:
+    path = folder / "train.jsonl"
+    if not path.stat().st_size:
+        return [], []
+    with checked(path, MANIFEST).open(encoding="utf-8") as file:
         records = [json.loads(line) for line in file]
 
     def ids(text: str) -> list[int]:

@@ -1,0 +1,54 @@
+"""The settings of a codec: written beside its weights, and compared with the workspace's before it is used there."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from narrowband.lm.revision import model_revision
+from narrowband.params import Adapter, Magnitude, Params
+from narrowband.runtime.artifacts import read_config
+
+
+@dataclass(frozen=True)
+class CodecConfig:
+    """Everything that decides what a codec does, but for its weights."""
+
+    base_model_revision: str
+    compress_dim: int
+    window: int
+    magnitude: Magnitude
+    latent_bits: int
+    adapter: Adapter
+
+    @classmethod
+    def of(cls, params: Params) -> "CodecConfig":
+        """The settings that `params.yaml` asks for."""
+        revision = model_revision(params.base_model)
+        return cls(revision, params.compress_dim, params.window, params.magnitude, params.latent_bits, params.adapter)
+
+    @classmethod
+    def read(cls, folder: Path) -> "CodecConfig":
+        """The settings that `folder` was saved with.
+
+        Raises:
+            InputError: its `config.json` is missing or was changed.
+        """
+        content = read_config(folder)
+        names = cls.__dataclass_fields__
+        return cls(
+            **{name: content[name] for name in names if name != "adapter"}, adapter=Adapter(**content["adapter"])
+        )
+
+    @property
+    def geometry(self) -> dict[str, Any]:
+        """Settings that a PCA must match to be loaded."""
+        return {name: getattr(self, name) for name in ("base_model_revision", "window", "compress_dim")}
+
+    @property
+    def fixed(self) -> dict[str, Any]:
+        """Settings that an adapter must match to be loaded; its latents may be rounded to other bits afterwards."""
+        return {**self.geometry, "magnitude": self.magnitude, "adapter": self.adapter.model_dump()}
+
+    def as_json(self) -> dict[str, Any]:
+        """All settings, as `read` reads them."""
+        return {**asdict(self), "adapter": self.adapter.model_dump()}

@@ -1,0 +1,24 @@
+"""Numbers as they are written: with the digits that mean something, so that another CPU's last digits are no difference."""
+
+from collections.abc import Mapping
+from typing import Any
+
+DECIMALS = dict.fromkeys(("f1", "em", "agreement", "token_match", "low", "high", "f1_gain", "bits_per_token"), 2)
+SIGNIFICANT = {"mse", "p"}
+OTHERWISE = 4
+
+
+def rounded(content: Any, name: str = "") -> Any:
+    """`content` with its floats rounded by the name they stand under; members of a list by the name of the list.
+
+    Percentages and bits get 2 decimals, `mse` and `p` 3 significant digits, everything else (cosines, shares) 4 decimals.
+    """
+    if isinstance(content, Mapping):
+        return {key: rounded(value, key) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [rounded(value, name) for value in content]
+    if not isinstance(content, float):
+        return content
+    if name in SIGNIFICANT:
+        return float(f"{content:.3g}")
+    return round(content, DECIMALS.get(name, OTHERWISE))
