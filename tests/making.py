@@ -1,0 +1,34 @@
+"""What the stages make of `params.yaml`, for tests that skip the stages."""
+
+from collections.abc import Sequence
+
+from narrowband.codec.codec import Codec
+from narrowband.codec.config import CodecConfig
+from narrowband.codec.pca import PCA
+from narrowband.data.prompts import EncodedPrompt
+from narrowband.evaluation.answer import QuestionAnswerer
+from narrowband.lm.frozen import FrozenLM
+from narrowband.params import Params
+from narrowband.training.batches import Draws
+from narrowband.training.micro_batches import PhaseLoss
+from narrowband.training.phase1 import phase1_loss
+from narrowband.training.phase2 import Lesson, Material, phase2_loss
+
+
+def answerer_of(lm: FrozenLM, params: Params) -> QuestionAnswerer:
+    return QuestionAnswerer(lm, params.prompt, params.generation.max_new_tokens, params.generation.batch_size)
+
+
+def codec_of(pca: PCA, params: Params, *, pca_only: bool = False) -> Codec:
+    return Codec(pca, CodecConfig.of(params), seed=params.seed, pca_only=pca_only)
+
+
+def phase1_loss_of(lm: FrozenLM, codec: Codec, prompts: Sequence[EncodedPrompt], params: Params) -> PhaseLoss:
+    return phase1_loss(lm, codec, prompts, Draws(params.seed, params.phase1.batch_size), params.loss.phase1)
+
+
+def phase2_loss_of(
+    lm: FrozenLM, codec: Codec, lessons: Sequence[Lesson], params: Params, sft: Sequence[Lesson] = ()
+) -> PhaseLoss:
+    material = Material(lessons, params.seed, sft, params.data.phase2_sft_share)
+    return phase2_loss(lm, codec, material, params.phase2, params.loss)
