@@ -2,8 +2,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from making import codec_of
 
-from narrowband.codec.codec import Codec
+from narrowband.codec.codec import Codec, require_match
+from narrowband.codec.config import CodecConfig
 from narrowband.codec.magnitude import restore
 from narrowband.codec.pca import PCA
 from narrowband.codec.quantize import quantize
@@ -30,28 +32,28 @@ def changed(params: Params, **values: object) -> Params:
 
 def test_residual_adapter_starts_as_the_pca_reconstruction(params: Params, pca: PCA, embeddings: torch.Tensor) -> None:
     settings = changed(params)
-    rebuilt = Codec(pca, HIDDEN, settings)(embeddings, CODED)
-    torch.testing.assert_close(rebuilt, Codec(pca, HIDDEN, settings, pca_only=True)(embeddings, CODED))
+    rebuilt = codec_of(pca, settings)(embeddings, CODED)
+    torch.testing.assert_close(rebuilt, codec_of(pca, settings, pca_only=True)(embeddings, CODED))
     expected = pca.decode(pca.encode(cut(embeddings, CODED, 2)))
     torch.testing.assert_close(cut(rebuilt, CODED, 2)[0], expected[0])
     assert torch.equal(rebuilt[~CODED], embeddings[~CODED])
 
 
-def test_seed_adapter_gives_every_token_rms_one_whatever_the_original(
+def test_layernorm_adapter_gives_every_token_rms_one_whatever_the_original(
     params: Params, pca: PCA, embeddings: torch.Tensor
 ) -> None:
-    settings = changed(params, adapter=params.adapter.model_copy(update={"kind": "seed"}))
-    rebuilt = Codec(pca, HIDDEN, settings)(embeddings, CODED)
+    settings = changed(params, adapter=params.adapter.model_copy(update={"kind": "layernorm"}))
+    rebuilt = codec_of(pca, settings)(embeddings, CODED)
     torch.testing.assert_close(rebuilt[CODED].square().mean(-1).sqrt(), torch.ones(7), rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("kind", ["residual", "seed"])
+@pytest.mark.parametrize("kind", ["residual", "layernorm"])
 @pytest.mark.parametrize("magnitude", ["token", "example", "calibrated"])
 def test_magnitude_restores_the_scale(
     params: Params, pca: PCA, embeddings: torch.Tensor, kind: str, magnitude: str
 ) -> None:
     settings = changed(params, magnitude=magnitude, adapter=params.adapter.model_copy(update={"kind": kind}))
-    codec = Codec(pca, HIDDEN, settings)
+    codec = codec_of(pca, settings)
     codec.calibrate([(embeddings, CODED)])
     rebuilt = codec(embeddings, CODED)
     if magnitude == "token":
@@ -65,7 +67,7 @@ def test_magnitude_restores_the_scale(
 
 def test_side_information_is_counted(params: Params, pca: PCA) -> None:
     bits = {
-        mode: Codec(pca, HIDDEN, changed(params, magnitude=mode)).bits(CODED)
+        mode: codec_of(pca, changed(params, magnitude=mode)).bits(CODED)
         for mode in ("none", "calibrated", "example", "token")
     }
     latents = (3 + 1) * 5 * 32  # windows, the filled-up ones too, x components x bits
@@ -74,10 +76,10 @@ def test_side_information_is_counted(params: Params, pca: PCA) -> None:
 
 def test_a_loaded_codec_has_no_dropout(params: Params, pca: PCA, embeddings: torch.Tensor, tmp_path: Path) -> None:
     settings = changed(params, adapter=params.adapter.model_copy(update={"dropout": 0.5}))
-    codec = Codec(pca, HIDDEN, settings)
+    codec = codec_of(pca, settings)
     torch.nn.init.normal_(codec.adapter.leave.weight)
-    codec.save(tmp_path, settings, {})
-    loaded = Codec.load(tmp_path, pca, HIDDEN, settings)
+    codec.save(tmp_path, {})
+    loaded = Codec.load(tmp_path)
     assert torch.equal(loaded(embeddings, CODED), loaded(embeddings, CODED))
     loaded.train()
     assert not torch.equal(loaded(embeddings, CODED), loaded(embeddings, CODED))
@@ -101,10 +103,10 @@ def test_quantisation_error_halves_with_each_bit() -> None:
 def test_save_and_load_and_refusal_of_another_shape(
     params: Params, pca: PCA, embeddings: torch.Tensor, tmp_path: Path
 ) -> None:
-    codec = Codec(pca, HIDDEN, changed(params))
+    codec = codec_of(pca, changed(params))
     torch.nn.init.normal_(codec.adapter.leave.weight)
     codec.calibrate([(embeddings, CODED)])
-    codec.save(tmp_path, changed(params), {})
-    assert torch.equal(Codec.load(tmp_path, pca, HIDDEN, changed(params))(embeddings, CODED), codec(embeddings, CODED))
+    codec.save(tmp_path, {})
+    assert torch.equal(Codec.load(tmp_path)(embeddings, CODED), codec(embeddings, CODED))
     with pytest.raises(InputError, match="was made with window 2, not 1"):
-        Codec.load(tmp_path, pca, HIDDEN, changed(params, window=1))
+        require_match(tmp_path, CodecConfig.of(changed(params, window=1)), pca)

@@ -39,8 +39,8 @@ def test_share_is_of_the_total_variance_and_only_all_components_explain_all(vect
 def test_save_and_load(vectors: torch.Tensor, params: Params, tmp_path: Path) -> None:
     params = params.model_copy(update={"compress_dim": 5})
     pca = PCA.fit(vectors, 5)
-    pca.save(tmp_path, params)
-    loaded = PCA.load(tmp_path, params)
+    pca.save(tmp_path, {"window": 2})
+    loaded = PCA.load(tmp_path, {"window": 2})
     assert torch.equal(loaded.components, pca.components)
     assert loaded.components.shape == (5, 40) and loaded.mean.shape == (40,)
     assert loaded.explained_variance.shape == (5,) and loaded.total_variance.shape == (1,)

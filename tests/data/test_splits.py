@@ -10,10 +10,19 @@ import yaml
 from hub import Hub, point_to, served
 
 from narrowband.data.splits import check_dataset, make_splits, world_example
-from narrowband.data.squad import read_squad, stream_squad, write_squad
+from narrowband.data.squad import Example, read_squad, stream_squad, write_squad
 from narrowband.params import InputError, Params
+from narrowband.world.names import Split
 
 ROOT = Path(__file__).parent.parent.parent
+
+
+def splits_of(params: Params) -> dict[Split, list[Example]]:
+    return make_splits(params.dataset, params.data.sizes, params.seed, params.data.unanswerable)
+
+
+def checked_dataset(params: Params) -> None:
+    check_dataset(params.dataset, params.data.sizes, params.data.unanswerable)
 
 
 def small(params: Params, **data: object) -> Params:
@@ -23,7 +32,7 @@ def small(params: Params, **data: object) -> Params:
 
 def test_written_files_are_of_the_squad_schema_and_read_back(tmp_path: Path) -> None:
     examples = [world_example(0, "test", i) for i in range(5)]
-    write_squad(tmp_path / "qa.json", "embedded test", examples)
+    write_squad(tmp_path / "qa.json", "bundled test", examples)
     assert read_squad(tmp_path / "qa.json") == examples
     content = json.loads((tmp_path / "qa.json").read_text())
     assert content["version"] == "1.1"
@@ -33,9 +42,9 @@ def test_written_files_are_of_the_squad_schema_and_read_back(tmp_path: Path) -> 
 
 
 def test_splits_share_no_context_and_repeat_with_the_seed(params: Params) -> None:
-    splits = make_splits(small(params))
+    splits = splits_of(small(params))
     assert {name: len(examples) for name, examples in splits.items()} == {"train": 6, "validation": 3, "test": 4}
-    assert make_splits(small(params)) == splits
+    assert splits_of(small(params)) == splits
     contexts = [example.context for examples in splits.values() for example in examples]
     assert len(contexts) == len(set(contexts))
 
@@ -43,7 +52,7 @@ def test_splits_share_no_context_and_repeat_with_the_seed(params: Params) -> Non
 def test_a_squad_file_is_split_by_context(params: Params, tmp_path: Path) -> None:
     path = tmp_path / "squad.json"
     write_squad(path, "any", [world_example(0, "train", i) for i in range(60)])
-    splits = make_splits(small(params).model_copy(update={"dataset": str(path)}))
+    splits = splits_of(small(params).model_copy(update={"dataset": str(path)}))
     ids = {name: {example.id for example in examples} for name, examples in splits.items()}
     assert all(ids.values())
     assert not ids["train"] & ids["test"] and not ids["train"] & ids["validation"]
@@ -81,7 +90,7 @@ def test_empty_and_malformed_files_are_refused(tmp_path: Path, content: str, sen
 
 def test_a_data_set_that_does_not_exist_is_refused(params: Params) -> None:
     with pytest.raises(InputError, match=r"nowhere\.json does not exist"):
-        make_splits(params.model_copy(update={"dataset": "nowhere.json"}))
+        splits_of(params.model_copy(update={"dataset": "nowhere.json"}))
 
 
 def of_contexts(count: int, **changes: object) -> dict:
@@ -114,7 +123,7 @@ def test_all_golds_are_kept_and_unanswerable_questions_are_read_back_as_such(tmp
     assert json.loads((tmp_path / "again.json").read_text())["version"] == "v2.0"
 
 
-@pytest.mark.parametrize("check", [make_splits, check_dataset])
+@pytest.mark.parametrize("check", [splits_of, checked_dataset])
 def test_unanswerable_questions_are_refused_unless_asked_for(check: Callable, params: Params, tmp_path: Path) -> None:
     path = tmp_path / "v2.json"
     path.write_text(json.dumps(of_contexts(60)))
@@ -129,11 +138,11 @@ def test_a_file_is_read_no_further_than_it_is_wanted(params: Params, tmp_path: P
     write_squad(path, "any", [world_example(0, "train", i) for i in range(400)])
     whole = path.read_text()
     settings = small(params).model_copy(update={"dataset": str(path)})
-    splits = make_splits(settings)
+    splits = splits_of(settings)
     path.write_text(whole[: len(whole) // 2])
-    assert make_splits(settings) == splits
+    assert splits_of(settings) == splits
     with pytest.raises(InputError, match="is not JSON"):
-        make_splits(small(settings, train=400))
+        splits_of(small(settings, train=400))
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
@@ -167,8 +176,8 @@ def hub_like(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_data_set_of_the_hub_is_read_in_its_own_splits(hub_like: Path, params: Params) -> None:
     settings = small(params).model_copy(update={"dataset": "owner/squad"})
-    check_dataset(settings)
-    splits = make_splits(settings)
+    checked_dataset(settings)
+    splits = splits_of(settings)
     assert {split: len(examples) for split, examples in splits.items()} == {"train": 6, "validation": 3, "test": 4}
     assert [example.id for example in splits["test"]] == [f"validation{i}" for i in range(4)]
     assert splits["test"][0].golds == ["fox", "fox", "red fox"]
@@ -176,13 +185,13 @@ def test_a_data_set_of_the_hub_is_read_in_its_own_splits(hub_like: Path, params:
     assert not contexts["train"] & contexts["validation"]
     (hub_like / "validation.jsonl").unlink()
     with pytest.raises(InputError, match=r"dataset owner/squad can't be had from the hub \(.*validation"):
-        check_dataset(settings)
+        checked_dataset(settings)
 
 
 @pytest.mark.parametrize("dataset", ["squad", "a/b/c", "nowhere"])
 def test_what_is_no_data_set_is_refused(params: Params, dataset: str) -> None:
-    with pytest.raises(InputError, match=f"dataset {dataset} does not exist; give `embedded`"):
-        check_dataset(params.model_copy(update={"dataset": dataset}))
+    with pytest.raises(InputError, match=f"dataset {dataset} does not exist; give `bundled`"):
+        checked_dataset(params.model_copy(update={"dataset": dataset}))
 
 
 @pytest.mark.parametrize("name", ["org/gated", "org/nothing"])
@@ -193,7 +202,7 @@ def test_a_data_set_that_the_hub_does_not_give(
         point_to(address, tmp_path / "hub", monkeypatch)
         monkeypatch.setattr(datasets.config, "HF_ENDPOINT", address)
         with pytest.raises(InputError, match=f"dataset {name} can't be had from the hub") as refusal:
-            check_dataset(params.model_copy(update={"dataset": name}))
+            checked_dataset(params.model_copy(update={"dataset": name}))
     assert "\n" not in str(refusal.value)
 
 
@@ -204,6 +213,7 @@ def test_no_sft_records_are_written_where_none_are_wanted(
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings.model_dump()))
     monkeypatch.chdir(tmp_path)
     stage = runpy.run_path(str(ROOT / "stages" / "generate_data.py"))
-    stage["main"](Path("qa"), Path("sft"), Path("data.json"))
-    assert len(read_squad(Path("qa/train.json"))) == 6
-    assert Path("sft/train.jsonl").read_text() == "" and json.loads(Path("data.json").read_text()) == {}
+    stage["main"]()
+    assert len(read_squad(Path("data/qa/train.json"))) == 6
+    assert Path("data/sft/train.jsonl").read_text() == ""
+    assert json.loads(Path("metrics/data.json").read_text()) == {}

@@ -2,9 +2,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from making import answerer_of, codec_of
 from rich.console import Console
 
 from narrowband.codec.codec import Codec
+from narrowband.codec.config import CodecConfig
 from narrowband.codec.pca import PCA
 from narrowband.data.prompts import encode_prompt
 from narrowband.diagnosis.ask import ask_systems
@@ -26,20 +28,20 @@ def test_lossless_systems_answer_as_the_uncompressed_one(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="artifacts/pca holds nothing that was finished"):
-        ask_systems(CONTEXT, QUESTION, small)
-    LOSSLESS.save(Path("artifacts/pca"), small)
+        ask_systems(CONTEXT, QUESTION, answerer_of(lm, small), CodecConfig.of(small))
+    LOSSLESS.save(Path("artifacts/pca"), CodecConfig.of(small).geometry)
     for phase in ("phase1", "phase2"):
-        Codec(LOSSLESS, lm.hidden_size, small).save(Path("artifacts") / phase, small, {})
-    table = ask_systems(CONTEXT, QUESTION, small)
+        codec_of(LOSSLESS, small).save(Path("artifacts") / phase, {})
+    table = ask_systems(CONTEXT, QUESTION, answerer_of(lm, small), CodecConfig.of(small))
     _, answers, matches, *_ = ([str(cell) for cell in column.cells] for column in table.columns)
     assert answers == answers[:1] * 4 and answers[0] != "(nothing)"
     assert matches == ["", "100.0", "100.0", "100.0"]
     Console(quiet=True).print(table)
 
 
-def test_an_empty_question_is_refused(small: Params) -> None:
+def test_an_empty_question_is_refused(lm: FrozenLM, small: Params) -> None:
     with pytest.raises(InputError, match="must hold text"):
-        ask_systems(CONTEXT, " ", small)
+        ask_systems(CONTEXT, " ", answerer_of(lm, small), CodecConfig.of(small))
 
 
 def test_tokens_that_changed_are_marked(lm: FrozenLM, small: Params) -> None:
@@ -49,7 +51,7 @@ def test_tokens_that_changed_are_marked(lm: FrozenLM, small: Params) -> None:
             return torch.where(torch.arange(coded.shape[1])[:, None] == first, lm.vocabulary[300], embeddings)
 
     prompt = encode_prompt(lm.tokenizer, CONTEXT, QUESTION, small.prompt)
-    view = token_view(lm, Swapped(LOSSLESS, lm.hidden_size, small), prompt)
+    view = token_view(lm, Swapped(LOSSLESS, CodecConfig.of(small)), prompt)
     assert view.matches == [False, *[True] * (sum(prompt.coded) - 1)]
     assert view.nearest[0] == lm.tokenizer.decode([300]) and view.nearest[1:] == view.original[1:]
     assert [span.style for span in marked(view).spans if span.style] == ["bold red"]

@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from making import answerer_of, codec_of
 from torch import Tensor
 
 import narrowband.evaluation.answer
 from narrowband.codec.batches import embedded
 from narrowband.codec.codec import Codec
+from narrowband.codec.config import CodecConfig
 from narrowband.codec.pca import PCA
 from narrowband.codec.windows import cut
 from narrowband.data.prompts import EncodedPrompt, encode_prompt
@@ -24,7 +26,6 @@ from narrowband.data.splits import world_example
 from narrowband.data.squad import Answer, Example
 from narrowband.diagnosis.figures import Diagnosis, diagnose, effective_rank, overlap, pairwise_cosine
 from narrowband.diagnosis.verdicts import TABLE, Case, Row, Verdict, norm_status, verdicts
-from narrowband.evaluation.answer import answer
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import Params
 
@@ -77,13 +78,15 @@ class Faulty(Codec):
 def run(lm: FrozenLM, codec: Codec, examples: list[Example], params: Params) -> tuple[Diagnosis, list[Verdict]]:
     """Evaluate and diagnose as the stages do."""
     systems = {"uncompressed": None, "phase1": codec}
-    predictions = {name: answer(lm, system, examples, params).predictions for name, system in systems.items()}
-    diagnosis = diagnose(lm, systems, examples, predictions, params)
+    predictions = {
+        name: answerer_of(lm, params).answer(system, examples).predictions for name, system in systems.items()
+    }
+    diagnosis = diagnose(answerer_of(lm, params), systems, examples, predictions, params.seed)
     return diagnosis, verdicts(diagnosis, params, lm.hidden_size)["phase1"]
 
 
 def faulty(lm: FrozenLM, pca: PCA, params: Params, fault: Callable[[Tensor, Tensor], Tensor]) -> Codec:
-    codec = Faulty(pca, lm.hidden_size, params, pca_only=True)
+    codec = Faulty(pca, CodecConfig.of(params), pca_only=True)
     codec.fault = fault
     return codec
 
@@ -94,7 +97,7 @@ def names(found: list[Verdict]) -> list[str]:
 
 @pytest.fixture(scope="module")
 def sound(lm: FrozenLM, pca: Callable[[int], PCA], small: Params) -> Codec:
-    return Codec(pca(small.compress_dim), lm.hidden_size, small, pca_only=True)
+    return codec_of(pca(small.compress_dim), small, pca_only=True)
 
 
 @pytest.fixture(scope="module")
@@ -174,13 +177,17 @@ def test_bos_dropped_by_the_code(
 def test_answers_cut_as_if_the_prompt_came_back_with_them(
     lm: FrozenLM, sound: Codec, examples: list[Example], small: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first seed's decoding: `generate(inputs_embeds=...)` returns new tokens only, and they were cut off."""
+    """The original run's decoding: `generate(inputs_embeds=...)` returns new tokens only, and they were cut off."""
     decode = FrozenLM.decode_answers
     monkeypatch.setattr(FrozenLM, "decode_answers", lambda self, tokens: decode(self, tokens[:, 100:]))
     systems = {"uncompressed": None, "phase1": sound}
-    predictions = {name: answer(lm, system, examples, small).predictions for name, system in systems.items()}
+    predictions = {
+        name: answerer_of(lm, small).answer(system, examples).predictions for name, system in systems.items()
+    }
     monkeypatch.undo()
-    found = verdicts(diagnose(lm, systems, examples, predictions, small), small, lm.hidden_size)["phase1"]
+    found = verdicts(
+        diagnose(answerer_of(lm, small), systems, examples, predictions, small.seed), small, lm.hidden_size
+    )["phase1"]
     assert names(found) == ["decoding"]
 
 
@@ -189,15 +196,17 @@ def test_one_answer_for_every_question(
 ) -> None:
     """Phase 2's collapse: tokens are what they were, and the model says the same to all of them."""
     systems = {"uncompressed": None, "phase2": sound}
-    predictions = {"uncompressed": answer(lm, None, examples, small).predictions}
+    predictions = {"uncompressed": answerer_of(lm, small).answer(None, examples).predictions}
     decode = FrozenLM.decode_answers
     monkeypatch.setattr(
         FrozenLM, "decode_answers", lambda self, tokens: decode(self, tokens[:1].expand(len(tokens), -1))
     )
     one = small.model_copy(update={"generation": small.generation.model_copy(update={"batch_size": QUESTIONS})})
-    predictions["phase2"] = answer(lm, sound, examples, one).predictions
+    predictions["phase2"] = answerer_of(lm, one).answer(sound, examples).predictions
     monkeypatch.undo()
-    found = verdicts(diagnose(lm, systems, examples, predictions, small), small, lm.hidden_size)["phase2"]
+    found = verdicts(
+        diagnose(answerer_of(lm, small), systems, examples, predictions, small.seed), small, lm.hidden_size
+    )["phase2"]
     assert names(found) == ["mode_collapse"]
     assert found[0].command == "dvc exp run -S loss.phase2.reconstruction=1.0"
 
@@ -213,7 +222,7 @@ def test_less_and_less_is_sent(
     lm: FrozenLM, pca: Callable[[int], PCA], examples: list[Example], small: Params, compress_dim: int, verdict: str
 ) -> None:
     params = small.model_copy(update={"compress_dim": compress_dim, "magnitude": "token"})
-    _, found = run(lm, Codec(pca(compress_dim), lm.hidden_size, params, pca_only=True), examples, params)
+    _, found = run(lm, codec_of(pca(compress_dim), params, pca_only=True), examples, params)
     assert names(found) == [verdict]
     less = min(2 * compress_dim, 64)
     assert (
@@ -243,7 +252,7 @@ def test_every_row_proposes_something_new_that_is_allowed(
 
 
 @pytest.mark.parametrize(("ratio", "status"), [(0.79, "TOO LOW"), (0.8, "OK"), (1.2, "OK"), (1.21, "TOO HIGH")])
-def test_norm_status_is_the_first_seeds(ratio: float, status: str) -> None:
+def test_norm_status_has_the_bounds_of_the_original_diagnosis(ratio: float, status: str) -> None:
     assert norm_status(ratio) == status
 
 

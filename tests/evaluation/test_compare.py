@@ -1,10 +1,13 @@
 from io import StringIO
 
 import pytest
+import torch
+from making import answerer_of, codec_of
 from rich.console import Console
 
+from narrowband.codec.pca import PCA
 from narrowband.data.squad import Answer, Example
-from narrowband.evaluation.compare import compare
+from narrowband.evaluation.compare import Comparison, compare
 from narrowband.evaluation.headline import TITLES
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import Params
@@ -24,20 +27,24 @@ def settings(params: Params) -> Params:
     return params.model_copy(update={**changes, "generation": generation})
 
 
-def metrics(lm: FrozenLM, examples: list[Example], settings: Params) -> dict:
-    return compare(lm, dict.fromkeys(TITLES), examples, settings, Console(file=StringIO())).metrics
+def compared(lm: FrozenLM, examples: list[Example], settings: Params) -> Comparison:
+    vectors = torch.randn(40, 2 * lm.hidden_size, generator=torch.Generator().manual_seed(0))
+    codec = codec_of(PCA.fit(vectors, settings.compress_dim), settings, pca_only=True)
+    systems = {name: codec if name != "uncompressed" else None for name in TITLES}
+    return compare(answerer_of(lm, settings), systems, examples, 0, Console(file=StringIO()))
 
 
 def test_prompts_that_were_cut_short_are_counted(lm: FrozenLM, settings: Params) -> None:
-    assert metrics(lm, ANSWERABLE, settings)["truncated_share"] == 0.5
-    assert metrics(lm, ANSWERABLE[:1], settings)["truncated_share"] == 0
+    assert compared(lm, ANSWERABLE, settings).details["truncated_share"] == 0.5
+    assert compared(lm, ANSWERABLE[:1], settings).details["truncated_share"] == 0
 
 
 def test_each_kind_of_question_has_its_own_f1_where_some_are_unanswerable(
     lm: FrozenLM, settings: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(FrozenLM, "generate", lambda self, embeddings, *rest: ["town"] * len(embeddings))
-    found = metrics(lm, ANSWERABLE + UNANSWERABLE, settings)["phase2"]
+    both = compared(lm, ANSWERABLE + UNANSWERABLE, settings)
+    found = both.details["phase2"]
     assert found["answerable_f1"] == pytest.approx((100 + 100) / 2)  # articles do not count
-    assert found["unanswerable_f1"] == 0 and found["f1"] == pytest.approx(50)
-    assert "answerable_f1" not in metrics(lm, ANSWERABLE, settings)["phase2"]
+    assert found["unanswerable_f1"] == 0 and both.headline["phase2"]["f1"] == pytest.approx(50)
+    assert "answerable_f1" not in compared(lm, ANSWERABLE, settings).details["phase2"]

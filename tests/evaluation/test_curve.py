@@ -3,14 +3,14 @@ from pathlib import Path
 import pytest
 import torch
 from dvc_render import VegaRenderer
+from making import answerer_of, codec_of
 from rich.console import Console
 
-from narrowband.codec.batches import token_windows
+from narrowband.codec.batches import embedded, token_windows
 from narrowband.codec.codec import Codec
 from narrowband.codec.pca import PCA
 from narrowband.data.prompts import encode_prompt
 from narrowband.data.splits import world_example
-from narrowband.evaluation.answer import answer
 from narrowband.evaluation.curve import Entry, adapters, baselines, curve
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import Params
@@ -25,18 +25,20 @@ def small(params: Params) -> Params:
     return params.model_copy(update={"compress_dim": 8, "window": 2, "latent_bits": 6, "generation": generation})
 
 
-def entries(lm: FrozenLM, params: Params, folder: Path) -> list[Entry]:
+def entries(lm: FrozenLM, params: Params) -> list[Entry]:
     train = [world_example(0, "train", i) for i in range(6)]
     prompts = [encode_prompt(lm.tokenizer, e.context, e.question, params.prompt) for e in train]
     vectors, windows = token_windows(lm, prompts, params.window)
     pca = PCA.fit(vectors, params.compress_dim, windows)
-    for phase in ("phase1", "phase2"):
-        Codec(pca, lm.hidden_size, params).save(folder / phase, params, {})
-    return baselines(lm, pca, prompts, params) + adapters(lm, pca, folder / "phase1", folder / "phase2", params)
+    pca_codec = codec_of(pca, params, pca_only=True)
+    if params.magnitude == "calibrated":
+        pca_codec.calibrate(embedded(lm, prompts, 4))
+    trained = adapters(codec_of(pca, params), codec_of(pca, params))
+    return baselines(answerer_of(lm, params), pca_codec, prompts, params.seed) + trained
 
 
-def test_rows_have_the_rate_that_can_be_counted_by_hand(lm: FrozenLM, small: Params, tmp_path: Path) -> None:
-    rows = curve(lm, entries(lm, small, tmp_path), EXAMPLES, small, Console(quiet=True))
+def test_rows_have_the_rate_that_can_be_counted_by_hand(lm: FrozenLM, small: Params) -> None:
+    rows = curve(answerer_of(lm, small), entries(lm, small), EXAMPLES, 0, Console(quiet=True))
     coded = [sum(encode_prompt(lm.tokenizer, e.context, e.question, small.prompt).coded) for e in EXAMPLES]
     windows_per_token = sum(-(-n // 2) for n in coded) / sum(coded)
     rates = {(row["system"], row["setting"]): row["bits_per_token"] for row in rows}
@@ -59,16 +61,16 @@ def test_rows_have_the_rate_that_can_be_counted_by_hand(lm: FrozenLM, small: Par
         assert row["f1_interval"]["low"] <= row["f1"] <= row["f1_interval"]["high"]
 
 
-def test_the_token_id_answers_like_the_model_without_a_codec(lm: FrozenLM, small: Params, tmp_path: Path) -> None:
-    token_id = next(entry for entry in entries(lm, small, tmp_path) if entry.name == "token id")
-    found = answer(lm, token_id.system, EXAMPLES, small)
-    assert found.predictions == answer(lm, None, EXAMPLES, small).predictions
+def test_the_token_id_answers_like_the_model_without_a_codec(lm: FrozenLM, small: Params) -> None:
+    token_id = next(entry for entry in entries(lm, small) if entry.name == "token id")
+    found = answerer_of(lm, small).answer(token_id.system, EXAMPLES)
+    assert found.predictions == answerer_of(lm, small).answer(None, EXAMPLES).predictions
     assert found.quality["token_match"] == 100 and found.quality["mse"] == 0
 
 
-def test_a_calibrated_scale_is_fitted_for_every_rate_of_the_pca(lm: FrozenLM, small: Params, tmp_path: Path) -> None:
+def test_a_calibrated_scale_is_fitted_for_every_rate_of_the_pca(lm: FrozenLM, small: Params) -> None:
     calibrated = small.model_copy(update={"magnitude": "calibrated"})
-    for name, _, system in entries(lm, calibrated, tmp_path):
+    for name, _, system in entries(lm, calibrated):
         if name == "pca":
             assert isinstance(system, Codec) and not torch.equal(system.scale, torch.ones(()))
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from families import FAMILIES, save_family
+from making import codec_of
 
 from narrowband.codec.codec import Codec
 from narrowband.codec.pca import PCA
@@ -61,7 +62,7 @@ def identity(family: FrozenLM, params: Params) -> Codec:
     width = 2 * family.hidden_size
     vectors = torch.randn(2 * width, width, generator=torch.Generator().manual_seed(0))
     settings = params.model_copy(update={"window": 2, "compress_dim": width, "latent_bits": 32})
-    return Codec(PCA.fit(vectors, width), family.hidden_size, settings, pca_only=True)
+    return codec_of(PCA.fit(vectors, width), settings, pca_only=True)
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -90,7 +91,7 @@ def test_phase_2_gradients_reach_all_of_the_adapter_and_nothing_else(
 ) -> None:
     settings = params.model_copy(update={"window": 2, "compress_dim": 8})
     vectors = torch.randn(200, 2 * family.hidden_size, generator=torch.Generator().manual_seed(0))
-    codec = Codec(PCA.fit(vectors, 8), family.hidden_size, settings)
+    codec = codec_of(PCA.fit(vectors, 8), settings)
     torch.nn.init.normal_(codec.adapter.leave.weight, generator=torch.Generator().manual_seed(1))
     lessons = [Lesson(prompt, encode_answer(family.tokenizer, "in 1250")) for prompt in prompts]
     generation_loss(*teacher_forced(family, codec, lessons), params.loss.phase2, params.loss.phase1).loss.backward()

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from making import codec_of
 from torch import nn
 
-from narrowband.codec.codec import Codec
+from narrowband.codec.codec import Codec, require_match
+from narrowband.codec.config import CodecConfig
 from narrowband.codec.pca import PCA
 from narrowband.lm.revision import model_revision
 from narrowband.params import InputError, Params
@@ -32,13 +34,14 @@ def pca() -> PCA:
 @pytest.fixture
 def folder(small: Params, pca: PCA, tmp_path: Path) -> Path:
     """A PCA and an adapter."""
-    pca.save(tmp_path / "pca", small)
-    Codec(pca, HIDDEN, small).save(tmp_path / "phase1", small, {})
+    pca.save(tmp_path / "pca", CodecConfig.of(small).geometry)
+    codec_of(pca, small).save(tmp_path / "phase1", {})
     return tmp_path
 
 
 def load(folder: Path, params: Params) -> Codec:
-    return Codec.load(folder / "phase1", PCA.load(folder / "pca", params), HIDDEN, params)
+    config = CodecConfig.of(params)
+    return Codec.load(require_match(folder / "phase1", config, PCA.load(folder / "pca", config.geometry)))
 
 
 def refused(call: Callable[[], object]) -> str:
@@ -88,10 +91,10 @@ def test_an_artifact_made_with_other_parameters_is_refused(
 
 
 def test_an_adapter_of_another_kind_or_pca_is_refused(folder: Path, small: Params) -> None:
-    seed = small.model_copy(update={"adapter": small.adapter.model_copy(update={"kind": "seed"})})
-    assert "made with adapter {'kind': 'residual'" in refused(lambda: load(folder, seed))
+    layernorm = small.model_copy(update={"adapter": small.adapter.model_copy(update={"kind": "layernorm"})})
+    assert "made with adapter {'kind': 'residual'" in refused(lambda: load(folder, layernorm))
     other = PCA.fit(torch.randn(60, 2 * HIDDEN, generator=torch.Generator().manual_seed(3)), 5)
-    assert "made with pca " in refused(lambda: Codec.load(folder / "phase1", other, HIDDEN, small))
+    assert "made with pca " in refused(lambda: require_match(folder / "phase1", CodecConfig.of(small), other))
 
 
 def test_an_artifact_of_another_base_model_is_refused_and_of_the_same_elsewhere_is_not(

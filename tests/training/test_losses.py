@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from narrowband.params import GenerationLoss, ReconstructionLoss
-from narrowband.training.losses import Answers, Reconstruction, generation_loss, reconstruction_loss
+from narrowband.training.losses import AnswerLogits, Reconstruction, generation_loss, reconstruction_loss
 
 WEIGHTS = ReconstructionLoss(cosine=1.0, mse=0.1)
 
@@ -26,7 +26,7 @@ def terms(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor, t: f
     targets = torch.zeros(mask.shape, dtype=torch.long)
     weights = GenerationLoss(cross_entropy=1, kl=1, kl_temperature=t, reconstruction=0)
     pair = Reconstruction(torch.ones(1, 2), torch.ones(1, 2))
-    return generation_loss(Answers(student, teacher, targets, mask), pair, weights, WEIGHTS).parts
+    return generation_loss(AnswerLogits(student, teacher, targets, mask), pair, weights, WEIGHTS).parts
 
 
 def test_only_answer_positions_count() -> None:

@@ -2,6 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from making import codec_of, phase1_loss_of, phase2_loss_of
 
 from narrowband.codec.codec import Codec
 from narrowband.codec.pca import PCA
@@ -11,8 +12,7 @@ from narrowband.lm.frozen import FrozenLM, blocks
 from narrowband.params import InputError, Params
 from narrowband.training import phase2
 from narrowband.training.micro_batches import WHOLE, Part, PhaseLoss, own_parts
-from narrowband.training.phase1 import phase1_loss
-from narrowband.training.phase2 import Lesson, phase2_loss
+from narrowband.training.phase2 import Lesson
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def lessons(lm: FrozenLM, small: Params) -> list[Lesson]:
 
 def make_codec(lm: FrozenLM, params: Params) -> Codec:
     vectors = torch.randn(200, 2 * lm.hidden_size, generator=torch.Generator().manual_seed(0))
-    codec = Codec(PCA.fit(vectors, params.compress_dim), lm.hidden_size, params)
+    codec = codec_of(PCA.fit(vectors, params.compress_dim), params)
     torch.nn.init.normal_(codec.adapter.leave.weight, generator=torch.Generator().manual_seed(1))
     return codec
 
@@ -64,7 +64,7 @@ def test_losses_and_gradients_of_parts_add_up_to_those_of_the_batch(
 ) -> None:
     codec = make_codec(lm, small)
     prompts = [lesson.prompt for lesson in lessons]
-    loss = phase1_loss(lm, codec, prompts, small) if phase == 1 else phase2_loss(lm, codec, lessons, small)
+    loss = phase1_loss_of(lm, codec, prompts, small) if phase == 1 else phase2_loss_of(lm, codec, lessons, small)
     values, expected = gradient(codec, loss, [WHOLE])
     for size in (1, 2, 3):
         parts = list(own_parts(5, size))
@@ -80,7 +80,7 @@ def test_no_limit_is_one_part_and_a_batch_smaller_than_the_limit_too() -> None:
 
 
 def test_processes_take_turns_at_the_parts_and_need_as_many_rows_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "state", lambda: SimpleNamespace(num_processes=2, process_index=1))
+    monkeypatch.setattr(distributed, "state", lambda: SimpleNamespace(num_processes=2, process_index=1))
     assert list(own_parts(8, 2)) == [Part(1, 4), Part(3, 4)]
     assert list(own_parts(8, 0)) == [Part(1, 2)]
     with pytest.raises(InputError, match="a batch of 5 can't be shared evenly among 2 processes"):
@@ -91,7 +91,7 @@ def test_a_teacher_that_keeps_the_whole_vocabulary_is_refused(
     lm: FrozenLM, lessons: list[Lesson], small: Params
 ) -> None:
     with pytest.raises(InputError, match=r"phase2.teacher_top_k 512 .* choose 0 .* to 511"):
-        phase2_loss(lm, make_codec(lm, small), lessons, with_phase2(small, teacher_top_k=512))
+        phase2_loss_of(lm, make_codec(lm, small), lessons, with_phase2(small, teacher_top_k=512))
 
 
 def test_gradient_checkpointing_runs_the_blocks_again_and_changes_no_bit(
@@ -101,10 +101,10 @@ def test_gradient_checkpointing_runs_the_blocks_again_and_changes_no_bit(
     codec = make_codec(lm, small)
     runs = []
     blocks(lm.model)[0].self_attn.register_forward_hook(lambda *_: runs.append(torch.is_grad_enabled()))
-    expected = gradient(codec, phase2_loss(lm, codec, lessons, small), [WHOLE])
+    expected = gradient(codec, phase2_loss_of(lm, codec, lessons, small), [WHOLE])
     assert runs == [False, True]  # teacher, student
     lm.checkpoint_gradients()
-    found = gradient(codec, phase2_loss(lm, codec, lessons, small), [WHOLE])
+    found = gradient(codec, phase2_loss_of(lm, codec, lessons, small), [WHOLE])
     assert runs == [False, True, False, True, True]
     assert found[0] == expected[0] and torch.equal(found[1], expected[1])
 
@@ -128,14 +128,14 @@ def test_a_kept_teacher_gives_the_loss_of_one_that_is_asked_at_every_step(
     lm: FrozenLM, lessons: list[Lesson], small: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     codec = make_codec(lm, small)
-    whole = phase2_loss(lm, codec, lessons, small)
+    whole = phase2_loss_of(lm, codec, lessons, small)
     asked: list[Lesson] = []
     lay_out = phase2.lay_out
     monkeypatch.setattr(phase2, "lay_out", lambda lm, some: (asked.extend(some), lay_out(lm, some))[1])
-    phase2_loss(lm, codec, lessons, with_phase2(small, teacher_top_k=1, steps=1))
+    phase2_loss_of(lm, codec, lessons, with_phase2(small, teacher_top_k=1, steps=1))
     assert len(asked) == 5
     asked.clear()
-    losses = {k: phase2_loss(lm, codec, lessons, with_phase2(small, teacher_top_k=k)) for k in (511, 20, 1)}
+    losses = {k: phase2_loss_of(lm, codec, lessons, with_phase2(small, teacher_top_k=k)) for k in (511, 20, 1)}
     assert [sum(lesson is one for one in asked) for lesson in lessons] == [3] * 12  # 4 steps draw 20
     for step in range(4):
         expected = whole(step).parts

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from making import codec_of, phase1_loss_of, phase2_loss_of
 from safetensors.torch import load_file
 
 from narrowband.codec.codec import Codec
@@ -14,9 +15,8 @@ from narrowband.data.squad import write_squad
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import Params
 from narrowband.runtime.artifacts import write_config
-from narrowband.training.batches import draw
-from narrowband.training.phase1 import phase1_loss
-from narrowband.training.phase2 import Lesson, phase2_loss
+from narrowband.training.batches import Draws
+from narrowband.training.phase2 import Lesson
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -41,7 +41,7 @@ def lessons(lm: FrozenLM, small: Params) -> list[Lesson]:
 @pytest.fixture
 def codec(lm: FrozenLM, small: Params) -> Codec:
     vectors = torch.randn(200, 2 * lm.hidden_size, generator=torch.Generator().manual_seed(0))
-    return Codec(PCA.fit(vectors, small.compress_dim), lm.hidden_size, small)
+    return codec_of(PCA.fit(vectors, small.compress_dim), small)
 
 
 @pytest.mark.parametrize("phase", [1, 2])
@@ -50,7 +50,7 @@ def test_training_lowers_the_loss_and_leaves_the_language_model_byte_for_byte(
 ) -> None:
     before = {name: tensor.clone() for name, tensor in lm.model.state_dict().items()}
     prompts = [lesson.prompt for lesson in lessons]
-    step_loss = phase1_loss(lm, codec, prompts, small) if phase == 1 else phase2_loss(lm, codec, lessons, small)
+    step_loss = phase1_loss_of(lm, codec, prompts, small) if phase == 1 else phase2_loss_of(lm, codec, lessons, small)
     optimizer = torch.optim.AdamW(codec.parameters(), lr=1e-2)
     first = step_loss(0).loss.item()
     for step in range(40):
@@ -90,12 +90,12 @@ def test_answers_never_pass_through_the_codec(lessons: list[Lesson], lm: FrozenL
 
 
 def test_draw_sees_every_item_once_an_epoch_and_depends_on_seed_and_step_alone() -> None:
-    items = list(range(12))
-    assert len({item for step in range(3) for item in draw([*items, 12], 4, 7, step)}) == 12  # one of 13 is left out
-    epoch = [draw(items, 4, 7, step) for step in range(3)]
+    items, draws = list(range(12)), Draws(7, 4)
+    assert len({item for step in range(3) for item in draws.batch([*items, 12], step)}) == 12  # one of 13 is left out
+    epoch = [draws.batch(items, step) for step in range(3)]
     assert sorted(item for batch in epoch for item in batch) == items
-    assert draw(items, 4, 7, 1) == epoch[1]
-    assert draw(items, 4, 7, 3) != epoch[0]
+    assert draws.batch(items, 1) == epoch[1]
+    assert draws.batch(items, 3) != epoch[0]
 
 
 def test_bos_and_cue_pass_through_the_codec_or_not_as_asked(lm: FrozenLM, params: Params) -> None:
@@ -145,17 +145,20 @@ def test_phase_2_starts_from_phase_1_or_from_scratch_as_asked(
         }
     )
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings.model_dump()))
+    (tmp_path / "dvc.yaml").write_text("stages: {train_phase2: {deps: []}}")
+    (tmp_path / "data" / "sft").mkdir(parents=True)
+    (tmp_path / "data" / "sft" / "train.jsonl").touch()
     for split in ("train", "validation"):
-        write_squad(tmp_path / "qa" / f"{split}.json", split, [world_example(0, split, i) for i in range(3)])
-    codec.pca.save(tmp_path / "pca", settings)
+        write_squad(tmp_path / "data" / "qa" / f"{split}.json", split, [world_example(0, split, i) for i in range(3)])
+    codec.pca.save(tmp_path / "artifacts" / "pca", codec.config.geometry)
     torch.nn.init.constant_(codec.adapter.leave.bias, 7.0)
-    codec.save(tmp_path / "phase1", settings, {})
-    write_config(tmp_path / "qa", {})
+    codec.save(tmp_path / "artifacts" / "phase1", {})
+    write_config(tmp_path / "data" / "qa", {})
 
     monkeypatch.chdir(tmp_path)
     stage = runpy.run_path(str(ROOT / "stages" / "train_phase2.py"))
-    stage["main"](*map(Path, ("qa", "pca", "phase1", "phase2", "phase2.json", "log", "sft")))
-    trained = load_file(tmp_path / "phase2" / "adapter.safetensors")["adapter.leave.bias"]
+    stage["main"]()
+    trained = load_file(tmp_path / "artifacts" / "phase2" / "adapter.safetensors")["adapter.leave.bias"]
     torch.testing.assert_close(trained, torch.full_like(trained, first_bias), rtol=0, atol=1e-6)
 
 

@@ -3,14 +3,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from making import codec_of, phase2_loss_of
 
 from narrowband.codec.codec import Codec
 from narrowband.codec.pca import PCA
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import Params
+from narrowband.runtime.artifacts import MANIFEST, sha256, write_sealed
 from narrowband.training import phase2
 from narrowband.training.batches import turn
-from narrowband.training.phase2 import Lesson, phase2_loss
+from narrowband.training.phase2 import Lesson
 from narrowband.training.self_distillation import read_sft, response_kl
 
 RECORDS = [
@@ -22,7 +24,8 @@ RECORDS = [
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(record) + "\n" for record in RECORDS))
-    return tmp_path / "train.jsonl"
+    write_sealed(tmp_path / MANIFEST, {"sha256": {"train.jsonl": sha256([tmp_path / "train.jsonl"])}})
+    return tmp_path
 
 
 @pytest.fixture
@@ -35,7 +38,7 @@ def small(params: Params, tiny_model: Path) -> Params:
 def codec(lm: FrozenLM, params: Params, components: int) -> Codec:
     vectors = torch.randn(200, 2 * lm.hidden_size, generator=torch.Generator().manual_seed(0))
     params = params.model_copy(update={"compress_dim": components, "latent_bits": 32})
-    return Codec(PCA.fit(vectors, components), lm.hidden_size, params)
+    return codec_of(PCA.fit(vectors, components), params)
 
 
 def text(lm: FrozenLM, lesson: Lesson) -> str:
@@ -72,7 +75,7 @@ def test_the_share_of_steps_draws_from_sft_lessons(
         return forced(lm, codec, lessons)
 
     monkeypatch.setattr(phase2, "teacher_forced", spy)
-    step_loss = phase2_loss(lm, codec(lm, small, 8), qa, small, sft)
+    step_loss = phase2_loss_of(lm, codec(lm, small, 8), qa, small, sft)
     for step in range(8):
         assert torch.isfinite(step_loss(step).loss)
     assert drawn == [False, False, False, True] * 2

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from narrowband.params import GenerationLoss, ReconstructionLoss
-from narrowband.training.losses import Answers, Reconstruction, generation_loss
+from narrowband.training.losses import AnswerLogits, Reconstruction, generation_loss
 from narrowband.training.top_k import TopK, merge_others
 
 VOCABULARY = 12
@@ -15,7 +15,7 @@ VOCABULARY = 12
 def kl(student: torch.Tensor, teacher: torch.Tensor | TopK, t: float) -> float:
     """The KL term over three answer positions."""
     mask = torch.ones(1, 3, dtype=torch.bool)
-    answers = Answers(student[None], teacher, torch.zeros(1, 3, dtype=torch.long), mask)
+    answers = AnswerLogits(student[None], teacher, torch.zeros(1, 3, dtype=torch.long), mask)
     weights = GenerationLoss(cross_entropy=0, kl=1, kl_temperature=t, reconstruction=0)
     pair = Reconstruction(torch.ones(1, 2), torch.ones(1, 2))
     return generation_loss(answers, pair, weights, ReconstructionLoss(cosine=1, mse=1)).parts["kl"]
