@@ -15,7 +15,7 @@ import yaml
 from making import answerer_of, codec_of
 from torch import Tensor
 
-import narrowband.evaluation.answer
+import narrowband.data.prompts
 from narrowband.codec.batches import embedded
 from narrowband.codec.codec import Codec
 from narrowband.codec.config import CodecConfig
@@ -169,9 +169,12 @@ def test_bos_dropped_by_the_code(
         prompt = encode_prompt(*arguments)
         return EncodedPrompt(prompt.ids[1:], prompt.coded[1:], prompt.truncated)
 
-    monkeypatch.setattr(narrowband.evaluation.answer, "encode_prompt", headless)
-    _, found = run(lm, sound, examples, small)
-    assert names(found) == ["bos"]
+    systems = {"uncompressed": None, "phase1": sound}
+    with monkeypatch.context() as patched:
+        patched.setattr(narrowband.data.prompts, "encode_prompt", headless)
+        predictions = {name: answerer_of(lm, small).answer(s, examples).predictions for name, s in systems.items()}
+    diagnosis = diagnose(answerer_of(lm, small), systems, examples, predictions, small.seed)
+    assert names(verdicts(diagnosis, small, lm.hidden_size)["phase1"]) == ["bos"]
 
 
 def test_answers_cut_as_if_the_prompt_came_back_with_them(

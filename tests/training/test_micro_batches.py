@@ -10,6 +10,7 @@ from narrowband.data.prompts import encode_answer, encode_prompt
 from narrowband.data.splits import world_example
 from narrowband.lm.frozen import FrozenLM, blocks
 from narrowband.params import InputError, Params
+from narrowband.runtime import distributed
 from narrowband.training import phase2
 from narrowband.training.micro_batches import WHOLE, Part, PhaseLoss, own_parts
 from narrowband.training.phase2 import Lesson
