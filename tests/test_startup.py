@@ -43,7 +43,6 @@ def test_a_stage_without_parameters_has_imported_nothing_slow(stage: str, tmp_pa
     ("words", "sentence"),
     [
         (["--help"], ""),
-        (["memory"], "Error: params.yaml does not exist"),
         (["ask", "--context", "a", "--question", "b"], "Error: params.yaml does not exist"),
         (["profile", "list"], "Error: there is no profiles/NAME.yaml"),
         (["hypotheses"], "Error: docs/hypotheses.yaml can't be read"),

@@ -86,17 +86,6 @@ def ask(
 
 
 @app.command()
-def memory() -> None:
-    """Print the predicted peak memory of each stage at the workspace's parameters; nothing is run."""
-    params = load_params()
-
-    from narrowband.lm.source import outline
-    from narrowband.memory import table as memory_table
-
-    console.print(memory_table(outline(params.base_model), params))
-
-
-@app.command()
 def verify(rev: Annotated[str, typer.Option(help="Revision that holds the expected metrics.")] = "HEAD") -> None:
     """Compare the metrics of the workspace with those committed at REV, within metrics/tolerance.yaml; exit 1 on drift."""
     tolerances = read_tolerances(TOLERANCES)
