@@ -86,6 +86,22 @@ def ask(
 
 
 @app.command()
+def spectrum(
+    base_model: Annotated[str | None, typer.Option(help="Folder or hub id; default: that of params.yaml.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Questions to take tokens from; default: params.yaml's.")] = None,
+) -> None:
+    """Print how much of the embeddings' variance PCA keeps from 2x to 64x, beside two real models."""
+    params = load_params()
+    given = {"base_model": base_model or params.base_model, "dataset": dataset or params.dataset}
+
+    from narrowband.report.spectra import base_model_spectrum, real_spectra, spectrum_table
+
+    set_up_torch()
+    measured = base_model_spectrum(params.model_copy(update=given))
+    console.print(spectrum_table({"{base_model} on {dataset}".format(**given): measured, **real_spectra()}))
+
+
+@app.command()
 def verify(rev: Annotated[str, typer.Option(help="Revision that holds the expected metrics.")] = "HEAD") -> None:
     """Compare the metrics of the workspace with those committed at REV, within metrics/tolerance.yaml; exit 1 on drift."""
     tolerances = read_tolerances(TOLERANCES)

@@ -1,0 +1,43 @@
+"""The spectrum of a base model's token embeddings beside those of real models: what `narrowband spectrum` prints."""
+
+import json
+from collections.abc import Mapping
+from importlib.resources import files
+
+from rich.table import Table
+
+from narrowband.codec.spectrum import RATIOS, prompt_spectrum
+from narrowband.data.prompts import encode_prompt
+from narrowband.data.splits import make_splits
+from narrowband.lm.frozen import FrozenLM
+from narrowband.params import Params
+
+
+def real_spectra() -> dict[str, dict[int, float]]:
+    """Shares of variance by compression ratio of the real models in `spectra.json`, by name of the model."""
+    content = json.loads((files("narrowband.report") / "spectra.json").read_text(encoding="utf-8"))
+    return {
+        name: {int(ratio): share for ratio, share in model["shares"].items()}
+        for name, model in content["models"].items()
+    }
+
+
+def base_model_spectrum(params: Params) -> dict[int, float]:
+    """Shares of variance of `params.base_model` on the training prompts of `params.dataset`.
+
+    Raises:
+        InputError: see `FrozenLM.load`, `make_splits` and `encode_prompt`.
+    """
+    lm = FrozenLM.load(params.base_model)
+    train = make_splits(params)["train"]
+    return prompt_spectrum(lm, [encode_prompt(lm.tokenizer, e.context, e.question, params.prompt) for e in train])
+
+
+def spectrum_table(spectra: Mapping[str, Mapping[int, float]]) -> Table:
+    """A row for each model, a column for each compression ratio; blank where a model is too narrow for the ratio."""
+    shown = Table("model", title="share of variance that PCA keeps per token, by compression ratio")
+    for ratio in RATIOS:
+        shown.add_column(f"{ratio}x", justify="right")
+    for name, shares in spectra.items():
+        shown.add_row(name, *(f"{shares[ratio]:.3f}" if ratio in shares else "" for ratio in RATIOS))
+    return shown
