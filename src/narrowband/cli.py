@@ -94,10 +94,16 @@ def spectrum(
     params = load_params()
     given = {"base_model": base_model or params.base_model, "dataset": dataset or params.dataset}
 
-    from narrowband.report.spectra import base_model_spectrum, real_spectra, spectrum_table
+    from narrowband.codec.spectrum import prompt_spectrum
+    from narrowband.data.prompts import encode_prompts
+    from narrowband.data.splits import make_splits
+    from narrowband.lm.frozen import FrozenLM
+    from narrowband.report.spectra import real_spectra, spectrum_table
 
     set_up_torch()
-    measured = base_model_spectrum(params.model_copy(update=given))
+    train = make_splits(given["dataset"], params.data.sizes, params.seed, params.data.unanswerable)["train"]
+    lm = FrozenLM.load(given["base_model"])
+    measured = prompt_spectrum(lm, encode_prompts(lm.tokenizer, train, params.prompt))
     console.print(spectrum_table({"{base_model} on {dataset}".format(**given): measured, **real_spectra()}))
 
 

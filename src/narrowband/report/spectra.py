@@ -6,11 +6,7 @@ from importlib.resources import files
 
 from rich.table import Table
 
-from narrowband.codec.spectrum import RATIOS, prompt_spectrum
-from narrowband.data.prompts import encode_prompt
-from narrowband.data.splits import make_splits
-from narrowband.lm.frozen import FrozenLM
-from narrowband.params import Params
+from narrowband.codec.spectrum import RATIOS
 
 
 def real_spectra() -> dict[str, dict[int, float]]:
@@ -20,17 +16,6 @@ def real_spectra() -> dict[str, dict[int, float]]:
         name: {int(ratio): share for ratio, share in model["shares"].items()}
         for name, model in content["models"].items()
     }
-
-
-def base_model_spectrum(params: Params) -> dict[int, float]:
-    """Shares of variance of `params.base_model` on the training prompts of `params.dataset`.
-
-    Raises:
-        InputError: see `FrozenLM.load`, `make_splits` and `encode_prompt`.
-    """
-    lm = FrozenLM.load(params.base_model)
-    train = make_splits(params)["train"]
-    return prompt_spectrum(lm, [encode_prompt(lm.tokenizer, e.context, e.question, params.prompt) for e in train])
 
 
 def spectrum_table(spectra: Mapping[str, Mapping[int, float]]) -> Table:
