@@ -2,7 +2,6 @@
 
     python -m benchmarks.geometry_8b /scratch/8b            # 17 GB of disk, one GPU of 80 GB
     python -m benchmarks.geometry_8b /tmp/small --smoke     # two small blocks, on a CPU too
-    python -m benchmarks.geometry_8b /tmp/none --predict    # only what `narrowband memory` says of it; nothing is run
 
 Random weights answer nothing, so scores mean nothing here; times and bytes are those of any weights whose answers are as
 long as `generation.max_new_tokens`.
@@ -33,7 +32,6 @@ from narrowband.data.prompts import collate
 from narrowband.data.splits import world_example
 from narrowband.data.squad import write_squad
 from narrowband.lm.frozen import FrozenLM
-from narrowband.memory import SIZES, Geometry, predict, table
 from narrowband.params import Params, load_params
 from narrowband.runtime.artifacts import write_config
 from narrowband.runtime.entry import console, set_up_torch
@@ -202,25 +200,16 @@ def _seconds(run: Callable[[], object]) -> float:
 def main(
     folder: Annotated[Path, typer.Argument(help="Where model, artifacts and results go.")],
     smoke: Annotated[bool, typer.Option("--smoke", help="A model of two small blocks.")] = False,
-    only_predict: Annotated[bool, typer.Option("--predict", help="Print the predicted peaks and stop.")] = False,
 ) -> None:
     """Run the stages in FOLDER, each in a process of its own; a table, and FOLDER/results.json."""
     geometry, questions = (SMALL, SMALL_QUESTIONS) if smoke else (LLAMA_8B, QUESTIONS)
     params = settings(smoke)
-    with torch.device("meta"):
-        outline = LlamaForCausalLM(LlamaConfig(**geometry))
-    if only_predict:
-        console.print(table(outline, params))
-        return
     prepare(folder, geometry, questions, params)
-    size = SIZES["GPU, bfloat16" if torch.cuda.is_available() else "CPU, float32"]
-    predicted = predict(Geometry.of(outline, params, size), params)
     stages = {name: fresh(folder, run_stage, name, arguments) for name, arguments in STAGES.items()}
     speed = fresh(folder, measure_speed)
-    shown = Table("stage", "seconds", "peak GB", "predicted GB")
+    shown = Table("stage", "seconds", "peak GB")
     for name, found in stages.items():
-        found["predicted_gb"] = predicted[name].total / 1e9
-        shown.add_row(name, *(f"{found[key]:.3g}" for key in ("seconds", "peak_gb", "predicted_gb")))
+        shown.add_row(name, f"{found['seconds']:.3g}", f"{found['peak_gb']:.3g}")
     console.print(shown)
     shown = Table("step", "tokens/s", "MFU")
     for name, found in speed["speed"].items():

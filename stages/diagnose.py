@@ -10,6 +10,8 @@ def main() -> None:
     params = load_params()
 
     from narrowband.codec.config import CodecConfig
+    from narrowband.codec.spectrum import prompt_spectrum
+    from narrowband.data.prompts import encode_prompts
     from narrowband.data.squad import read_squad
     from narrowband.diagnosis.figures import diagnose, histogram
     from narrowband.diagnosis.verdicts import summary, verdict_lines, verdicts
@@ -17,7 +19,7 @@ def main() -> None:
     from narrowband.evaluation.systems import evaluated, load_systems
     from narrowband.lm.frozen import FrozenLM
     from narrowband.report.examples import first_examples
-    from narrowband.report.page import read_results, render
+    from narrowband.report.page import Diagnosed, read_results, render
     from narrowband.runtime.artifacts import checked, read_config
     from narrowband.runtime.files import read_json, write_json, write_text
     from narrowband.runtime.rounding import rounded
@@ -35,10 +37,12 @@ def main() -> None:
     found = verdicts(diagnosis, params, lm.hidden_size)
     figures, norms = rounded(summary(diagnosis, found)), rounded(histogram(diagnosis.norms))
     shown = rounded(first_examples(answerer, systems, examples, answers))
+    train = read_squad(checked(paths.QA / "train.json"))
+    spectrum = prompt_spectrum(lm, encode_prompts(lm.tokenizer, train, params.prompt))
     write_json(paths.RESULTS / "diagnosis.json", figures)
     write_json(paths.REPORT / "examples.json", shown)
     write_json(paths.REPORT / "norms.json", norms)
-    write_text(paths.REPORT / "index.html", render(params, read_results(), figures, norms, shown))
+    write_text(paths.REPORT / "index.html", render(params, read_results(), Diagnosed(figures, norms, shown, spectrum)))
     for line in verdict_lines(found):
         console.print(line, highlight=False)
 

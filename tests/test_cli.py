@@ -70,12 +70,3 @@ def test_show_refuses_a_revision_that_is_not_there(project: Path) -> None:
     assert isinstance(result.exception, InputError)
     assert "no metrics at revision nowhere" in str(result.exception)
     assert "name a commit or experiment" in str(result.exception)
-
-
-def test_memory_predicts_the_peak_of_every_stage_that_takes_much(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(Path(__file__).parent.parent)
-    result = CliRunner().invoke(app, ["memory"], env={"COLUMNS": "200"})
-    assert result.exit_code == 0
-    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in result.output.splitlines() if "│" in line]
-    assert [row[0] for row in rows] == ["fit_pca", "train_phase1", "train_phase2", "evaluate"]
-    assert all(0 < float(gpu) <= float(cpu) for _, gpu, cpu in rows)

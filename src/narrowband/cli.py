@@ -86,14 +86,25 @@ def ask(
 
 
 @app.command()
-def memory() -> None:
-    """Print the predicted peak memory of each stage at the workspace's parameters; nothing is run."""
+def spectrum(
+    base_model: Annotated[str | None, typer.Option(help="Folder or hub id; default: that of params.yaml.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Questions to take tokens from; default: params.yaml's.")] = None,
+) -> None:
+    """Print how much of the embeddings' variance PCA keeps from 2x to 64x, beside two real models."""
     params = load_params()
+    given = {"base_model": base_model or params.base_model, "dataset": dataset or params.dataset}
 
-    from narrowband.lm.source import outline
-    from narrowband.memory import table as memory_table
+    from narrowband.codec.spectrum import prompt_spectrum
+    from narrowband.data.prompts import encode_prompts
+    from narrowband.data.splits import make_splits
+    from narrowband.lm.frozen import FrozenLM
+    from narrowband.report.spectra import real_spectra, spectrum_table
 
-    console.print(memory_table(outline(params.base_model), params))
+    set_up_torch()
+    train = make_splits(given["dataset"], params.data.sizes, params.seed, params.data.unanswerable)["train"]
+    lm = FrozenLM.load(given["base_model"])
+    measured = prompt_spectrum(lm, encode_prompts(lm.tokenizer, train, params.prompt))
+    console.print(spectrum_table({"{base_model} on {dataset}".format(**given): measured, **real_spectra()}))
 
 
 @app.command()

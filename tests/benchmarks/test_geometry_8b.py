@@ -1,8 +1,6 @@
 import json
 from pathlib import Path
 
-import pytest
-
 from benchmarks.geometry_8b import main
 
 
@@ -11,13 +9,6 @@ def test_a_small_model_runs_through_every_stage_and_is_measured(tmp_path: Path) 
     results = json.loads((tmp_path / "results.json").read_text())
     assert list(results["stages"]) == ["fit_pca", "train_phase1", "train_phase2", "evaluate"]
     for stage in results["stages"].values():
-        assert stage["seconds"] > 0 and stage["peak_gb"] > 0 and stage["predicted_gb"] > 0
+        assert stage["seconds"] > 0 and stage["peak_gb"] > 0
     assert set(results["speed"]) == {"phase1", "phase2", "answers"}
     assert all(found["tokens_a_second"] > 0 and found["mfu"] > 0 for found in results["speed"].values())
-
-
-def test_the_prediction_for_the_true_geometry_needs_no_weights(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    main(tmp_path / "none", only_predict=True)
-    assert "train_phase2" in capsys.readouterr().out and not (tmp_path / "none").exists()

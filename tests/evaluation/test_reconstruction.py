@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from narrowband.evaluation.reconstruction import Quality, nearest_tokens
-from narrowband.evaluation.significance import interval
 
 
 def test_means_by_hand_over_batches_of_different_sizes() -> None:
@@ -29,13 +28,3 @@ def test_token_match_of_the_embeddings_themselves_is_everything() -> None:
     quality = Quality()
     quality.add(vocabulary, 3 * vocabulary, torch.arange(50), vocabulary)
     assert quality.means()["token_match"] == 100
-
-
-def test_bootstrap_interval_agrees_with_the_normal_one_and_repeats() -> None:
-    values = torch.randn(1000, generator=torch.Generator().manual_seed(0)).tolist()
-    mean, error = sum(values) / 1000, torch.tensor(values).std().item() / math.sqrt(1000)
-    found = interval(values, seed=1)
-    low, high = found["low"], found["high"]
-    assert low == pytest.approx(mean - 1.96 * error, abs=0.1 * error)
-    assert high == pytest.approx(mean + 1.96 * error, abs=0.1 * error)
-    assert interval(values, seed=1) == found

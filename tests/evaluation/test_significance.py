@@ -1,8 +1,40 @@
+import itertools
+import math
 from math import comb
 
+import numpy as np
 import pytest
 
-from narrowband.evaluation.mcnemar import mcnemar
+from narrowband.evaluation.significance import RESAMPLES, interval, mcnemar
+
+
+def test_the_interval_of_many_values_is_nearly_the_normal_one_and_repeats() -> None:
+    values = np.random.default_rng(0).standard_normal(1000)
+    error = values.std(ddof=1) / math.sqrt(1000)
+    found = interval(values.tolist(), seed=1)
+    assert found["low"] == pytest.approx(values.mean() - 1.96 * error, abs=0.1 * error)
+    assert found["high"] == pytest.approx(values.mean() + 1.96 * error, abs=0.1 * error)
+    assert interval(values.tolist(), seed=1) == found != interval(values.tolist(), seed=2)
+
+
+def test_the_interval_of_few_values_holds_95_of_100_of_all_their_resamples() -> None:
+    values = [0.0, 10.0, 30.0, 70.0, 150.0]
+    means = np.array([np.mean(drawn) for drawn in itertools.product(values, repeat=5)])
+    found = interval(values, seed=0)
+    tolerance = 4 * math.sqrt(0.025 * 0.975 / RESAMPLES)  # four standard errors of a share of 2.5%
+    assert (means < found["low"]).mean() <= 0.025 + tolerance and (means <= found["low"]).mean() >= 0.025 - tolerance
+    assert (means > found["high"]).mean() <= 0.025 + tolerance and (means >= found["high"]).mean() >= 0.025 - tolerance
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("values", [[0.1] * 7, [100.0] * 3, [42.0]])
+def test_values_that_are_all_equal_have_an_interval_of_no_width(values: list[float]) -> None:
+    assert interval(values, seed=0) == {"low": values[0], "high": values[0]}
+
+
+def test_no_values_have_no_interval() -> None:
+    with pytest.raises(ValueError):
+        interval([], seed=0)
 
 
 def test_p_is_the_two_sided_binomial_tail_of_the_questions_that_differ() -> None:

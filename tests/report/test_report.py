@@ -1,5 +1,6 @@
 """The report, made by the real functions on a tiny random model, and used in a headless Chromium."""
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,23 +8,26 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from making import answerer_of, codec_of
 from playwright.sync_api import Page, sync_playwright
 from rich.console import Console
 
-from narrowband.codec.codec import Codec
 from narrowband.codec.pca import PCA
+from narrowband.codec.spectrum import prompt_spectrum
+from narrowband.data.prompts import encode_prompts
 from narrowband.data.splits import world_example
 from narrowband.diagnosis.figures import diagnose, histogram
 from narrowband.diagnosis.verdicts import summary, verdicts
 from narrowband.evaluation.compare import compare
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import Params
-from narrowband.report.charts import Axis
 from narrowband.report.examples import first_examples
-from narrowband.report.page import render
+from narrowband.report.page import Diagnosed, Results, render
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 TRAINING = [{"step": 0, "cosine": 0.5, "f1": 10.0}, {"step": 9, "cosine": 0.8, "f1": 20.0}]
+
+Inputs = tuple[Params, Results, Diagnosed]
 
 
 def baseline(system: str, bits: float, f1: float) -> dict:
@@ -40,7 +44,7 @@ BASELINES = [baseline("truncation", 256, 50), baseline("truncation", 512, 60), b
 
 
 @pytest.fixture(scope="module")
-def inputs(lm: FrozenLM, tiny_model: Path) -> tuple:
+def inputs(lm: FrozenLM, tiny_model: Path) -> Inputs:
     content = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
     content |= {"base_model": str(tiny_model), "window": 2, "compress_dim": 20}
     content["generation"] |= {"max_new_tokens": 4, "batch_size": 8}
@@ -49,49 +53,65 @@ def inputs(lm: FrozenLM, tiny_model: Path) -> tuple:
     lossless = PCA(torch.eye(64), torch.zeros(64), torch.ones(64), torch.full((1,), 64.0))
     systems = {
         "uncompressed": None,
-        "pca": Codec(pca, lm.hidden_size, params, pca_only=True),
-        "phase1": Codec(pca, lm.hidden_size, params),
-        "phase2": Codec(lossless, lm.hidden_size, params),
+        "pca": codec_of(pca, params, pca_only=True),
+        "phase1": codec_of(pca, params),
+        "phase2": codec_of(lossless, params),
     }
     examples = [world_example(0, "test", i) for i in range(12)]
-    comparison = compare(lm, systems, examples, params, Console(quiet=True))
-    diagnosis = diagnose(lm, systems, examples, comparison.predictions, params)
+    answerer = answerer_of(lm, params)
+    comparison = compare(answerer, systems, examples, params.seed, Console(quiet=True))
+    diagnosis = diagnose(answerer, systems, examples, comparison.predictions, params.seed)
     figures = summary(diagnosis, verdicts(diagnosis, params, lm.hidden_size))
-    shown = first_examples(lm, systems, examples, comparison.predictions, params)
+    shown = first_examples(answerer, systems, examples, comparison.predictions)
     shown[0]["systems"]["phase2"]["em"] = 100.0  # one right answer, so that the filter has something to leave out
+    spectrum = prompt_spectrum(lm, encode_prompts(lm.tokenizer, examples, params.prompt))
     evaluations = {"phase1": TRAINING, "phase2": TRAINING}
-    return params, comparison.metrics, figures, histogram(diagnosis.norms), evaluations, shown
+    return (
+        params,
+        Results(comparison.headline, comparison.details, BASELINES, evaluations),
+        Diagnosed(figures, histogram(diagnosis.norms), shown, spectrum),
+    )
 
 
 @pytest.fixture(scope="module")
-def report(inputs: tuple, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def report(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("report") / "index.html"
-    path.write_text(render(*inputs, BASELINES), encoding="utf-8")
+    path.write_text(render(*inputs), encoding="utf-8")
     return path
 
 
-def test_the_same_input_gives_the_same_bytes_and_names_nothing_outside(report: Path, inputs: tuple) -> None:
+def test_the_same_input_gives_the_same_bytes_and_names_nothing_outside(report: Path, inputs: Inputs) -> None:
     text = report.read_text(encoding="utf-8")
-    assert render(*inputs, BASELINES) == text
+    assert render(*inputs) == text
     assert "http" not in text.replace("http-equiv", "") and "src=" not in text.replace("default-src", "")
     assert "token &lt;id&gt;" in text and "token <id>" not in text
 
 
-def test_a_rate_quality_curve_is_drawn_only_where_there_are_baselines(report: Path, inputs: tuple) -> None:
-    assert 'id="chart-rate"' in report.read_text(encoding="utf-8")
-    assert 'id="chart-rate"' not in render(*inputs, [])
+def test_ids_are_unique_and_every_reference_within_the_page_leads_to_one(report: Path) -> None:
+    text = report.read_text(encoding="utf-8")
+    ids = re.findall(r'\bid="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+    named = set(re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', text))
+    assert len(named) > 10 and {one or other for one, other in named} <= set(ids)
 
 
-def test_histogram_holds_every_token_once(inputs: tuple) -> None:
-    norms = inputs[3]
+def test_a_rate_quality_curve_is_drawn_only_where_there_are_baselines(inputs: Inputs) -> None:
+    params, results, diagnosed = inputs
+    assert 'id="chart-rate"' in render(*inputs)
+    assert 'id="chart-rate"' not in render(params, results._replace(baselines=[]), diagnosed)
+
+
+def test_the_page_compares_the_spectrum_with_real_models(report: Path, inputs: Inputs) -> None:
+    text = report.read_text(encoding="utf-8")
+    assert f'<th scope="row">This model</th><td>4</td><td>{inputs[2].spectrum[4]:.4g}</td>' in text
+    assert '<th scope="row">Gemma 3 270M</th><td>16</td><td>0.579</td>' in text
+
+
+def test_histogram_holds_every_token_once(inputs: Inputs) -> None:
+    norms = inputs[2].norms
     for name in ("original", "pca", "phase2"):
         assert sum(row[name] for row in norms) == pytest.approx(1, abs=1e-5)
     assert [row["original"] for row in norms] == pytest.approx([row["phase2"] for row in norms], abs=0.02)
-
-
-def test_ticks_are_round_and_within_the_axis() -> None:
-    assert Axis("", 0.61, 0.93).ticks == [0.7, 0.8, 0.9]
-    assert Axis("", 10, 300, log=True).ticks == [16, 64, 256]
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +132,7 @@ def page(report: Path) -> Iterator[Page]:
 
 def test_page_loads_without_complaint_or_request(page: Page) -> None:
     assert page.locator("h1").inner_text().startswith("3.2x")
-    assert page.locator("svg[role=img]").count() == 3
+    assert page.locator("svg[role=img]").count() == 4
     assert page.complaints == []
 
 

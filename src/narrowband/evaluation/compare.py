@@ -9,9 +9,8 @@ from rich.console import Console
 from narrowband.codec.codec import Codec
 from narrowband.data.squad import Example
 from narrowband.evaluation.answer import Evaluated, QuestionAnswerer
-from narrowband.evaluation.mcnemar import mcnemar
 from narrowband.evaluation.scoring import agreement
-from narrowband.evaluation.significance import interval
+from narrowband.evaluation.significance import interval, mcnemar
 from narrowband.runtime.progress import bar
 
 UNCOMPRESSED_BITS = 16

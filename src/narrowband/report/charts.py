@@ -1,139 +1,162 @@
-"""Charts as data: what a template needs to draw axes, lines, points and bands in SVG."""
+"""The charts of README, docs and report: what each shows and how its axes are labelled."""
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Mapping, Sequence
+from operator import itemgetter
+from typing import Any
 
-WIDTH, HEIGHT = 640, 360
-LEFT, RIGHT, TOP, BOTTOM = 88, 16, 16, 60
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
+from narrowband.evaluation.headline import TITLES
+from narrowband.report.drawing import GREY, Chart, Point, doubling_axis, draw_lines, legend, looks, number_rows, styled
 
-@dataclass(frozen=True)
-class Axis:
-    """A labelled range, linear, or logarithmic with ticks at powers of 4."""
+SIZE = (7.0, 4.2)
+WIDE = (7.6, 3.8)
+TOP = 103
+"""End of the F1 axis: a marker at 100 is whole."""
 
-    label: str
-    low: float
-    high: float
-    log: bool = False
-
-    def share(self, value: float) -> float:
-        """Where `value` lies on the axis, 0 to 1."""
-        low, high, value = (math.log(v) if self.log else v for v in (self.low, self.high, value))
-        return (value - low) / (high - low) if high > low else 0.5
-
-    @property
-    def ticks(self) -> list[float]:
-        """About five round values within the range."""
-        if self.log:
-            first, last = math.ceil(math.log(self.low, 4)), math.floor(math.log(self.high, 4))
-            return [4.0**power for power in range(first, last + 1)]
-        rough = (self.high - self.low or 1) / 5
-        power = 10.0 ** math.floor(math.log10(rough))
-        step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
-        return [round(i * step, 9) for i in range(math.ceil(self.low / step), math.floor(self.high / step) + 1)]
+F1 = "F1 (0 to 100)"
+RATIO = "compression ratio"
+INTERVAL = "95% interval"
 
 
-class Point(NamedTuple):
-    """A point, with the ends of its interval where it has one."""
-
-    x: float
-    y: float
-    low: float | None = None
-    high: float | None = None
-
-
-@dataclass(frozen=True)
-class Series:
-    """A named line through `points`, drawn with a marker at each if `marked`."""
-
-    name: str
-    points: Sequence[Point]
-    marked: bool = True
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A chart with its title and, for who can't see it, what it shows."""
-
-    id: str
-    title: str
-    description: str
-    x: Axis
-    y: Axis
-    series: Sequence[Series]
-    size: ClassVar[tuple[int, int]] = WIDTH, HEIGHT
-
-    def px(self, x: float) -> float:
-        """Horizontal position in the SVG."""
-        return round(LEFT + self.x.share(x) * (WIDTH - LEFT - RIGHT), 1)
-
-    def py(self, y: float) -> float:
-        """Vertical position in the SVG."""
-        return round(HEIGHT - BOTTOM - self.y.share(y) * (HEIGHT - TOP - BOTTOM), 1)
-
-    def line(self, series: Series) -> str:
-        """The points of a polyline."""
-        return " ".join(f"{self.px(p.x)},{self.py(p.y)}" for p in series.points)
-
-    def band(self, series: Series) -> str:
-        """The outline of the intervals, for a polygon; empty if any point has none."""
-        if any(p.low is None for p in series.points):
-            return ""
-        lows = [f"{self.px(p.x)},{self.py(p.low)}" for p in series.points if p.low is not None]
-        highs = [f"{self.px(p.x)},{self.py(p.high)}" for p in series.points if p.high is not None]
-        return " ".join(lows + highs[::-1])
-
-
-F1 = Axis("F1 (0 to 100)", 0, 100)
-
-
-def training_chart(evaluations: dict[str, list[dict[str, float]]]) -> Chart:
-    """F1 against cosine, one point a quick evaluation; `evaluations` by phase, in order of steps."""
-    series = [
-        Series(name, [Point(row["cosine"], row["f1"]) for row in rows]) for name, rows in evaluations.items() if rows
-    ]
-    cosines = [point.x for line in series for point in line.points]
+@styled()
+def training_chart(evaluations: Mapping[str, Sequence[Mapping[str, float]]]) -> Chart:
+    """F1 against cosine during training: rows of `cosine` and `f1`, one a quick evaluation, by phase, in order of steps."""
+    lines = {
+        TITLES[phase]: [Point(row["cosine"], row["f1"]) for row in rows] for phase, rows in evaluations.items() if rows
+    }
+    figure, axes = _figure("cosine of reconstructed and original embeddings", F1)
+    for name, look in looks(lines).items():
+        axes.plot([p.x for p in lines[name]], [p.y for p in lines[name]], markerfacecolor="none", **look)
+        axes.plot(lines[name][-1].x, lines[name][-1].y, color=look["color"], marker=look["marker"])
+    axes.set_ylim(0, TOP)
+    legend(figure, axes, 2)
     return Chart(
         "training",
-        "F1 against cosine over training",
-        "Quick evaluations on validation questions, joined in order of steps, with the last one filled.",
-        Axis("cosine of reconstructed and original embeddings", min(cosines), max(cosines)),
-        F1,
-        series,
+        "F1 against cosine during training",
+        "Quick evaluations on validation questions, joined in order of steps; the last one of each phase is filled.",
+        figure,
+        ["phase", "cosine", "F1"],
+        number_rows(lines),
     )
 
 
-def rate_chart(rows: Sequence[dict[str, Any]]) -> Chart:
-    """F1 against bits a token: the rows of `metrics/baselines.json`, joined by system."""
-    systems: dict[str, list[Point]] = {}
+@styled()
+def rate_chart(rows: Sequence[Mapping[str, Any]]) -> Chart:
+    """F1 against bits per token: rows of `system`, `bits_per_token`, `f1` and its `f1_interval`, joined by system."""
+    lines: dict[str, list[Point]] = {}
     for row in rows:
-        interval = row["f1_interval"]
-        point = Point(row["bits_per_token"], row["f1"], interval["low"], interval["high"])
-        systems.setdefault(row["system"], []).append(point)
-    bits = [point.x for points in systems.values() for point in points]
+        point = Point(row["bits_per_token"], row["f1"], row["f1_interval"]["low"], row["f1_interval"]["high"])
+        lines.setdefault(TITLES.get(row["system"], row["system"]), []).append(point)
+    lines = {name: sorted(points, key=itemgetter(0)) for name, points in lines.items()}
+    figure, axes = _figure("bits per token", F1)
+    draw_lines(axes, lines)
+    doubling_axis(axes, [row["bits_per_token"] for row in rows])
+    axes.set_ylim(0, TOP)
+    legend(figure, axes, 4)
     return Chart(
         "rate",
         "F1 against rate",
-        "Bits a token with side information counted; bands and bars are 95% intervals.",
-        Axis("bits per token", min(bits), max(bits), log=True),
-        F1,
-        [Series(name, sorted(points)) for name, points in systems.items()],
+        "Bits per token, side information included; bars are 95% intervals.",
+        figure,
+        ["system", "bits per token", "F1", INTERVAL],
+        number_rows(lines),
     )
 
 
-def norm_chart(rows: Sequence[dict[str, float]], titles: dict[str, str]) -> Chart:
-    """Histograms of norms, one line an entry of `rows` beside `norm`."""
-    names = [name for name in rows[0] if name != "norm"]
+@styled()
+def norm_chart(rows: Sequence[Mapping[str, float]]) -> Chart:
+    """Histograms of norms: rows of `norm`, the middle of a bin, and the share of tokens in it by system; bins begin at 0."""
+    titles = {"original": "Original", **TITLES}
+    shares = {titles[name]: [row[name] for row in rows] for name in rows[0] if name != "norm"}
+    width = rows[-1]["norm"] / (len(rows) - 0.5)  # bins begin at 0
+    edges = [width * i for i in range(len(rows) + 1)]
+    figure, axes = _figure("norm", "share of tokens")
+    for name, look in looks(shares).items():
+        del look["marker"]
+        if name == "Original":
+            axes.stairs(shares[name], edges, fill=True, alpha=0.3, **look)
+        else:
+            axes.stairs(shares[name], edges, linewidth=2, **look)
+    legend(figure, axes, 4)
     return Chart(
         "norms",
         "Norms of token embeddings",
         "Share of the sampled prompt tokens by norm, original and as each system returns them.",
-        Axis("norm", 0, rows[-1]["norm"]),
-        Axis("share of tokens", 0, max(row[name] for row in rows for name in names)),
-        [
-            Series(titles.get(name, name), [Point(row["norm"], row[name]) for row in rows], marked=False)
-            for name in names
-        ],
+        figure,
+        ["system", "norm", "share of tokens"],
+        number_rows(
+            {name: [Point(row["norm"], y) for row, y in zip(rows, ys, strict=True)] for name, ys in shares.items()}
+        ),
     )
+
+
+@styled()
+def f1_and_cosine_chart(rows: Sequence[Mapping[str, Any]]) -> Chart:
+    """F1 and cosine of each system, side by side, against the compression ratio.
+
+    A row holds `compression`, `system` (a name in `TITLES`), `f1` with the ends `low` and `high` of its 95% interval, and
+    `cosine`. A row of `uncompressed` needs `f1` alone, and is drawn as a line across.
+    """
+    compressed = [row for row in rows if row["system"] != "uncompressed"]
+    f1, cosine = _by_system(compressed, "f1", "low", "high"), _by_system(compressed, "cosine")
+    ratios = [row["compression"] for row in compressed]
+    figure = Figure(WIDE, layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for axes, lines, label in ((left, f1, F1), (right, cosine, "cosine")):
+        draw_lines(axes, lines)
+        doubling_axis(axes, ratios, "x")
+        axes.set(xlabel=RATIO, ylabel=label)
+    for row in rows:
+        if row["system"] == "uncompressed":
+            left.axhline(row["f1"], label=TITLES["uncompressed"], color=GREY, linestyle=":")
+    left.set_ylim(0, TOP)
+    legend(figure, left, 4)
+    cosines = [f"{point.y:.3f}" for points in cosine.values() for point in points]
+    return Chart(
+        "compression",
+        "F1 and cosine against compression",
+        "F1 on test questions with 95% intervals, and cosine of reconstructed and original embeddings.",
+        figure,
+        ["system", RATIO, "F1", INTERVAL, "cosine"],
+        [[*cells, shown] for cells, shown in zip(number_rows(f1), cosines, strict=True)],
+    )
+
+
+def _by_system(rows: Sequence[Mapping[str, Any]], *columns: str) -> dict[str, list[Point]]:
+    """Points of `columns` against `compression`, by title of the system, in the order of `TITLES`."""
+    lines: dict[str, list[Point]] = {}
+    for name, title in TITLES.items():
+        points = [
+            Point(row["compression"], *(row[column] for column in columns)) for row in rows if row["system"] == name
+        ]
+        if points:
+            lines[title] = sorted(points, key=itemgetter(0))
+    return lines
+
+
+@styled()
+def spectrum_chart(spectra: Mapping[str, Mapping[int, float]]) -> Chart:
+    """Share of variance (0 to 1) that PCA keeps per token against the compression ratio, by name of the model."""
+    lines = {name: [Point(ratio, share) for ratio, share in shares.items()] for name, shares in spectra.items()}
+    figure, axes = _figure(RATIO, "share of variance kept")
+    draw_lines(axes, lines)
+    doubling_axis(axes, [point.x for points in lines.values() for point in points], "x")
+    axes.set_ylim(0, TOP / 100)
+    legend(figure, axes, 3)
+    return Chart(
+        "spectrum",
+        "How hard the embeddings are to compress",
+        "Share of their variance that PCA keeps, one vector per token, weighted by token counts of prompts.",
+        figure,
+        ["model", RATIO, "share of variance"],
+        number_rows(lines),
+    )
+
+
+def _figure(x: str, y: str) -> tuple[Figure, Axes]:
+    figure = Figure(SIZE, layout="constrained")
+    axes = figure.subplots()
+    axes.set(xlabel=x, ylabel=y)
+    return figure, axes

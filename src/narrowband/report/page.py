@@ -10,7 +10,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from narrowband.diagnosis.verdicts import FINDINGS
 from narrowband.evaluation.headline import TITLES
 from narrowband.params import InputError, Params, first_line
-from narrowband.report.charts import norm_chart, rate_chart, training_chart
+from narrowband.report.charts import norm_chart, rate_chart, spectrum_chart, training_chart
+from narrowband.report.drawing import Chart
+from narrowband.report.spectra import real_spectra
 from narrowband.runtime import paths
 from narrowband.runtime.files import read_json
 
@@ -51,18 +53,17 @@ def read_results() -> Results:
     )
 
 
-def render(
-    params: Params,
-    results: Results,
-    diagnosis: Mapping[str, Any],
-    norms: Sequence[dict[str, float]],
-    examples: Sequence[dict[str, Any]],
-) -> str:
+class Diagnosed(NamedTuple):
+    """What `diagnose` adds: figures and verdicts, histograms of norms, the first examples, shares of variance by ratio."""
+
+    figures: Mapping[str, Any]
+    norms: Sequence[Mapping[str, float]]
+    examples: Sequence[Mapping[str, Any]]
+    spectrum: Mapping[int, float]
+
+
+def render(params: Params, results: Results, diagnosed: Diagnosed) -> str:
     """The page; the same input gives the same bytes. Without rows of `baselines` no rate-quality curve is drawn."""
-    charts = [training_chart({TITLES[name]: rows for name, rows in results.evaluations.items()})]
-    if results.baselines:
-        charts.append(rate_chart(results.baselines))
-    charts.append(norm_chart(norms, {"original": "Original", **TITLES}))
     environment = Environment(
         loader=PackageLoader("narrowband.report", "."),
         autoescape=True,
@@ -74,10 +75,17 @@ def render(
         params=params,
         headline=results.headline,
         details=results.details,
-        diagnosis=diagnosis,
+        diagnosis=diagnosed.figures,
         findings=FINDINGS,
         titles=TITLES,
-        compressed=[name for name in TITLES if name in diagnosis],
-        charts=charts,
-        examples=examples,
+        compressed=[name for name in TITLES if name in diagnosed.figures],
+        charts=_charts(results, diagnosed),
+        examples=diagnosed.examples,
     )
+
+
+def _charts(results: Results, diagnosed: Diagnosed) -> list[Chart]:
+    """The charts of the page, in order."""
+    rate = [rate_chart(results.baselines)] if results.baselines else []
+    spectrum = spectrum_chart({"This model": diagnosed.spectrum, **real_spectra()})
+    return [training_chart(results.evaluations), *rate, norm_chart(diagnosed.norms), spectrum]
