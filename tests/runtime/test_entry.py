@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from narrowband.params import Params, _names
+from narrowband.runtime import entry
 
 STAGES = Path(__file__).parent.parent.parent / "stages"
 
@@ -36,7 +37,7 @@ def test_too_little_memory_is_one_sentence_with_the_mend(
 
     monkeypatch.setattr("sys.argv", ["stage"])
     with pytest.raises(SystemExit, match="2"):
-        stage.run(main, needs_less_memory="lower window")
+        entry.run(main, needs_less_memory="lower window")
     assert capsys.readouterr().err == f"Error: out of memory at {size} more; lower window\n"
 
 
@@ -46,14 +47,14 @@ def test_any_other_runtime_error_keeps_its_traceback(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr("sys.argv", ["stage"])
     with pytest.raises(RuntimeError, match="size"):
-        stage.run(main)
+        entry.run(main)
 
 
 @pytest.mark.parametrize("name", ["generate_data", "fit_pca", "train_phase1", "train_phase2", "evaluate", "baselines"])
 def test_the_mend_of_a_stage_names_parameters_that_there_are(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(stage, "set_up_torch", cuda)
+    monkeypatch.setattr(entry, "set_up_torch", cuda)
     script = str(STAGES / f"{name}.py")
     arguments = len(inspect.signature(runpy.run_path(script)["main"]).parameters)
     monkeypatch.setattr("sys.argv", [name, *["nowhere"] * arguments])
