@@ -90,7 +90,7 @@ def test_a_signal_keeps_the_step_that_it_came_in_and_says_so(
     with safe_open(checkpoint, framework="pt") as file:
         assert '"step": 0' not in file.metadata()["progress"]
     assert said.splitlines()[-1].startswith("phase2, stopped at step ")
-    assert said.endswith(f"by {number.name}; run the same command again and it goes on from what is finished\n")
+    assert said.endswith(f"by {number.name}; run the same command again to continue\n")
     finish(project, "train_phase2")
     assert "phase2: resuming at step" in (project / "output").read_text()
     assert contents(project) == after("train_phase2", before)

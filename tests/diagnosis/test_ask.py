@@ -27,7 +27,7 @@ def test_lossless_systems_answer_as_the_uncompressed_one(
     lm: FrozenLM, small: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match="artifacts/pca holds nothing that was finished"):
+    with pytest.raises(InputError, match="artifacts/pca is not complete"):
         ask_systems(CONTEXT, QUESTION, answerer_of(lm, small), CodecConfig.of(small))
     LOSSLESS.save(Path("artifacts/pca"), CodecConfig.of(small).geometry)
     for phase in ("phase1", "phase2"):

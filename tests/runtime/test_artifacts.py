@@ -127,7 +127,7 @@ def test_a_stranger_in_the_folder_is_refused_and_a_config_of_no_object_too(tmp_p
     write_config(tmp_path, {"seed": 1})
     assert checked(tmp_path / "a.json") and read_config(tmp_path, {"seed": 1})["seed"] == 1
     (tmp_path / "b.json").write_text("{}")
-    assert "b.json is not what was written" in refused(lambda: checked(tmp_path / "b.json"))
+    assert "b.json is not the file that was written" in refused(lambda: checked(tmp_path / "b.json"))
     (tmp_path / "config.json").write_text("[1]")
     assert "is damaged" in refused(lambda: read_config(tmp_path))
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from narrowband.params import Params, _names
+from narrowband.runtime import entry
 
 STAGES = Path(__file__).parent.parent.parent / "stages"
 
@@ -28,7 +29,7 @@ def cuda() -> None:
     ],
     ids=["cuda", "torch on the CPU", "numpy"],
 )
-def test_too_little_memory_is_one_sentence_with_the_mend(
+def test_too_little_memory_is_one_sentence_with_the_fix(
     allocate: Callable[[], object], size: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def main() -> None:
@@ -36,8 +37,8 @@ def test_too_little_memory_is_one_sentence_with_the_mend(
 
     monkeypatch.setattr("sys.argv", ["stage"])
     with pytest.raises(SystemExit, match="2"):
-        stage.run(main, needs_less_memory="lower window")
-    assert capsys.readouterr().err == f"Error: out of memory at {size} more; lower window\n"
+        entry.run(main, needs_less_memory="lower window")
+    assert capsys.readouterr().err == f"Error: out of memory when {size} more were needed; lower window\n"
 
 
 def test_any_other_runtime_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,19 +47,19 @@ def test_any_other_runtime_error_keeps_its_traceback(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr("sys.argv", ["stage"])
     with pytest.raises(RuntimeError, match="size"):
-        stage.run(main)
+        entry.run(main)
 
 
 @pytest.mark.parametrize("name", ["generate_data", "fit_pca", "train_phase1", "train_phase2", "evaluate", "baselines"])
-def test_the_mend_of_a_stage_names_parameters_that_there_are(
+def test_the_fix_that_a_stage_names_is_a_parameter_that_exists(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(stage, "set_up_torch", cuda)
+    monkeypatch.setattr(entry, "set_up_torch", cuda)
     script = str(STAGES / f"{name}.py")
     arguments = len(inspect.signature(runpy.run_path(script)["main"]).parameters)
     monkeypatch.setattr("sys.argv", [name, *["nowhere"] * arguments])
     with pytest.raises(SystemExit, match="2"):
         runpy.run_path(script, run_name="__main__")
-    mend = capsys.readouterr().err.partition(";")[2]
-    named = re.findall(r"\b(?:[a-z0-9]+\.[a-z_]+|window)\b", mend)
+    fix = capsys.readouterr().err.partition(";")[2]
+    named = re.findall(r"\b(?:[a-z0-9]+\.[a-z_]+|window)\b", fix)
     assert named and set(named) <= set(_names(Params))

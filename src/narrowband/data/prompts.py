@@ -1,4 +1,4 @@
-"""The question-answering prompt: its text, its tokens, and which of them pass through the codec."""
+"""The question-answering prompt: its text, its tokens, and which tokens pass through the codec."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -17,7 +17,7 @@ ANCHOR = "\nAnswer:"
 
 
 class EncodedPrompt(NamedTuple):
-    """Token ids of one prompt, for each whether it passes through the codec, and whether context was cut off."""
+    """Token ids of one prompt, whether each passes through the codec, and whether the context was cut."""
 
     ids: list[int]
     coded: list[bool]
@@ -25,7 +25,7 @@ class EncodedPrompt(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Left-padded rows: ids, which positions are real, and which of those pass through the codec."""
+    """Left-padded rows: ids, which positions are not padding, and which pass through the codec."""
 
     ids: Int[Tensor, "batch seq"]
     mask: Bool[Tensor, "batch seq"]
@@ -33,12 +33,12 @@ class Batch(NamedTuple):
 
 
 def qa_prompt(context: str, question: str) -> str:
-    """The prompt that ends with the "Answer:" cue; the answer follows after one space and ends with a line break."""
+    """The prompt, up to the "Answer:" cue. The answer follows after one space and ends with a line break."""
     return f"{HEAD}{context}\nQuestion: {question}{ANCHOR}"
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, context: str, question: str, prompt: Prompt) -> EncodedPrompt:
-    """Tokens of a prompt, with BOS, "Context:" and the "Answer:" cue in or outside the codec as `prompt` says.
+    """Tokens of a prompt; `prompt` says whether BOS, "Context:" and the "Answer:" cue pass through the codec.
 
     A prompt longer than `prompt.max_length` loses the end of its context, never its question or cue.
 
@@ -61,7 +61,7 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, context: str, question: st
         if excess > end - first:
             raise InputError(
                 f"prompt.max_length {prompt.max_length} leaves no room for a question of {len(ids) - end + first} tokens; "
-                "raise it"
+                "raise it or shorten the question"
             )
         del ids[end - excess : end], coded[end - excess : end]
     return EncodedPrompt(bos + ids, [prompt.bos == "codec"] * len(bos) + coded, truncated=excess > 0)
@@ -79,9 +79,9 @@ def encode_prompts(
 
 
 def encode_answer(tokenizer: PreTrainedTokenizerBase, answer: str) -> list[int]:
-    """Tokens of an answer as the base model should write it: after a space, ended by a line break.
+    """Tokens of an answer as the base model should write it: a space first, a line break at the end.
 
-    They are those that follow the cue: some tokenizers put a space of their own before what comes first.
+    Tokenised together with the cue, because some tokenizers put an extra space in front of a text.
     """
     cue, whole = tokenizer([ANCHOR, f"{ANCHOR} {answer}\n"], add_special_tokens=False).input_ids
     ids: list[int] = whole[len(cue) :]
@@ -89,7 +89,7 @@ def encode_answer(tokenizer: PreTrainedTokenizerBase, answer: str) -> list[int]:
 
 
 def collate(prompts: Sequence[EncodedPrompt], pad_id: int, answers: Sequence[Sequence[int]] | None = None) -> Batch:
-    """Left-pad prompts, each followed by its answer's tokens (never coded) where `answers` are given."""
+    """Left-pad prompts; if `answers` are given, each prompt is followed by its answer's tokens, which are never coded."""
     tails = answers or [[]] * len(prompts)
     length = max(len(prompt.ids) + len(tail) for prompt, tail in zip(prompts, tails, strict=True))
     ids, mask, coded = [], [], []
@@ -102,7 +102,7 @@ def collate(prompts: Sequence[EncodedPrompt], pad_id: int, answers: Sequence[Seq
 
 
 def coded_counts(prompts: Sequence[EncodedPrompt]) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
-    """The distinct tokens of `prompts` that pass through the codec, in ascending order, and how often each does."""
+    """The distinct coded tokens of `prompts` in ascending order, and how often each occurs."""
     counts = Counter(
         token for prompt in prompts for token, coded in zip(prompt.ids, prompt.coded, strict=True) if coded
     )

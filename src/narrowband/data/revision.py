@@ -1,4 +1,4 @@
-"""What bytes the name of a data set stands for."""
+"""The revision of a data set: what its bytes are, whatever its name is."""
 
 from pathlib import Path
 

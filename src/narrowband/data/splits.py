@@ -1,4 +1,4 @@
-"""The three splits, from the bundled world, a SQuAD-schema file or a data set of the hub."""
+"""Training, validation and test questions, from the bundled world, a SQuAD-schema file or a data set on the hub."""
 
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,17 +14,17 @@ from narrowband.world.passages import make_passage
 BUNDLED = "bundled"
 
 Sizes = Mapping[Split, int]
-"""Questions wanted of each split."""
+"""Number of questions wanted in each split."""
 
 
 def make_splits(dataset: str, sizes: Sizes, seed: int, unanswerable: Unanswerable) -> dict[Split, list[Example]]:
-    """Questions of `dataset` for each split, as many as `sizes` asks for, or as there are.
+    """Questions of `dataset` for each split: as many as `sizes` asks for, or all if there are fewer.
 
-    A file or a data set of the hub is read up to the last question that is wanted, and only wanted ones are kept.
+    A file or a data set on the hub is read no further than needed, and only the questions asked for are kept.
 
     Raises:
-        InputError: the data set does not exist, is malformed, has an unanswerable question while `data.unanswerable` is
-            `refuse`, or leaves a split empty.
+        InputError: the data set does not exist, is malformed, leaves a split empty, or has an unanswerable question while
+            `data.unanswerable` is `refuse`.
     """
     if dataset == BUNDLED:
         return {split: [world_example(seed, split, i) for i in range(n)] for split, n in sizes.items()}
@@ -44,7 +44,7 @@ def make_splits(dataset: str, sizes: Sizes, seed: int, unanswerable: Unanswerabl
 
 
 def check_dataset(dataset: str, sizes: Sizes, unanswerable: Unanswerable) -> None:
-    """Read what `make_splits` would read; of a data set of the hub, only its first questions.
+    """Check what `make_splits` would read; of a data set on the hub, only its first questions.
 
     Raises:
         InputError: see `make_splits`.
@@ -58,12 +58,12 @@ def check_dataset(dataset: str, sizes: Sizes, unanswerable: Unanswerable) -> Non
             _check(dataset, next(iter(questions))[1], unanswerable)
     else:
         raise InputError(
-            f"dataset {dataset} does not exist; give `{BUNDLED}`, a SQuAD-schema .json file or a hub id (owner/name)"
+            f"dataset {dataset} does not exist; give `{BUNDLED}`, a .json file of the SQuAD schema or a hub id (owner/name)"
         )
 
 
 def world_example(seed: int, split: Split, index: int) -> Example:
-    """Question `index` of a split of the bundled world, each on a passage of its own."""
+    """Question `index` of a split of the bundled world; each has a passage of its own."""
     rng = Random(f"{seed}/qa/{split}/{index}")
     passage = make_passage(rng, split)
     question = rng.choice(passage.questions)
@@ -73,10 +73,10 @@ def world_example(seed: int, split: Split, index: int) -> Example:
 
 
 def _streams(dataset: str) -> list[tuple[Sequence[Split], Iterator[tuple[Split, Example]]]]:
-    """Questions with their splits, in the order they are stored, after the splits that a stream feeds.
+    """Streams of questions in stored order: which splits a stream fills, and each question with its split.
 
-    A file feeds all three, 80/10/10 by context. Of a data set of the hub, `train` feeds training and validation and
-    `validation` feeds the test split.
+    A file fills all three splits, 80/10/10 by context. Of a data set on the hub, `train` fills training and validation,
+    and `validation` fills the test split.
     """
     if Path(dataset).suffix == ".json":
         return [(("train", "validation", "test"), ((_bucket(e), e) for e in stream_squad(Path(dataset))))]
@@ -87,7 +87,7 @@ def _streams(dataset: str) -> list[tuple[Sequence[Split], Iterator[tuple[Split, 
 
 
 def _bucket(example: Example) -> Split:
-    """By a hash of the context, so that no context stands in two splits."""
+    """The split of a question, by CRC-32 of its context: no context is in two splits."""
     number = zlib.crc32(example.context.encode()) % 10
     return "test" if number == 9 else "validation" if number == 8 else "train"
 
@@ -102,16 +102,14 @@ def _rows(name: str, split: str) -> Iterator[Example]:
         raise
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise InputError(
-            f"dataset {name} can't be had from the hub ({first_line(error)}); check its name, your access and the network"
+            f"dataset {name} can't be read from the hub ({first_line(error)}); check its name, your access and the network"
         ) from None
 
 
 def _from_row(name: str, row: Mapping[str, Any]) -> Example:
     answers = row.get("answers")
     if not isinstance(answers, dict) or not {"id", "context", "question"} <= row.keys():
-        raise InputError(
-            f"dataset {name}: row {row.get('id')} is not of the SQuAD schema; use a data set of that schema"
-        )
+        raise InputError(f"dataset {name}: row {row.get('id')} does not have the SQuAD schema; use a data set that has")
     spans = tuple(Answer(text, start) for text, start in zip(answers["text"], answers["answer_start"], strict=True))
     return Example(str(row["id"]), str(row["context"]), str(row["question"]), spans)
 
@@ -120,6 +118,6 @@ def _check(dataset: str, example: Example, unanswerable: Unanswerable) -> None:
     require_spans(f"dataset {dataset}", example)
     if not example.answers and unanswerable == "refuse":
         raise InputError(
-            f"dataset {dataset}: question {example.id} is unanswerable; set data.unanswerable to score, by which an "
-            "empty answer is the right one (SQuAD v2.0), or use a v1.1 data set"
+            f"dataset {dataset}: question {example.id} is unanswerable; use a SQuAD v1.1 data set, or set data.unanswerable to "
+            "score, where an empty answer to it is right (SQuAD v2.0)"
         )

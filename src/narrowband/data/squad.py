@@ -1,4 +1,4 @@
-"""Question-answering data in the SQuAD JSON schema, v1.1 or v2.0: read, checked, written."""
+"""Reading, checking and writing questions in the SQuAD JSON schema, v1.1 or v2.0."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,7 +28,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Example:
-    """One question with its context and all its gold answers; none if the context does not answer it (SQuAD v2.0)."""
+    """One question with its context and gold answers; no answers if the context has none (SQuAD v2.0)."""
 
     id: str
     context: str
@@ -37,12 +37,12 @@ class Example:
 
     @property
     def golds(self) -> list[str]:
-        """Texts of the gold answers; of an unanswerable question, the empty text."""
+        """Texts of the gold answers; the empty text if the question is unanswerable."""
         return [answer.text for answer in self.answers] or [""]
 
 
 def write_squad(path: Path, title: str, examples: Iterable[Example]) -> None:
-    """Write one article with a paragraph a context, in the schema of https://rajpurkar.github.io/SQuAD-explorer/."""
+    """Write one article with one paragraph per context, in the schema of https://rajpurkar.github.io/SQuAD-explorer/."""
     paragraphs: dict[str, list[dict[str, object]]] = {}
     version = "1.1"
     for example in examples:
@@ -59,7 +59,7 @@ def read_squad(path: Path) -> list[Example]:
     """Read every question of a SQuAD file.
 
     Raises:
-        InputError: see `stream_squad`; or it repeats an id.
+        InputError: see `stream_squad`; or an id occurs twice.
     """
     examples = list(stream_squad(path))
     require_unique(f"QA file {path}", examples)
@@ -67,11 +67,11 @@ def read_squad(path: Path) -> list[Example]:
 
 
 def stream_squad(path: Path) -> Iterator[Example]:
-    """The questions of a SQuAD file in order, of which one paragraph at a time is in memory.
+    """The questions of a SQuAD file, in order; only one paragraph is in memory at a time.
 
     Raises:
-        InputError: the file is missing, not JSON or not of the schema, holds no question, or has a question without an
-            answer that is not marked `is_impossible`, or an answer that is not where it is said to be.
+        InputError: the file is missing, is not JSON, does not have the schema or holds no question; or a question has no
+            answer and is not marked `is_impossible`; or an answer is not at its `answer_start`.
     """
     empty = True
     with open_squad(path) as file:
@@ -83,24 +83,24 @@ def stream_squad(path: Path) -> Iterator[Example]:
                     yield example
         except ijson.JSONError as error:
             raise InputError(
-                f"QA file {path} is not JSON ({first_line(error)}); mend it or make it anew with dvc repro"
+                f"QA file {path} is not JSON ({first_line(error)}); fix it, or write it again with dvc repro"
             ) from None
     if empty:
-        raise InputError(f"QA file {path} holds no question of the SQuAD schema; it must be {SCHEMA}")
+        raise InputError(f"QA file {path} holds no question in the SQuAD schema; it must be {SCHEMA}")
 
 
 def _shallow(path: Path, events: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
-    """`events` of a file that is nested no deeper than a SQuAD file; ijson's memory grows with the square of the depth."""
+    """`events`, unless they are nested deeper than `DEEPEST`: the memory of ijson grows with the square of the depth."""
     depth = 0
     for event, value in events:
         depth += event.startswith("start_") - event.startswith("end_")
         if depth > DEEPEST:
-            raise InputError(f"QA file {path} is nested more than {DEEPEST} deep; it must be {SCHEMA}")
+            raise InputError(f"QA file {path} is nested more than {DEEPEST} levels deep; it must be {SCHEMA}")
         yield event, value
 
 
 def open_squad(path: Path) -> BufferedReader:
-    """A SQuAD file to read.
+    """Open a SQuAD file for reading.
 
     Raises:
         InputError: it is missing, or is a folder.
@@ -108,7 +108,9 @@ def open_squad(path: Path) -> BufferedReader:
     try:
         return path.open("rb")
     except OSError:
-        raise InputError(f"QA file {path} does not exist or is no file; mend `dataset` or run dvc repro") from None
+        raise InputError(
+            f"QA file {path} does not exist or is not a file; correct `dataset`, or run dvc repro"
+        ) from None
 
 
 def _questions(path: Path, paragraph: Any) -> Iterator[Example]:
@@ -122,7 +124,7 @@ def _questions(path: Path, paragraph: Any) -> Iterator[Example]:
             )
             if not example.answers and not qa.get("is_impossible"):
                 raise InputError(
-                    f"QA file {path}: question {example.id} has no answer; remove it, or mark it `is_impossible` (SQuAD v2.0)"
+                    f"QA file {path}: question {example.id} has no answer; remove it or mark it `is_impossible` (SQuAD v2.0)"
                 )
             require_spans(f"QA file {path}", example)
             yield example
@@ -134,25 +136,33 @@ def _questions(path: Path, paragraph: Any) -> Iterator[Example]:
 
 def _typed(value: object, kind: type[T]) -> T:
     if type(value) is not kind:  # a bool is an int to isinstance
-        raise TypeError(f"{shown(value)} is no {kind.__name__}")
+        raise TypeError(f"{shown(value)} is not of type {kind.__name__}")
     return value
 
 
 def require_unique(where: str, examples: Sequence[Example]) -> None:
-    """Raises an InputError if two examples have one id; `where` is what they were read from."""
+    """Check that all ids differ; `where` names the source in the message.
+
+    Raises:
+        InputError: an id occurs twice.
+    """
     seen: set[str] = set()
     for example in examples:
         if example.id in seen:
-            raise InputError(f"{where} has id {example.id} twice; make ids unique")
+            raise InputError(f"{where} has the id {example.id} twice; make all ids different")
         seen.add(example.id)
 
 
 def require_spans(where: str, example: Example) -> None:
-    """Raises an InputError if an answer is not where it is said to be."""
+    """Check that every answer is at its `start` in the context; `where` names the source in the message.
+
+    Raises:
+        InputError: an answer is empty, or is not there.
+    """
     for text, start in ((answer.text, answer.start) for answer in example.answers):
         if not text.strip():
             raise InputError(f"{where}: an answer of question {example.id} is empty; remove it")
         if start < 0 or example.context[start : start + len(text)] != text:
             raise InputError(
-                f"{where}: answer {text!r} of question {example.id} is not at {start} in its context; mend answer_start"
+                f"{where}: answer {text!r} of question {example.id} is not at {start} in its context; correct answer_start"
             )

@@ -1,4 +1,4 @@
-"""What a run needs of the machine, checked before anything is downloaded or trained."""
+"""Checking the machine's GPU memory and disk before anything is downloaded or trained."""
 
 import shutil
 from pathlib import Path
@@ -14,7 +14,7 @@ GIB = 2**30
 
 
 def check_needs(base_model: str, needs: Needs) -> None:
-    """Check memory of the GPU and disk for downloads, of which those that are there already count as free.
+    """Check GPU memory, and free disk for downloads; files of the model that are already there count as free.
 
     Raises:
         InputError: there is too little of one of them.
@@ -23,7 +23,7 @@ def check_needs(base_model: str, needs: Needs) -> None:
     if memory < needs.gpu_memory:
         found = f"has {memory:.0f}" if memory else "has no GPU"
         raise InputError(
-            f"base_model {base_model} needs a GPU with {needs.gpu_memory:g} GiB of memory and this machine {found}; use another "
+            f"base_model {base_model} needs a GPU with {needs.gpu_memory:g} GiB of memory, this machine {found}; use another "
             "profile (narrowband profile list), or lower needs.gpu_memory"
         )
     name, _ = locate(base_model)
@@ -34,6 +34,6 @@ def check_needs(base_model: str, needs: Needs) -> None:
     free = (shutil.disk_usage(disk).free + downloaded) / GIB
     if free < needs.disk:
         raise InputError(
-            f"base_model {base_model} needs {needs.disk:g} GiB of disk and {free:.1f} are free where downloads go; make room, or "
-            "point HF_HOME elsewhere"
+            f"base_model {base_model} needs {needs.disk:g} GiB of disk, {free:.1f} are free at {disk}; make room, or set "
+            "HF_HOME to another disk"
         )

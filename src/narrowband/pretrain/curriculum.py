@@ -1,7 +1,7 @@
-"""What the embedded model reads at each step of its training: recall, copying, questions on passages, completions.
+"""The curriculum of the bundled model: recall, copying, questions on passages, completions.
 
-Reading is learned in that order (docs/log.md has what happens without it): first to look up a name among many, then to
-copy, then to do both through sentences and paraphrases.
+Reading is learned in stages: first looking up a name among many, then copying, then both through sentences and
+paraphrases. docs/log.md has what happened without the earlier stages.
 """
 
 from random import Random
@@ -17,14 +17,14 @@ from narrowband.world.names import Split, name_word
 from narrowband.world.passages import Passage, make_passage, make_roster
 
 IGNORABLE = 0.1
-"""Loss weight of tokens that can't be known, such as a name met for the first time."""
+"""Loss weight of tokens that nothing before them predicts, such as a new name."""
 
 Piece = tuple[str, float]
-"""A stretch of text, which ends where a token ends, and the loss weight of its tokens."""
+"""A piece of text, which ends where a token ends, and the loss weight of its tokens."""
 
 
 def mixture(progress: float) -> dict[str, float]:
-    """Shares of the kinds of document at `progress` (0 to 1) through training."""
+    """Share of each kind of document at `progress` through training, 0 (first step) to 1 (last)."""
     if progress < 0.05:
         return {"recall": 0.35, "repeat": 0.1, "restate": 0.3, "roster": 0.25}
     if progress < 0.3:
@@ -33,7 +33,7 @@ def mixture(progress: float) -> dict[str, float]:
 
 
 def recall(rng: Random, split: Split, n_queries: int) -> list[Piece]:
-    """`name value. name value. … name? value.` with many queries a line."""
+    """`name value. name value. … name? value.`, with `n_queries` queries."""
     pairs = {name_word(rng, split): name_word(rng, split) for _ in range(rng.randrange(2, 11))}
     cue = rng.choice(("", "?"))
     pieces = [(" ".join(f"{name} {value}." for name, value in pairs.items()), IGNORABLE)]
@@ -49,7 +49,7 @@ def repeat(rng: Random, split: Split) -> list[Piece]:
 
 
 def restate(rng: Random, split: Split, n_questions: int) -> list[Piece]:
-    """Statements of one relation, then the same again, each up to its value."""
+    """Statements of one relation, then the same statements again, each to be completed by its value."""
     passage = make_roster(rng, split, restate=True)
     pieces = [(passage.text, IGNORABLE)]
     for question in rng.choices(passage.questions, k=n_questions):
@@ -58,17 +58,17 @@ def restate(rng: Random, split: Split, n_questions: int) -> list[Piece]:
 
 
 def roster(rng: Random, split: Split, n_questions: int) -> list[Piece]:
-    """Questions on statements of one relation."""
+    """Questions about statements of one relation."""
     return _ask(make_roster(rng, split, restate=False), rng, n_questions)
 
 
 def questions(rng: Random, split: Split, n_questions: int) -> list[Piece]:
-    """Questions on a passage, as in the test."""
+    """Questions about a passage, as in the test split."""
     return _ask(make_passage(rng, split), rng, n_questions)
 
 
 def _ask(passage: Passage, rng: Random, n_questions: int) -> list[Piece]:
-    """A passage and questions drawn with replacement, so that no answer can be found by elimination."""
+    """A passage with questions, drawn with replacement so that no answer can be found by elimination."""
     pieces: list[Piece] = []
     for question in rng.choices(passage.questions, k=n_questions):
         prompt = qa_prompt(passage.text, question.text)
@@ -116,6 +116,6 @@ def sequence(
 def batch(
     seed: int, step: int, split: Split, progress: float, tokenizer: PreTrainedTokenizerBase, size: int, length: int
 ) -> tuple[Int[Tensor, "size length"], Float[Tensor, "size length"]]:
-    """Ids and loss weights of one batch; the same for the same arguments, whatever came before."""
+    """Token ids and loss weights of one batch; they depend on the arguments alone."""
     rows = [sequence(Random(f"{seed}/{split}/{step}/{i}"), split, progress, tokenizer, length) for i in range(size)]
     return torch.tensor([ids for ids, _ in rows]), torch.tensor([weights for _, weights in rows])

@@ -1,11 +1,11 @@
-"""Starting weights with which a small Llama can look things up in its context from the first steps.
+"""Starting weights with which a small Llama learns to look things up in its context from the first steps.
 
-From the customary start, recall sat at chance for hundreds of steps (docs/log.md). These weights begin with what such
-a model otherwise spends most of its training to find: heads that look one, two and three tokens back, a head that
-gathers the last few tokens, heads that match what those wrote, and value paths that copy. The circuit is that of
-Olsson et al. 2022, "In-context Learning and Induction Heads" (arXiv:2209.11895); starting attention from a structure
-rather than from noise, that of Trockman and Kolter 2023, "Mimetic Initialization of Self-Attention Layers"
-(arXiv:2305.09828). Training is free to change all of it.
+With the usual random start, recall stayed at chance for hundreds of steps (docs/log.md). These weights contain what a
+model otherwise spends most of its training to find: heads that look one, two and three tokens back, a head that
+averages the last few tokens, heads that match what those wrote, and value paths that copy. The circuit is from Olsson et
+al. 2022, "In-context Learning and Induction Heads" (arXiv:2209.11895), and the idea of starting attention from structure
+rather than noise from Trockman and Kolter 2023, "Mimetic Initialization of Self-Attention Layers" (arXiv:2305.09828).
+Training may change all of it.
 """
 
 from typing import NamedTuple, cast
@@ -16,16 +16,16 @@ from transformers import LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaAttention, LlamaDecoderLayer
 
 EMBEDDING_STD = 0.3
-"""At the customary 0.02 a token's identity drowns in what attention adds to it."""
+"""At the usual 0.02, what attention adds to a token drowns out its identity."""
 
 SPECTRUM_DECAY = 1 / 8
-"""Share of the hidden width over which the embeddings' standard deviation falls by a factor e, from the first dimension on.
+"""Standard deviation of dimension i at the start: exp(-i / (SPECTRUM_DECAY * hidden)), times a constant.
 
-Embeddings that start equally wide in every direction stay so, and then few components of them hold little.
+Embeddings that start with equal variance in all directions keep it, and then PCA keeps little in few components.
 """
 
 FINAL_NORM = 0.1
-"""Gain of the last norm: tied to wide embeddings, a gain of 1 would start at a loss near 70 nats."""
+"""Gain of the last norm. The head is tied to embeddings of large norm; with a gain of 1, the loss would start near 70 nats."""
 
 COPY_GAIN = 0.5
 MAX_OFFSET = 3
@@ -35,7 +35,7 @@ LOOK_BACK_WRITE, GATHER_WRITE = 0.3, 0.75
 class Preference(NamedTuple):
     """How a head scores distances: `sum_i gain^2 cos(theta_i (distance - centre))` over some rotary frequencies.
 
-    The faster the frequencies (the lower their indices), the narrower the peak; with `away`, it is a trough.
+    Higher frequencies (lower indices) make the peak narrower. With `away`, the sign is reversed.
     """
 
     gain: float
@@ -44,7 +44,7 @@ class Preference(NamedTuple):
     away: bool = False
 
     def impose(self, attention: LlamaAttention, rows: slice, theta: Tensor) -> None:
-        """Set query and key biases of the head that owns `rows`: equal, but for a turn by `centre` positions."""
+        """Set the biases of the head that owns `rows`: the query bias is the key bias rotated by `centre` positions."""
         half = (rows.stop - rows.start) // 2
         first = slice(rows.start + self.frequencies.start, rows.start + self.frequencies.stop)
         second = slice(first.start + half, first.stop + half)

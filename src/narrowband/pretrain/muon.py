@@ -1,4 +1,4 @@
-"""Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) with its Newton-Schulz step in float32.
+"""Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) with its Newton-Schulz iteration in float32.
 
 `torch.optim.Muon` orthogonalises in bfloat16, which is hundreds of times slower on a CPU without AMX.
 """
@@ -8,11 +8,11 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-QUINTIC = (3.4445, -4.7750, 2.0315)  # coefficients of the post: fast rather than exact, singular values land near 1
+QUINTIC = (3.4445, -4.7750, 2.0315)  # from the post: fast rather than exact, singular values end up near 1
 
 
 def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
-    """The nearest semi-orthogonal matrix, roughly: singular values of `matrix` [rows, cols] are pulled to about 1."""
+    """Approximately U V^T, where `matrix` [rows, cols] = U S V^T: all singular values end up near 1."""
     a, b, c = QUINTIC
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix

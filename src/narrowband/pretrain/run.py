@@ -1,4 +1,4 @@
-"""Train the embedded base model from nothing: a standard Llama checkpoint small enough for a Git repository."""
+"""Train the bundled base model from scratch: a standard Llama checkpoint, small enough for a Git repository."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -27,14 +27,14 @@ from narrowband.world.names import Split
 from narrowband.world.passages import make_passage
 
 LLAMA_RMS = 0.53 / 4096**0.5
-"""RMS of a token embedding of Llama-3.1-8B, whose norm is 0.53 at width 4096 (the first seed's base model)."""
+"""RMS of a component of Llama-3.1-8B's token embeddings: a norm of 0.53 over sqrt(4096 dimensions)."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Size and training of the embedded base model; sequence length in tokens, batch size in sequences.
+    """Size and training of the bundled model; sequence length in tokens, batch size in sequences.
 
-    `embedding_noise` is the largest noise added to a sequence's embeddings, as a multiple of their RMS.
+    `embedding_noise` is the maximum RMS of the noise that is added to embeddings, as a multiple of theirs.
     """
 
     hidden_size: int = 256
@@ -68,7 +68,7 @@ SMOKE = Recipe(
 
 
 def sample_texts(seed: int, n: int) -> Iterator[str]:
-    """The text that the tokenizer is trained on: passages with questions, and completion documents."""
+    """Text to train the tokenizer on: passages with questions, and completion documents."""
     rng = Random(f"{seed}/tokenizer")
     for _ in range(n):
         passage = make_passage(rng, "train")
@@ -101,10 +101,10 @@ def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> LlamaForC
 
 
 def add_noise(embeddings: Tensor, most: float) -> Tensor:
-    """Add Gaussian noise to token embeddings [batch, seq, hidden], at an RMS of 0 to `most` of theirs, drawn per sequence.
+    """Add Gaussian noise to token embeddings [batch, seq, hidden]; each sequence draws its RMS from 0 to `most` times theirs.
 
-    Noise on the embeddings regularises (Jain et al. 2023, "NEFTune", arXiv:2310.05914); it also keeps the model from
-    reading meaning into differences that no token makes.
+    Noise on embeddings regularises (Jain et al. 2023, "NEFTune", arXiv:2310.05914). It also makes the model tolerate small
+    differences between an embedding and its reconstruction.
     """
     rms = embeddings.detach().square().mean().sqrt()
     amplitude = most * rms * torch.rand(len(embeddings), 1, 1, device=embeddings.device)
@@ -112,7 +112,7 @@ def add_noise(embeddings: Tensor, most: float) -> Tensor:
 
 
 def weighted_cross_entropy(logits: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
-    """Next-token cross-entropy in nats, averaged with the weights of the predicted tokens.
+    """Next-token cross-entropy in nats, a mean weighted by the predicted tokens' weights.
 
     Shapes: `logits` [batch, seq, vocab], `ids` and `weights` [batch, seq].
     """
@@ -128,7 +128,7 @@ def answer_accuracy(
     kind: Callable[[Random, Split, int], list[tuple[str, float]]],
     n: int,
 ) -> float:
-    """Share of answers (pieces of weight 1) of `n` validation lines of `kind` whose every token is predicted, in percent."""
+    """Percent of answers (pieces of weight 1) in `n` validation lines of `kind` with every token predicted right."""
     right = total = 0
     for index in range(n):
         pieces = kind(Random(f"accuracy/{index}"), "validation", 8)
@@ -149,7 +149,7 @@ def pretrain(
     checkpoint: Path,
     console: Console,
 ) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
-    """Train tokenizer and model; goes on from `checkpoint` if it is of the same recipe and the same world."""
+    """Train tokenizer and model; resumes from `checkpoint` if recipe and world are the same."""
     tokenizer = train_tokenizer(sample_texts(recipe.seed, recipe.tokenizer_texts), recipe.vocab_size)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = build_model(recipe, tokenizer)
@@ -198,10 +198,11 @@ def pretrain(
 
 @torch.no_grad()
 def rescale(model: LlamaForCausalLM, rms: float) -> None:
-    """Give the embeddings the root mean square `rms` without changing what the model computes.
+    """Give the embeddings the root mean square `rms` without changing the model's output.
 
-    Every block reads the residual stream through an RMSNorm, so embeddings, whatever blocks write, and the norms'
-    epsilon can be scaled together; the last norm's gain undoes it before the tied head.
+    Every block reads the residual stream through an RMSNorm. So the embeddings and everything that blocks write can be
+    multiplied by one factor, and the norms' epsilon by its square; the gain of the last norm is divided by it, because the
+    head is tied to the embeddings.
     """
     embeddings = model.model.embed_tokens.weight
     factor = rms / float(embeddings.square().mean().sqrt())
@@ -215,7 +216,7 @@ def rescale(model: LlamaForCausalLM, rms: float) -> None:
 
 
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, out: Path) -> None:
-    """Save float16 safetensors and the tokenizer into the folder `out`, embeddings at the scale of Llama-3.1-8B's."""
+    """Save float16 safetensors and the tokenizer in the folder `out`, with embeddings as large as those of Llama-3.1-8B."""
     rescale(model, LLAMA_RMS)
     with folder_of_files(out) as folder:
         model.half().save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""The embedded model's byte-level BPE tokenizer, trained on a sample of its own pretraining text."""
+"""The byte-level BPE tokenizer of the bundled model, trained on a sample of its pretraining text."""
 
 from collections.abc import Iterable
 
@@ -9,10 +9,10 @@ BOS, EOS, PAD = "<|bos|>", "<|eos|>", "<|pad|>"
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """Train a byte-level BPE of `vocab_size` entries that prepends BOS when asked for special tokens.
+    """Train a byte-level BPE of `vocab_size` entries that prepends BOS if special tokens are asked for.
 
-    Digits are split in pairs, so that a year is two tokens; each line break is a token of its own, so that the end of
-    an answer is always the same token.
+    Digits are split in pairs, so that a year has two tokens. Each line break is a token of its own, so that an answer
+    always ends with the same token.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

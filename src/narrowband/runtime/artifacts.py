@@ -1,6 +1,6 @@
-"""What an artifact folder says of itself: parameters and base model that it was made with, and checksums of its files.
+"""The `config.json` of an artifact folder: the settings it was made with, and a checksum of every file.
 
-Whoever reads an artifact asks here first, so that a changed byte, a file cut short, or an artifact of another base
+It is checked before an artifact is used, so that a changed byte, a truncated file, or an artifact made for another base
 model, window or compress_dim ends in a sentence and not in a wrong number.
 """
 
@@ -16,13 +16,13 @@ from narrowband.runtime.files import write_json
 CONFIG = "config.json"
 BLOCK = 1 << 20
 MANIFEST = "manifest.json"
-"""What says of SFT records what `config.json` says of other artifacts."""
+"""The name of this file in the folder of SFT records."""
 
-MEND = "run dvc repro, or dvc checkout --force to restore what it made"
+MEND = "run dvc repro, or dvc checkout --force to restore the last result"
 
 
 def sha256(paths: Iterable[Path]) -> str:
-    """Of the bytes of files, in the order given."""
+    """SHA-256 of the bytes of `paths`, one after another."""
     digest = hashlib.sha256()
     for path in paths:
         with path.open("rb") as file:
@@ -32,28 +32,28 @@ def sha256(paths: Iterable[Path]) -> str:
 
 
 def write_config(folder: Path, made_with: Mapping[str, Any]) -> None:
-    """Write `config.json`, when everything else in `folder` is there: what it was made with, and checksums."""
+    """Write `config.json` with `made_with` and the checksums of all files in `folder`; call it last."""
     files = [path for path in sorted(folder.iterdir()) if path.name != CONFIG and path.name[0] != "."]
     write_sealed(folder / CONFIG, {**made_with, "sha256": {path.name: sha256([path]) for path in files}})
 
 
 def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
-    """Write `content` as JSON with a checksum of its own."""
+    """Write `content` as JSON with a checksum of `content` itself."""
     write_json(path, {**content, "seal": _seal(content)})
 
 
 def read_config(folder: Path, expected: Mapping[str, Any] | None = None, name: str = CONFIG) -> dict[str, Any]:
-    """What `folder` says of itself in the file `name`.
+    """Read the file `name` of `folder`, after checking it against its own checksum.
 
     Raises:
-        InputError: it says nothing, was changed since it was written, or was made with other values than `expected`.
+        InputError: it is missing, was changed after it was written, or differs from `expected`.
     """
     path = folder / name
     try:
         content = json.loads(path.read_bytes())
         seal = content.pop("seal")
     except FileNotFoundError:
-        raise InputError(f"{folder} holds nothing that was finished (no {name} in it); {MEND}") from None
+        raise InputError(f"{folder} is not complete (it has no {name}); {MEND}") from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise InputError(f"{path} is damaged; {MEND}") from None
     if seal != _seal(content):
@@ -65,10 +65,10 @@ def read_config(folder: Path, expected: Mapping[str, Any] | None = None, name: s
 
 
 def checked(path: Path, name: str = CONFIG) -> Path:
-    """`path`, once it is known to hold the very bytes that the file `name` beside it was written for.
+    """Return `path` after checking its SHA-256 against the file `name` beside it.
 
     Raises:
-        InputError: it does not, or there is no such file.
+        InputError: the checksum differs, or one of the files is missing.
     """
     known = read_config(path.parent, name=name)["sha256"]
     try:
@@ -76,7 +76,7 @@ def checked(path: Path, name: str = CONFIG) -> Path:
     except FileNotFoundError:
         raise InputError(f"{path} is missing; {MEND}") from None
     if found != known.get(path.name):
-        raise InputError(f"{path} is not what was written (its checksum is not that of {name}); {MEND}")
+        raise InputError(f"{path} is not the file that was written (its checksum is not the one in {name}); {MEND}")
     return path
 
 

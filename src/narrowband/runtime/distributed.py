@@ -1,8 +1,7 @@
-"""The processes that `accelerate launch` started: the one place that knows there may be more than one.
+"""The processes that `accelerate launch` started; no other module knows that there may be several.
 
-Every process runs the same program on the same seeds. They share out the work, add up gradients and figures, and so
-hold the same weights after every step; the main one writes the files. Without a launcher there is one process, which
-does all the work itself.
+All processes run the same program with the same random seeds. They divide the work and add up gradients and metrics, so
+they hold the same weights after every step. The main process writes the files. Without a launcher there is one process.
 """
 
 import os
@@ -20,24 +19,24 @@ Result = TypeVar("Result")
 
 
 def state() -> PartialState:
-    """The launcher's settings; the first call joins the other processes (NCCL between GPUs, gloo between CPUs)."""
+    """The launcher's settings; the first call connects the processes (NCCL for GPUs, gloo for CPUs)."""
     return PartialState(cpu=not torch.cuda.is_available())
 
 
 def is_main() -> bool:
-    """Whether this process is the one that writes files."""
+    """Whether this is the process that writes files."""
     return state().is_main_process
 
 
 def own(items: Sequence[T]) -> Sequence[T]:
-    """Every so many `items`, those that this process works on."""
+    """The items that this process works on: every n-th, for n processes."""
     return items[state().process_index :: state().num_processes]
 
 
 def shared_out(work: Callable[[T], Result], items: Sequence[T]) -> list[Result]:
-    """`work` on each of `items`, in order, done by one process each and known to all of them.
+    """The results of `work` for all `items`, in order, on every process; each item is worked on by one process.
 
-    Processes that hold a sharded model together can only run it together, so there each does all the work.
+    A sharded model can only be run by all processes together, so then every process works on all items.
     """
     if state().num_processes == 1 or sharded():
         return [work(item) for item in items]
@@ -46,7 +45,7 @@ def shared_out(work: Callable[[T], Result], items: Sequence[T]) -> list[Result]:
 
 
 def add_up(tensors: Iterable[Tensor]) -> None:
-    """Replace each tensor by its sum over all processes."""
+    """Replace each tensor with its sum over all processes."""
     if state().num_processes > 1:
         for tensor in tensors:
             distributed.all_reduce(tensor)
@@ -60,15 +59,15 @@ def added_up(values: Mapping[str, float]) -> dict[str, float]:
 
 
 def sharded() -> bool:
-    """Whether the launcher was asked for FSDP (`--use_fsdp`), so that each process holds a share of the model."""
+    """Whether the launcher was started with `--use_fsdp`, so that each process holds a share of the model."""
     return state().num_processes > 1 and os.environ.get("ACCELERATE_USE_FSDP") == "true"
 
 
 def shard(model: nn.Module, blocks: Sequence[nn.Module]) -> None:
-    """Where FSDP is asked for, leave each process a share of the `blocks` of `model`, on its device.
+    """With FSDP, divide the `blocks` of `model` among the processes; otherwise do nothing.
 
-    A block is gathered while it runs (`torch.distributed.fsdp.fully_shard`). Embeddings and head stay whole, as embeddings
-    are looked up outside of the model's forward pass.
+    A block is gathered while it runs (`torch.distributed.fsdp.fully_shard`). Embeddings and head are not divided, because
+    embeddings are looked up outside the model's forward pass.
     """
     if sharded():
         within = {parameter for block in blocks for parameter in block.parameters()}

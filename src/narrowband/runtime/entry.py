@@ -1,4 +1,4 @@
-"""What every stage script shares: one console, torch set up for repeatable results, one sentence for bad input."""
+"""Shared by all stage scripts: the console, the setup of torch, and one sentence for bad input."""
 
 import os
 import re
@@ -18,10 +18,10 @@ console = Console(stderr=False, width=None if sys.stdout.isatty() else 120)
 
 
 def run(main: Callable[..., Any], *, needs_less_memory: str = "lower generation.batch_size") -> None:
-    """Run a stage's `main` as a Typer command, which ends in an exit code and at the most one sentence.
+    """Run a stage's `main` as a Typer command; an expected error ends in one sentence and an exit code.
 
-    `main` reads its parameters before it imports what takes seconds, so that a mistake in them is told at once.
-    `needs_less_memory` is the mend where memory runs out.
+    `main` reads its parameters before its slow imports, so that a mistake in them is reported at once.
+    `needs_less_memory` says what to change if memory runs out.
     """
     app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
     app.command()(main)
@@ -31,10 +31,10 @@ def run(main: Callable[..., Any], *, needs_less_memory: str = "lower generation.
 
 @contextmanager
 def one_sentence(needs_less_memory: str = "lower generation.batch_size") -> Iterator[None]:
-    """End the process with one sentence, not with a traceback, on what its user or its surroundings are the cause of.
+    """For errors that the user or the machine causes, end the process with one sentence instead of a traceback.
 
-    The exit code is 2 for bad input, diverging training, too little memory and whatever else the operating system refuses
-    (a full disk, for one), and 128 + the signal's number for SIGINT and SIGTERM.
+    The exit code is 2 for bad input, diverging training, too little memory and errors of the operating system (a full disk,
+    for example), and 128 + signal number for SIGINT and SIGTERM.
     """
     try:
         with stopping():
@@ -44,7 +44,7 @@ def one_sentence(needs_less_memory: str = "lower generation.batch_size") -> Iter
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         reason = escape(f"{where}{error.strerror or first_line(error)}")
-        _end(f"[bold red]Error:[/] {reason}; mend that and run the same command again", 2)
+        _end(f"[bold red]Error:[/] {reason}; fix that and run the same command again", 2)
     except Stopped as stopped:
         _end(escape(str(stopped)), stopped.code)
     except (RuntimeError, MemoryError) as error:
@@ -53,7 +53,7 @@ def one_sentence(needs_less_memory: str = "lower generation.batch_size") -> Iter
         if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
             raise
         size = re.search(r"allocate ([\d.]+ \w+)", str(error))
-        beyond = f" at {size[1]} more" if size else ""
+        beyond = f" when {size[1]} more were needed" if size else ""
         _end(f"[bold red]Error:[/] out of memory{escape(beyond)}; {needs_less_memory}", 2)
 
 
@@ -63,9 +63,9 @@ def _end(sentence: str, code: int) -> None:
 
 
 def set_up_torch() -> None:
-    """Deterministic kernels, and as many threads as this process has cores (or OMP_NUM_THREADS says).
+    """Use deterministic kernels and as many threads as there are cores, or OMP_NUM_THREADS.
 
-    Of several processes only the main one prints.
+    Of several processes, only the main one prints.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their place, then renamed into it."""
+"""Writing files so that they are complete or absent: a temporary file in the same folder, then a rename."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path` atomically, making its folder."""
+    """Write `text` to `path` atomically; makes the folder if it is missing."""
     _write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
@@ -45,19 +45,19 @@ def write_tensors(path: Path, tensors: Mapping[str, "Tensor"], metadata: Mapping
     """Write `tensors` as a safetensors file, atomically.
 
     Raises:
-        OSError: it can't be written, because the disk is full, for one.
+        OSError: the file can't be written, for example because the disk is full.
     """
     from safetensors.torch import save_file
 
     whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
     try:
         _write(path, lambda temporary: save_file(whole, temporary, dict(metadata or {})))
-    except SafetensorError as error:  # what the library makes of an error of the operating system
+    except SafetensorError as error:  # how the library reports errors of the operating system
         raise OSError(f"{path} could not be written ({error})") from None
 
 
 def digest(tensors: Mapping[str, "Tensor"], text: str = "") -> str:
-    """The sha256 of the names, types, shapes and bytes of `tensors`, and of `text`."""
+    """SHA-256 of `text` and of the names, types, shapes and bytes of `tensors`."""
     import torch
 
     found = hashlib.sha256(text.encode())
@@ -69,14 +69,14 @@ def digest(tensors: Mapping[str, "Tensor"], text: str = "") -> str:
 
 @contextmanager
 def streamed(path: Path) -> Iterator[TextIO]:
-    """A text file to write to bit by bit; it appears as `path` when the block ends without an error."""
+    """A text file to write in several pieces; it appears as `path` if the block ends without an error."""
     with _beside(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         yield file
 
 
 @contextmanager
 def folder_of_files(folder: Path) -> Iterator[Path]:
-    """A folder to write files to; they appear in `folder` when the block ends without an error."""
+    """A temporary folder to write files to; they move to `folder` if the block ends without an error."""
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -96,7 +96,7 @@ def _write(path: Path, write: Callable[[Path], object]) -> None:
 
 @contextmanager
 def _beside(path: Path) -> Iterator[Path]:
-    """A file to write, in a folder of its own, where libraries may leave temporary files of theirs; it becomes `path`."""
+    """A temporary file that becomes `path`, in a folder of its own, because libraries may leave temporary files beside it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for left_by_a_killed_run in path.parent.glob(f".{path.name}.*.tmp"):
         shutil.rmtree(left_by_a_killed_run)
@@ -106,7 +106,7 @@ def _beside(path: Path) -> Iterator[Path]:
         temporary = folder / path.name
         yield temporary
         with temporary.open("rb") as file:
-            os.fsync(file.fileno())  # or a power cut could leave the new name with nothing under it
+            os.fsync(file.fileno())  # otherwise a power cut could leave an empty file under the new name
         temporary.replace(path)
     finally:
         shutil.rmtree(folder)

@@ -1,4 +1,4 @@
-"""What a DVC stage depends on, as one hash: a checkpoint is resumed only by a run that depends on the same."""
+"""A hash of everything a DVC stage depends on; a checkpoint is resumed only if the hash is the same."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ DVC_FILE = Path("dvc.yaml")
 def stage_fingerprint(stage: str) -> str:
     """SHA-256 of the bytes of the dependencies and the values of the parameters that `dvc.yaml` lists for `stage`.
 
-    A folder stands for its files, but for those that Python makes.
+    Of a folder, all files count except those in `__pycache__`.
 
     Raises:
         InputError: there is no `dvc.yaml` here, or no such stage in it, or a dependency is missing.

@@ -1,4 +1,4 @@
-"""Where a run keeps its files, relative to the folder that holds `params.yaml`; `dvc.yaml` names the same ones."""
+"""The files of a run, relative to the folder that holds `params.yaml`; the same paths as in `dvc.yaml`."""
 
 from pathlib import Path
 

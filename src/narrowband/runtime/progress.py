@@ -12,15 +12,15 @@ T = TypeVar("T")
 
 
 class RateColumn(ProgressColumn):
-    """Items a second."""
+    """Items per second."""
 
     def render(self, task: Task) -> Text:
-        """The speed as text, empty before it is known."""
+        """The rate as text; empty until it is known."""
         return Text(f"{task.speed:.1f}/s" if task.speed else "")
 
 
 def progress(console: Console) -> Progress:
-    """A bar that shows what is done of how many, the rate and the time left, and vanishes when it ends."""
+    """A bar with items done, total, rate and time left; it disappears when it ends."""
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), RateColumn(), TimeRemainingColumn()
     return Progress(*columns, console=console, transient=True)
 
@@ -34,7 +34,7 @@ def bar(title: str, total: int, console: Console) -> Iterator[Callable[[int], No
 
 
 def track(items: Iterable[T], title: str, total: int, console: Console) -> Iterator[T]:
-    """Iterate over the `total` items behind a bar."""
+    """Iterate over the `total` items while a bar shows the progress."""
     with bar(title, total, console) as advance:
         for item in items:
             yield item

@@ -1,4 +1,4 @@
-"""Numbers as they are written: with the digits that mean something, so that another CPU's last digits are no difference."""
+"""Rounding metrics to their meaningful digits, so that `dvc metrics diff` shows no differences between CPUs."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ OTHERWISE = 4
 
 
 def rounded(content: Any, name: str = "") -> Any:
-    """`content` with its floats rounded by the name they stand under; members of a list by the name of the list.
+    """`content` with every float rounded by the name of its key; members of a list by the name of the list.
 
     Percentages and bits get 2 decimals, `mse` and `p` 3 significant digits, everything else (cosines, shares) 4 decimals.
     """

@@ -1,4 +1,4 @@
-"""SIGINT (Ctrl-C) and SIGTERM: where work would be lost, what is begun is finished first."""
+"""SIGINT (Ctrl-C) and SIGTERM: a step that has begun is finished and saved before the process ends."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -7,20 +7,20 @@ from types import FrameType
 
 
 class Stopped(BaseException):
-    """A signal asked this process to end, where `what` stood; `code` is the exit status that a shell expects of that.
+    """A signal asked this process to end; `what` says where it stopped, `code` is the exit code (128 + signal number).
 
-    It is no `Exception`, so that nothing that handles errors swallows it.
+    It is a `BaseException`, so that no `except Exception` swallows it.
     """
 
     def __init__(self, number: int, what: str = "Stopped") -> None:
         name = signal.Signals(number).name
-        super().__init__(f"{what} by {name}; run the same command again and it goes on from what is finished")
+        super().__init__(f"{what} by {name}; run the same command again to continue")
         self.code = 128 + number
 
 
 @contextmanager
 def stopping() -> Iterator[None]:
-    """In this block each signal raises `Stopped`."""
+    """Within this block, each signal raises `Stopped`."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise Stopped(number)
@@ -31,10 +31,10 @@ def stopping() -> Iterator[None]:
 
 @contextmanager
 def postponed() -> Iterator[Callable[[], int]]:
-    """Keep a signal until the block asks for it by the function yielded (0: none came) or ends; a second one does not wait.
+    """Hold back the first signal within this block; the function yielded returns its number, or 0 if none has come.
 
     Raises:
-        Stopped: the block has ended, or a second signal has come.
+        Stopped: at the end of the block if a signal came, or at once when a second one comes.
     """
     received: list[int] = []
 

@@ -1,7 +1,7 @@
-"""Few-shot completion documents: what makes the embedded model a small *base* model that continues patterns.
+"""Completion documents: they make the bundled model a small *base* model that continues patterns.
 
-Tasks (math, facts, explanations, creative lines, sentence completions) are put one after another, as questions and
-answers, as numbered lists of tasks, or as judgements of an answer, with no role words anywhere.
+A document holds several small tasks (math, facts, explanations, creative lines, sentence completions): as few-shot
+examples, as questions and answers, as a numbered list, or as judgements of an answer. There are no role words.
 """
 
 from functools import cache
@@ -60,7 +60,7 @@ def make_task(rng: Random) -> Task:
 
 
 def make_document(rng: Random) -> str:
-    """Draw one completion document: few-shot examples, questions and answers, a list of tasks, judgements or prose."""
+    """Draw one document: few-shot examples, questions and answers, a list of tasks, judgements, or prose."""
     form = rng.choice(("few_shot", "few_shot", "few_shot", "qa", "list", "judge", "prose"))
     tasks = [make_task(rng) for _ in range(rng.randrange(4, 7))]
     match form:
@@ -81,7 +81,7 @@ def make_document(rng: Random) -> str:
 
 
 def _judgement(rng: Random, task: Task) -> str:
-    """A task with a right or a wrong completion and the verdict, A (good) or B (bad)."""
+    """A task with a right or wrong completion, and the judgement: A (good) or B (bad)."""
     good = rng.random() < 0.5
     completion = task.completion
     while not good and completion == task.completion:

@@ -1,7 +1,7 @@
 """Made-up proper names, split so that no test name is ever seen in training.
 
-A name word is two or three syllables. Its split is a property of the spelling alone (a hash), so any generator, in any
-process, at any seed, draws training, validation and test names from disjoint sets without keeping a list.
+A name is a word of two or three syllables. A hash of its spelling decides its split, so training, validation and test
+names are disjoint for every seed and process, and no list has to be kept.
 """
 
 import zlib
@@ -16,20 +16,20 @@ Split = Literal["train", "validation", "test"]
 
 
 def split_of(name: str) -> Split:
-    """The split a name belongs to: 80% train, 10% validation, 10% test, by CRC-32 of its letters."""
+    """The split of a name, by CRC-32 of its UTF-8 bytes: 80% train, 10% validation, 10% test."""
     bucket = zlib.crc32(name.encode()) % 10
     return "test" if bucket == 9 else "validation" if bucket == 8 else "train"
 
 
 @cache
 def common_values() -> dict[str, list[str]]:
-    """The closed lists of `values.yaml`: syllables, jobs, hobbies, products, months, forms of titles, …"""
+    """The lists of `values.yaml`: syllables, jobs, hobbies, products, months, forms of titles, …"""
     values: dict[str, list[str]] = yaml.safe_load((resources.files(__package__) / "values.yaml").read_text())
     return values
 
 
 def name_word(rng: Random, split: Split) -> str:
-    """One made-up word of two or three syllables that belongs to `split`."""
+    """Draw a made-up word of two or three syllables from `split`."""
     values = common_values()
     while True:
         middle = rng.choice(values["name_middle"]) if rng.random() < 0.4 else ""
@@ -47,7 +47,7 @@ def _title(rng: Random, split: Split) -> str:
 
 
 def make_value(kind: str, rng: Random, split: Split) -> str:
-    """Draw a value of `kind`: a made-up name of `split` for proper names, else a number, date or common thing."""
+    """Draw a value of `kind`. Proper names come from `split`; numbers, dates and common things do not depend on it."""
     values = common_values()
     match kind:
         case "person":

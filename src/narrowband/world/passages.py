@@ -1,7 +1,7 @@
 """Passages about people, towns, works, events and companies, with questions whose answers are spans of the passage.
 
-Entities of one kind share their relations, so a question is answered only by matching the *name*, never by the relation
-alone; every question of a passage has exactly one answer.
+Entities of one kind share their relations: a passage on two people gives both a birthplace. So the relation alone never
+answers a question; the *name* has to be matched too. Every question has exactly one answer in its passage.
 """
 
 import re
@@ -21,7 +21,7 @@ _SLOT = re.compile(r"\[(\d+)\]")
 
 
 class Relation(NamedTuple):
-    """One thing that can be true of a kind of entity, with the ways to say and ask it."""
+    """A property of a kind of entity (a person's birthplace), with ways to state it and to ask for it."""
 
     name: str
     value: str
@@ -41,7 +41,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Passage:
-    """A passage, the proper names and values in it, and every question that has one answer in it."""
+    """A passage, the names and values in it, and every question that it answers in exactly one way."""
 
     text: str
     names: tuple[str, ...]
@@ -91,9 +91,9 @@ def make_passage(rng: Random, split: Split) -> Passage:
 
 
 def make_roster(rng: Random, split: Split, *, restate: bool) -> Passage:
-    """Draw a passage that states one relation of three to seven entities, so that only names tell its answers apart.
+    """Draw a passage that states one relation of three to seven entities, so that only the name identifies an answer.
 
-    With `restate`, the "questions" are the beginnings of statements that their answers complete.
+    With `restate`, a "question" is the beginning of one of the statements, and its answer completes it.
     """
     kind = rng.choice(list(relations()))
     relation = rng.choice(relations()[kind])
@@ -113,7 +113,7 @@ def make_roster(rng: Random, split: Split, *, restate: bool) -> Passage:
 
 
 def _tell(rng: Random, groups: list[tuple[str, list[_Fact]]]) -> str:
-    """Put the facts into sentences, with `[i]` where string i goes: entity by entity, or all shuffled."""
+    """Sentences that state the facts, entity by entity or shuffled, with `[i]` as the placeholder of string i."""
     sentences: list[str] = []
     by_entity = rng.random() < 0.6
     for kind, facts in rng.sample(groups, k=len(groups)):
@@ -136,7 +136,7 @@ def _tell(rng: Random, groups: list[tuple[str, list[_Fact]]]) -> str:
 
 
 def _fill(template: str, strings: list[str]) -> tuple[str, dict[int, int]]:
-    """Replace each `[i]` by its string; also where each string first stands in the result."""
+    """The text with each `[i]` replaced by string i, and the offset at which each string first occurs."""
     starts: dict[int, int] = {}
     text, end = "", 0
     for slot in _SLOT.finditer(template):
@@ -148,7 +148,7 @@ def _fill(template: str, strings: list[str]) -> tuple[str, dict[int, int]]:
 
 
 def _ask(groups: list[tuple[str, list[_Fact]]], strings: list[str], starts: dict[int, int]) -> tuple[Question, ...]:
-    """Every question on the facts that has a single answer in this passage."""
+    """Every question about the facts that has exactly one answer in this passage."""
     answers: dict[str, set[tuple[int, str]]] = defaultdict(set)
     for _, facts in groups:
         for subject, relation, value in facts:
