@@ -1,14 +1,27 @@
 # make repro: everything from a fresh clone to the table.   make test: the tests, in the same environment.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTHON ?= python3
+# Experiments at a time. On two cores, two of one thread each are faster than one of two: JOBS=2 OMP_NUM_THREADS=1
+JOBS ?= 1
 
-.PHONY: repro test fuzz base lint audit hypotheses bench bench-pipeline bench-profile bench-scaling
+.PHONY: repro test check sweep fuzz base lint audit hypotheses bench bench-pipeline bench-profile bench-scaling
 repro: .venv/installed
 	dvc repro
 	narrowband show
 
+# One process a core, one thread each: what a test starts as a process of its own takes the thread count with it.
 test: .venv/installed
-	python -m pytest
+	OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --dist worksteal
+
+# The inner loop, 90 s on 2 cores: lint, types, and the tests that start no process of their own.
+check: lint
+	OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --dist worksteal -m 'not slow and not integration'
+
+# What `narrowband sweep` draws: the committed parameters at 2x to 64x, as queued experiments.
+sweep: .venv/installed
+	narrowband sweep --queue
+	dvc exp run --run-all --jobs $(JOBS)
+	narrowband sweep
 
 # Nonsense in params.yaml and QA files, 2,500 times for each kind, others every time.
 fuzz: .venv/installed
@@ -37,8 +50,6 @@ base: .venv/installed
 	dvc commit --force pretrain_base
 
 # Experiments that have finished on this commit are not run again; after Ctrl-C the queue goes on in the background.
-# On two cores, two experiments of one thread each are faster than one of two: make hypotheses JOBS=2 OMP_NUM_THREADS=1
-JOBS ?= 1
 hypotheses: .venv/installed
 	narrowband hypotheses --queue
 	dvc exp run --run-all --jobs $(JOBS)

@@ -72,7 +72,7 @@ REPETITIONS = 5
 
 
 def settings(smoke: bool) -> Params:
-    """The seed's own setting, 4x at window 1, for a few steps; small numbers of everything for a smoke test."""
+    """The original run's setting, 4x at window 1, for a few steps; small numbers of everything for a smoke test."""
     params = load_params(ROOT / "params.yaml")
     hidden = (SMALL if smoke else LLAMA_8B)["hidden_size"]
     steps = {"steps": 2 if smoke else 8, "evaluate_every": 2 if smoke else 8}

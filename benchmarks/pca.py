@@ -16,7 +16,7 @@ VOCABULARY, HIDDEN, TOKENS = 32_000, 1024, 1_000_000
 """A word-piece vocabulary; token `r` has a frequency of 1 / r (Zipf 1949)."""
 
 WINDOW, WINDOWS, PROMPTS = 16, 100_000, 20_000
-"""Windows of the embedded world's prompts, at hidden 256."""
+"""Windows of the bundled world's prompts, at hidden 256."""
 
 
 def spectrum() -> Tensor:

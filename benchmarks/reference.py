@@ -1,4 +1,4 @@
-"""The plain way of the first seed, kept to be measured against and to prove that nothing gained changes a result.
+"""The plain way of the original run, kept to be measured against and to prove that nothing gained changes a result.
 
 Embeddings of every position are materialised, PCA is scikit-learn's, the codec is applied position by position, answers
 are generated one prompt at a time.

@@ -1,4 +1,4 @@
-"""The committed setting, small enough to be measured: base model, prompts of the embedded world, a codec."""
+"""The committed setting, small enough to be measured: base model, prompts of the bundled world, a codec."""
 
 from functools import cache
 
@@ -20,7 +20,7 @@ SIXTEEN_TIMES = {1: 16, 16: 256}
 
 @cache
 def base_lm() -> FrozenLM:
-    """The embedded base model."""
+    """The bundled base model."""
     return FrozenLM.load(load_params().base_model)
 
 
@@ -31,7 +31,7 @@ def setting(window: int) -> Params:
 
 @cache
 def examples(n: int) -> list[Example]:
-    """The first training questions of the embedded world."""
+    """The first training questions of the bundled world."""
     return [world_example(0, "train", i) for i in range(n)]
 
 

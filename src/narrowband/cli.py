@@ -12,7 +12,8 @@ from rich.table import Table
 from narrowband.evaluation.headline import headline_table
 from narrowband.experiments.hypotheses import load_table, markdown, missing
 from narrowband.experiments.profiles import read_profiles, use_profile
-from narrowband.experiments.queue import collect, enqueue
+from narrowband.experiments.queue import collect, queue_missing, with_details
+from narrowband.experiments.sweep import DATA, PICTURE, sweep_rows, sweep_runs, write_sweep
 from narrowband.experiments.verify import compare_metrics, read_tolerances
 from narrowband.params import InputError, first_line, load_params
 from narrowband.runtime.entry import console, one_sentence, set_up_torch
@@ -145,15 +146,31 @@ def hypotheses(
     """Write docs/hypotheses.md from docs/hypotheses.yaml and the experiments that have finished."""
     asked = load_table(HYPOTHESES)
     experiments = collect(rev)
-    names = missing(asked, experiments)
     if queue:
-        for name in names:
-            if name not in experiments.waiting:
-                enqueue(name, asked.runs()[name])
-                console.print(f"queued {name}")
+        console.print(f"queued {', '.join(queue_missing(asked.runs(), experiments)) or 'nothing'}", soft_wrap=True)
         return
-    write_text(HYPOTHESES.with_suffix(".md"), markdown(asked, experiments))
+    write_text(HYPOTHESES.with_suffix(".md"), markdown(asked, with_details(experiments)))
+    names = missing(asked, experiments)
     console.print(f"{len(asked.runs()) - len(names)} of {len(asked.runs())} experiments have finished")
+
+
+@app.command()
+def sweep(
+    queue: Annotated[bool, typer.Option("--queue", help="Queue the runs that are missing; write nothing.")] = False,
+    rev: Annotated[str, typer.Option(help="Commit that the experiments start from.")] = "HEAD",
+) -> None:
+    """Write docs/sweep.json and the README's picture from the finished runs of the sweep, 2x to 64x."""
+    params = load_params()
+    experiments = collect(rev)
+    if queue:
+        from narrowband.lm.source import read_config
+
+        runs = sweep_runs(params.vector_dim(read_config(params.base_model).get_text_config().hidden_size))
+        console.print(f"queued {', '.join(queue_missing(runs, experiments)) or 'nothing'}", soft_wrap=True)
+        return
+    rows = sweep_rows(with_details(experiments))
+    write_sweep(rows)
+    console.print(f"{len(rows)} rows in {DATA}, drawn in {PICTURE}")
 
 
 @profiles.command(name="list")

@@ -147,7 +147,7 @@ def test_the_page_has_a_row_with_figures_or_says_what_has_not_run() -> None:
     assert len({len(row) for row in rows}) == 1 and rows[1] == ["---"] * len(rows[0])
     assert dict(zip(rows[0], rows[2], strict=True)) == {
         "hypothesis": "Scale matters.",
-        "what the seed expected": "Its likeliest cause.",
+        "what the diagnosis expected": "Its likeliest cause.",
         "command": "`dvc exp run evaluate -S magnitude=token -S phase2.steps=1`",
         "random seeds": "0, 1",
         "F1": "Phase 1 61.0 (59.6 to 62.4)",

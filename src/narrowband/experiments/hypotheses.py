@@ -1,4 +1,4 @@
-"""The first seed's hypotheses: which experiments settle them, and the verdicts that follow from the results."""
+"""The original run's hypotheses: which experiments settle them, and the verdicts that follow from the results."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ that of the random seed; over several random seeds, which change data and traini
 **opposite** holds if both are so with the other sign; otherwise it is **not shown**."""
 
 COLUMNS = (
-    *("hypothesis", "what the seed expected", "command", "random seeds", "F1", "against", "difference"),
+    *("hypothesis", "what the diagnosis expected", "command", "random seeds", "F1", "against", "difference"),
     *("cosine", "norm ratio", "verdict"),
 )
 
@@ -40,7 +40,7 @@ class Experiment(Section):
 
 
 class Hypothesis(Section):
-    """A claim that holds if the F1 of `test` is higher, or lower, than that of `against`; `expected` by the seed."""
+    """A claim that holds if the F1 of `test` is higher, or lower, than that of `against`; `expected` by the diagnosis."""
 
     claim: str
     expected: str
@@ -112,7 +112,7 @@ def load_table(path: Path) -> Table:
         where = ".".join(map(str, problem["loc"])) or "the table"
         value = ":" if isinstance(problem["input"], dict) else f" is {problem['input']!r}, which"
         reason = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
-        raise InputError(f"{path}: {where}{value} {reason}; mend it or restore it from Git") from None
+        raise InputError(f"{path}: {where}{value} {reason}; fix it or restore it from Git") from None
 
 
 def result(metrics: Mapping[str, Any], system: str) -> Result:
@@ -162,7 +162,7 @@ def missing(table: Table, experiments: Experiments) -> list[str]:
 def markdown(table: Table, experiments: Experiments) -> str:
     """`docs/hypotheses.md`: a row for each hypothesis, in the order of the table."""
     lines = [
-        "# The first seed's hypotheses",
+        "# The original run's hypotheses",
         "",
         f"Written by `narrowband hypotheses --rev {experiments.baseline[:12]}` from `hypotheses.yaml` and the DVC experiments",
         "on that commit. `make hypotheses` runs them on the commit that is checked out.",

@@ -10,6 +10,7 @@ from narrowband.params import InputError
 
 STAGE = "evaluate"
 METRICS = "metrics/evaluate.json"
+DETAILS = "results/evaluate.json"
 
 
 class Experiments(NamedTuple):
@@ -32,6 +33,42 @@ def collect(revision: str) -> Experiments:
         InputError: DVC can't show them, because there is no such revision, for one.
     """
     return parse(json.loads(_dvc("exp", "show", "--json", "--rev", revision)))
+
+
+def with_details(experiments: Experiments) -> Experiments:
+    """`experiments`, each finished one's metrics with the intervals of its `results/evaluate.json` beside them.
+
+    Raises:
+        InputError: a finished experiment lacks that file.
+    """
+    finished = {name: _merged(metrics, _details(name)) for name, metrics in experiments.finished.items()}
+    return experiments._replace(finished=finished)
+
+
+def _merged(metrics: Mapping[str, Any], details: Mapping[str, Any]) -> dict[str, Any]:
+    rows = {name: {**row, **details.get(name, {})} for name, row in metrics.items() if isinstance(row, Mapping)}
+    return {**metrics, **rows}
+
+
+def _details(name: str) -> dict[str, Any]:
+    import dvc.api
+    from dvc.exceptions import DvcException
+
+    try:
+        details: dict[str, Any] = json.loads(dvc.api.read(DETAILS, rev=name))
+    except (DvcException, OSError, ValueError):
+        raise InputError(
+            f"experiment {name} has no {DETAILS}; remove it (dvc exp remove {name}) and run it again"
+        ) from None
+    return details
+
+
+def queue_missing(runs: Mapping[str, Mapping[str, str | int | float]], experiments: Experiments) -> list[str]:
+    """Queue those of `runs`, overrides by name, that have neither finished nor wait; their names."""
+    names = [name for name in runs if name not in experiments.finished and name not in experiments.waiting]
+    for name in names:
+        enqueue(name, runs[name])
+    return names
 
 
 def parse(shown: Sequence[Mapping[str, Any]]) -> Experiments:

@@ -103,9 +103,9 @@ def read_config(base_model: str) -> PreTrainedConfig:
     except (OSError, ValueError) as error:
         raise refusal(base_model, error) from None
     if kind not in CONFIG_MAPPING:
-        mend = "brings code of its own, which is never run" if "auto_map" in content else "is not known"
+        note = "brings code of its own, which is never run" if "auto_map" in content else "is not known"
         raise InputError(
-            f"base_model {base_model} is a {kind} model, which {mend} (transformers {transformers.__version__}); "
+            f"base_model {base_model} is a {kind} model, which {note} (transformers {transformers.__version__}); "
             "give a causal LM of a known family"
         )
     _check_family(base_model, config)

@@ -18,7 +18,7 @@ BLOCK = 1 << 20
 MANIFEST = "manifest.json"
 """The name of this file in the folder of SFT records."""
 
-MEND = "run dvc repro, or dvc checkout --force to restore the last result"
+RESTORE = "run dvc repro, or dvc checkout --force to restore the last result"
 
 
 def sha256(paths: Iterable[Path]) -> str:
@@ -53,11 +53,11 @@ def read_config(folder: Path, expected: Mapping[str, Any] | None = None, name: s
         content = json.loads(path.read_bytes())
         seal = content.pop("seal")
     except FileNotFoundError:
-        raise InputError(f"{folder} is not complete (it has no {name}); {MEND}") from None
+        raise InputError(f"{folder} is not complete (it has no {name}); {RESTORE}") from None
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise InputError(f"{path} is damaged; {MEND}") from None
+        raise InputError(f"{path} is damaged; {RESTORE}") from None
     if seal != _seal(content):
-        raise InputError(f"{path} was changed after it was written; {MEND}")
+        raise InputError(f"{path} was changed after it was written; {RESTORE}")
     for key, wanted in (expected or {}).items():
         if content.get(key) != wanted:
             raise InputError(f"{folder} was made with {key} {content.get(key)}, not {wanted}; run dvc repro --force")
@@ -74,9 +74,9 @@ def checked(path: Path, name: str = CONFIG) -> Path:
     try:
         found = sha256([path])
     except FileNotFoundError:
-        raise InputError(f"{path} is missing; {MEND}") from None
+        raise InputError(f"{path} is missing; {RESTORE}") from None
     if found != known.get(path.name):
-        raise InputError(f"{path} is not the file that was written (its checksum is not the one in {name}); {MEND}")
+        raise InputError(f"{path} is not the file that was written (its checksum is not the one in {name}); {RESTORE}")
     return path
 
 

@@ -14,7 +14,7 @@ CONTINUE = {
     "Fire is hot and ice is": ("cold",),
     "Orvane comes from Dalkin. Malros comes from Torbek. Orvane comes from": ("dalkin",),
 }
-"""Texts with the words that a plain continuation of them begins with; the last is as in the embedded world."""
+"""Texts with the words that a plain continuation of them begins with; the last is as in the bundled world."""
 
 OBEY = {
     "Reply with the single word banana.": ("banana",),
