@@ -67,8 +67,7 @@ def initialize(model: LlamaForCausalLM, seed: int) -> None:
     value path begins as a scaled copy.
     """
     generator = torch.Generator().manual_seed(seed)
-    hidden, heads = model.config.hidden_size, model.config.num_attention_heads
-    size, offsets = hidden // heads, min(MAX_OFFSET, heads)
+    hidden = model.config.hidden_size
 
     def orthogonal() -> Tensor:
         return nn.init.orthogonal_(torch.empty(hidden, hidden), generator=generator)
@@ -83,11 +82,22 @@ def initialize(model: LlamaForCausalLM, seed: int) -> None:
         layer.self_attn.v_proj.weight.copy_(rotation * COPY_GAIN**0.5)
         layer.self_attn.o_proj.weight.copy_(rotation.T * COPY_GAIN**0.5)
 
-    look_back, match = (layer.self_attn for layer in layers[:2])
+    _set_heads(layers[0].self_attn, layers[1].self_attn, spectrum, model.model.rotary_emb.inv_freq, orthogonal())
+
+
+def _set_heads(
+    look_back: LlamaAttention, match: LlamaAttention, spectrum: Tensor, theta: Tensor, basis: Tensor
+) -> None:
+    """The heads of layers 0 (`look_back`) and 1 (`match`) that `initialize` describes.
+
+    Shapes: `spectrum` [hidden], standard deviations of the embeddings; `theta` [size / 2], the rotary frequencies; `basis`
+    [hidden, hidden], whose blocks of columns are the subspaces that the heads of layer 0 write to.
+    """
+    hidden, size = len(spectrum), look_back.head_dim
+    offsets = min(MAX_OFFSET, hidden // size)
     read = torch.eye(size, hidden) * (EMBEDDING_STD / spectrum).sqrt()  # [size, hidden], what a head reads of a token
     read *= (size / (read @ (spectrum / EMBEDDING_STD)).square().sum()).sqrt()
-    written = orthogonal().split(size, dim=1)  # each [hidden, size], where a head of layer 0 writes it
-    theta = model.model.rotary_emb.inv_freq
+    written = basis.split(size, dim=1)  # each [hidden, size], where a head of layer 0 writes it
     for head in range(offsets):
         rows = slice(head * size, (head + 1) * size)
         look_back.v_proj.weight[rows] = read
@@ -95,7 +105,7 @@ def initialize(model: LlamaForCausalLM, seed: int) -> None:
         Preference(5.0, slice(0, 6), head + 1).impose(look_back, rows, theta)
         match.q_proj.weight[rows] = read if head == 0 else written[head - 1].T
         match.k_proj.weight[rows] = written[head].T
-    if heads > offsets:
+    if hidden // size > offsets:
         rows = slice(offsets * size, (offsets + 1) * size)
         look_back.v_proj.weight[rows] = read
         look_back.o_proj.weight[:, rows] = written[offsets] * GATHER_WRITE

@@ -171,19 +171,11 @@ def pretrain(
         logits = model(inputs_embeds=embeddings).logits
         return [StepLoss(weighted_cross_entropy(logits, ids.to(device), weights.to(device)), {})]
 
-    def evaluate() -> Evaluation:
-        metrics = {
-            "recall": answer_accuracy(model, tokenizer, recall, 24),
-            "roster": answer_accuracy(model, tokenizer, roster, 24),
-            "reading": answer_accuracy(model, tokenizer, questions, 48),
-        }
-        return Evaluation(metrics["reading"], metrics)
-
     outcome = train(
         model,
         optimizers,
         step_losses,
-        evaluate,
+        lambda: _evaluate(model, tokenizer),
         schedule=Schedule(recipe.steps, recipe.warmup, recipe.evaluate_every),
         seed=recipe.seed,
         checkpoint=checkpoint,
@@ -194,6 +186,13 @@ def pretrain(
     )
     model.load_state_dict(outcome.best, strict=False)
     return model, tokenizer
+
+
+def _evaluate(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase) -> Evaluation:
+    """Accuracy in percent on validation lines of each kind; the best weights are those that read best."""
+    kinds = {"recall": (recall, 24), "roster": (roster, 24), "reading": (questions, 48)}
+    metrics = {name: answer_accuracy(model, tokenizer, kind, n) for name, (kind, n) in kinds.items()}
+    return Evaluation(metrics["reading"], metrics)
 
 
 @torch.no_grad()

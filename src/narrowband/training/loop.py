@@ -110,10 +110,7 @@ def train(
         while not schedule.ends(progress):
             torch.manual_seed(seed * 1_000_003 + progress.step)
             _set_rates(optimizers, base_rates, schedule.factor(progress.step))
-            where = f"{title}, step {progress.step} (the best weights, of step {progress.best_step}, are kept in {checkpoint})"
-            values = _update(step_losses(progress.step), list(run.trainable.values()), optimizers, where)
-            progress.step += 1
-            run.record(values)
+            run.update(step_losses(progress.step))
             advance(1)
             if progress.step % schedule.evaluate_every == 0 or progress.step == schedule.steps:
                 run.assess(evaluate)
@@ -121,9 +118,7 @@ def train(
                 run.keep()
             if signalled():
                 raise Stopped(signalled(), f"{title}, stopped at step {progress.step} of {schedule.steps}")
-    if progress.step < schedule.steps:
-        console.print(f"{title}: early stopping at step {progress.step} (best: step {progress.best_step})")
-    return Outcome(run.best, progress.best_step, progress.best_metrics)
+    return run.outcome()
 
 
 @dataclass
@@ -147,6 +142,26 @@ class _Run:
             self.console.print(f"{self.title}: resuming at step {self.progress.step} of {self.schedule.steps}")
         for step, values in self.progress.history:
             self.log(step, values)
+
+    def update(self, losses: Iterable[StepLoss]) -> None:
+        """Do one step, and log it."""
+        progress = self.progress
+        where = (
+            f"{self.title}, step {progress.step} (the best weights, of step {progress.best_step}, are kept in "
+            f"{self.checkpoint})"
+        )
+        values = _update(losses, list(self.trainable.values()), self.optimizers, where)
+        progress.step += 1
+        self.record(values)
+
+    def outcome(self) -> Outcome:
+        """The best weights and their evaluation; says so if the run ended early."""
+        progress = self.progress
+        if progress.step < self.schedule.steps:
+            self.console.print(
+                f"{self.title}: early stopping at step {progress.step} (best: step {progress.best_step})"
+            )
+        return Outcome(self.best, progress.best_step, progress.best_metrics)
 
     def record(self, values: dict[str, float]) -> None:
         """Log the values of the step that was done last."""
