@@ -1,3 +1,5 @@
+import re
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -6,11 +8,15 @@ from dvc_render import VegaRenderer
 from making import answerer_of, codec_of
 from rich.console import Console
 
+import narrowband.codec.adapter
+import narrowband.evaluation.baselines
+from narrowband.codec.adapter import ADAPTERS
 from narrowband.codec.batches import embedded, token_windows
 from narrowband.codec.codec import Codec
 from narrowband.codec.pca import PCA
 from narrowband.data.prompts import encode_prompt
 from narrowband.data.splits import world_example
+from narrowband.evaluation.baselines import SYSTEMS
 from narrowband.evaluation.curve import Entry, adapters, baselines, curve
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import Params
@@ -86,3 +92,33 @@ def test_the_plot_template_shows_rate_quality_and_interval() -> None:
     assert line["y"]["field"] == points["y"]["field"] == "f1" and points["y"]["title"] == "F1"
     assert (interval["y"]["field"], interval["y2"]["field"]) == ("f1_interval.low", "f1_interval.high")
     assert "<DVC_METRIC" not in renderer.partial_html()
+
+
+def test_a_codec_added_as_the_page_says_gets_its_row(
+    lm: FrozenLM, small: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs the code of docs/extending.md, so that the page stays true."""
+    page = (ROOT / "docs" / "extending.md").read_text()
+    code = [textwrap.dedent(block) for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL)]
+    space = dict(vars(narrowband.evaluation.baselines))
+    exec(code[0], space)
+    line = next(line for line in code[1].splitlines() if '"signs"' in line)
+    monkeypatch.setitem(SYSTEMS, *next(iter(eval("{" + line + "}", space).items())))
+    rows = curve(answerer_of(lm, small), entries(lm, small), EXAMPLES, 0, Console(quiet=True))
+    (row,) = [row for row in rows if row["system"] == "signs"]
+    assert row["setting"] == "1 bit a component" and row["bits_per_token"] == 32 + 16 and 0 < row["cosine"] < 1
+
+
+def test_an_adapter_added_as_the_page_says_is_made_by_its_kind(
+    lm: FrozenLM, small: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (ROOT / "docs" / "extending.md").read_text()
+    code = [textwrap.dedent(block) for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL)]
+    space = {**vars(narrowband.codec.adapter)}
+    exec(code[2], space)
+    monkeypatch.setitem(ADAPTERS, "linear", space["LinearAdapter"])
+    vectors = torch.randn(200, 2 * lm.hidden_size, generator=torch.Generator().manual_seed(0))
+    pca = PCA.fit(vectors, small.compress_dim)
+    linear = codec_of(pca, small.model_copy(update={"adapter": small.adapter.model_copy(update={"kind": "linear"})}))
+    embeddings, coded = vectors[:3].view(1, 6, -1), torch.ones(1, 6, dtype=torch.bool)
+    torch.testing.assert_close(linear(embeddings, coded), codec_of(pca, small, pca_only=True)(embeddings, coded))

@@ -1,5 +1,6 @@
 """The trained part of the decoder: from latents back to token embeddings."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -81,13 +82,13 @@ class LayerNormAdapter(nn.Module):
         return normed.flatten(1)
 
 
-ADAPTERS: dict[str, type[ResidualAdapter] | type[LayerNormAdapter]] = {
+ADAPTERS: dict[str, Callable[[PCA, Shape, AdapterParams], nn.Module]] = {
     "residual": ResidualAdapter,
     "layernorm": LayerNormAdapter,
 }
 """The adapters by the `adapter.kind` that names them."""
 
 
-def make_adapter(pca: PCA, shape: Shape, params: AdapterParams) -> ResidualAdapter | LayerNormAdapter:
+def make_adapter(pca: PCA, shape: Shape, params: AdapterParams) -> nn.Module:
     """The adapter that `params.kind` names."""
     return ADAPTERS[params.kind](pca, shape, params)

@@ -1,15 +1,16 @@
 """Simpler ways to send embeddings, which PCA with an adapter has to beat at an equal rate."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from narrowband.codec.codec import Codec
 from narrowband.codec.pca import PCA
 from narrowband.codec.windows import cut, join, positions
 from narrowband.evaluation.answer import System
@@ -17,6 +18,12 @@ from narrowband.evaluation.reconstruction import nearest_tokens
 
 HALF = 16
 """Bits of a float16: what numbers are sent as unless a baseline says otherwise."""
+
+DEPTHS = (8, 4, 2, 1)
+"""Bits a component of the scalar quantiser; with 1, its rate is about that of PCA latents at 16x."""
+
+LATENT_BITS = (16, 8, 4)
+"""Bits a latent of PCA and of Phase 2, beside `latent_bits` itself."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +146,62 @@ class TokenId:
     def bits(self, coded: Bool[Tensor, "batch seq"]) -> int:
         """Bits that a batch costs."""
         return int(coded.sum()) * self.depth
+
+
+class Fitting(NamedTuple):
+    """What baselines may be fitted on: the PCA as a codec without adapter, the vocabulary, and windows of training prompts."""
+
+    pca: Codec
+    vocabulary: Float[Tensor, "vocab hidden"]
+    windows: Iterable[Float[Tensor, "_ vector"]]
+    seed: int
+
+    @property
+    def hidden(self) -> int:
+        """Width of a token embedding."""
+        return self.vocabulary.shape[1]
+
+    @property
+    def latent_bits(self) -> list[int]:
+        """Bits a latent that PCA is evaluated with, most first."""
+        return sorted({self.pca.config.latent_bits, *LATENT_BITS}, reverse=True)
+
+
+def truncations(fitting: Fitting) -> dict[str, System]:
+    """As many components as give the rate of PCA at 16 bits, and four times as many."""
+    config, hidden = fitting.pca.config, fitting.hidden
+    kept = [min(hidden, times * max(1, config.compress_dim // config.window)) for times in (1, 4)]
+    return {f"first {k} of {hidden} components": Truncation(k) for k in kept}
+
+
+def random_projections(fitting: Fitting) -> dict[str, System]:
+    """As many random directions as PCA has components."""
+    config = fitting.pca.config
+    projection = RandomProjection.fit(fitting.windows, fitting.pca.pca, config.window, fitting.seed)
+    return {latents(config.compress_dim, HALF): projection}
+
+
+def latents(compress_dim: int, bits: int) -> str:
+    """The setting of a system that sends latents."""
+    return f"{compress_dim} latents of {bits} bits"
+
+
+SYSTEMS: dict[str, Callable[[Fitting], Mapping[str, System]]] = {
+    "truncation": truncations,
+    "random projection": random_projections,
+    "scalar quantiser": lambda fitting: {f"int{depth}": ScalarQuantizer(depth, fitting.hidden) for depth in DEPTHS},
+    "pca": lambda fitting: {
+        latents(fitting.pca.config.compress_dim, bits): fitting.pca.with_latent_bits(bits)
+        for bits in fitting.latent_bits
+    },
+    "pca snapped": lambda fitting: {
+        latents(fitting.pca.config.compress_dim, fitting.pca.config.latent_bits): Snapped(
+            fitting.pca, fitting.vocabulary
+        )
+    },
+    "token id": lambda fitting: {f"{TokenId(fitting.vocabulary).depth} bits": TokenId(fitting.vocabulary)},
+}
+"""Every way to send embeddings that needs no training by steps, by name: one system for each setting."""
 
 
 def _replace(embeddings: Tensor, coded: Tensor, tokens: Tensor) -> Tensor:

@@ -8,20 +8,13 @@ from rich.table import Table
 
 from narrowband.codec.batches import embedded
 from narrowband.codec.codec import Codec
-from narrowband.codec.config import CodecConfig
 from narrowband.codec.windows import cut
 from narrowband.data.prompts import EncodedPrompt
 from narrowband.data.squad import Example
 from narrowband.evaluation.answer import QuestionAnswerer, System
-from narrowband.evaluation.baselines import RandomProjection, ScalarQuantizer, Snapped, TokenId, Truncation
+from narrowband.evaluation.baselines import LATENT_BITS, SYSTEMS, Fitting, latents
 from narrowband.evaluation.significance import interval
 from narrowband.runtime.progress import track
-
-DEPTHS = (8, 4, 2, 1)
-"""Bits a component of the scalar quantiser; with 1, its rate is about that of PCA latents at 16x."""
-
-LATENT_BITS = (16, 8, 4)
-"""Bits a latent of PCA and of Phase 2, beside `latent_bits` itself."""
 
 
 class Entry(NamedTuple):
@@ -32,35 +25,23 @@ class Entry(NamedTuple):
     system: System
 
 
-def baselines(answerer: QuestionAnswerer, pca_codec: Codec, train: Sequence[EncodedPrompt], seed: int) -> list[Entry]:
-    """Everything that needs no training by steps; what is fitted is fitted on the training prompts.
-
-    `pca_codec` is the PCA without adapter. Truncation keeps as many components as give the rate of PCA at 16 bits, and
-    four times as many.
-    """
-    lm, pca, config = answerer.lm, pca_codec.pca, pca_codec.config
-    hidden = lm.hidden_size
-    kept = [min(hidden, times * max(1, config.compress_dim // config.window)) for times in (1, 4)]
-    windows = (cut(embeddings, coded, config.window) for embeddings, coded in embedded(lm, train, answerer.batch_size))
-    projection = RandomProjection.fit(windows, pca, config.window, seed)
-    latents = [(bits, pca_codec.with_latent_bits(bits)) for bits in _latent_bits(config)]
-    token_id = TokenId(lm.vocabulary)
-    return [
-        *[Entry("truncation", f"first {k} of {hidden} components", Truncation(k)) for k in kept],
-        Entry("random projection", f"{config.compress_dim} latents of 16 bits", projection),
-        *[Entry("scalar quantiser", f"int{depth}", ScalarQuantizer(depth, hidden)) for depth in DEPTHS],
-        *[Entry("pca", _latents(config, bits), codec) for bits, codec in latents],
-        Entry("pca snapped", _latents(config, config.latent_bits), Snapped(pca_codec, lm.vocabulary)),
-        Entry("token id", f"{token_id.depth} bits", token_id),
-    ]
+def baselines(answerer: QuestionAnswerer, pca: Codec, train: Sequence[EncodedPrompt], seed: int) -> list[Entry]:
+    """Every system of `SYSTEMS`, fitted on the training prompts; `pca` is the PCA without adapter."""
+    lm, window = answerer.lm, pca.config.window
+    windows = (cut(embeddings, coded, window) for embeddings, coded in embedded(lm, train, answerer.batch_size))
+    fitting = Fitting(pca, lm.vocabulary, windows, seed)
+    return [Entry(name, setting, system) for name, make in SYSTEMS.items() for setting, system in make(fitting).items()]
 
 
 def adapters(phase1: Codec, phase2: Codec) -> list[Entry]:
     """Phase 1 as it was trained; Phase 2 as it was trained, and with its latents rounded to fewer bits afterwards."""
     config = phase2.config
     return [
-        Entry("phase1", _latents(config, config.latent_bits), phase1),
-        *[Entry("phase2", _latents(config, bits), phase2.with_latent_bits(bits)) for bits in _latent_bits(config)],
+        Entry("phase1", latents(config.compress_dim, config.latent_bits), phase1),
+        *[
+            Entry("phase2", latents(config.compress_dim, bits), phase2.with_latent_bits(bits))
+            for bits in sorted({config.latent_bits, *LATENT_BITS}, reverse=True)
+        ],
     ]
 
 
@@ -101,11 +82,3 @@ def curve_table(rows: Sequence[Mapping[str, Any]]) -> Table:
             f"{row['token_match']:.1f}",
         )
     return shown
-
-
-def _latent_bits(config: CodecConfig) -> list[int]:
-    return sorted({config.latent_bits, *LATENT_BITS}, reverse=True)
-
-
-def _latents(config: CodecConfig, bits: int) -> str:
-    return f"{config.compress_dim} latents of {bits} bits"
