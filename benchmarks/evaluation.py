@@ -4,10 +4,10 @@ import torch
 
 from benchmarks import reference
 from benchmarks.measure import Row, flops, interleaved, matmul_peak, seconds
-from benchmarks.setting import base_lm, codec, examples, prompts, setting
+from benchmarks.setting import answerer, base_lm, codec, examples, prompts, setting
 from narrowband.codec.folded import FoldedCodec
 from narrowband.data.prompts import collate
-from narrowband.evaluation.answer import answer, batches_by_length
+from narrowband.evaluation.answer import batches_by_length
 from narrowband.evaluation.reconstruction import Quality
 
 QUESTIONS, ALONE = 256, 32
@@ -19,15 +19,15 @@ TEST = 1000
 
 def throughput() -> Row:
     """Questions a second."""
-    lm, params = base_lm(), setting(16)
+    asked = answerer(setting(16))
     times = interleaved(
         {
-            "one by one": lambda: reference.answer(lm, None, examples(ALONE), params),
-            "batched": lambda: answer(lm, None, examples(QUESTIONS), params),
+            "one by one": lambda: reference.answer(asked, None, examples(ALONE)),
+            "batched": lambda: asked.answer(None, examples(QUESTIONS)),
         },
         3,
     )
-    work = flops(lambda: answer(lm, None, examples(QUESTIONS), params))
+    work = flops(lambda: asked.answer(None, examples(QUESTIONS)))
     most = QUESTIONS * matmul_peak() / work
     rates = {"one by one": ALONE / times["one by one"], "batched": QUESTIONS / times["batched"]}
     return Row(

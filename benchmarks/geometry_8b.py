@@ -26,19 +26,20 @@ from tokenizers import Tokenizer
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
+from benchmarks.setting import phase_loss
 from narrowband.codec.codec import Codec
-from narrowband.codec.pca import PCA
 from narrowband.data.prompts import collate
 from narrowband.data.splits import world_example
 from narrowband.data.squad import write_squad
+from narrowband.evaluation.answer import QuestionAnswerer
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import Params, load_params
+from narrowband.runtime import paths
 from narrowband.runtime.artifacts import write_config
 from narrowband.runtime.entry import console, set_up_torch
 from narrowband.runtime.files import write_json, write_text
-from narrowband.training.batches import draw
-from narrowband.training.phase1 import phase1_loss
-from narrowband.training.phase2 import phase2_loss
+from narrowband.training.batches import Draws
+from narrowband.training.phase2 import Lesson
 from narrowband.training.run import read_lessons
 
 ROOT = Path(__file__).parent.parent
@@ -62,12 +63,7 @@ SMALL = {
 }
 QUESTIONS = {"train": 512, "validation": 16, "test": 64}
 SMALL_QUESTIONS = {"train": 16, "validation": 2, "test": 2}
-STAGES = {
-    "fit_pca": "qa pca pca.json",
-    "train_phase1": "qa pca phase1 phase1.json log1",
-    "train_phase2": "qa pca phase1 phase2 phase2.json log2 sft",
-    "evaluate": "qa pca phase1 phase2 evaluate evaluate.json",
-}
+STAGES = ("fit_pca", "train_phase1", "train_phase2", "evaluate")
 REPETITIONS = 5
 
 
@@ -91,11 +87,17 @@ def settings(smoke: bool) -> Params:
 
 
 def prepare(folder: Path, geometry: dict[str, Any], questions: dict[str, int], params: Params) -> None:
-    """Write model, tokenizer, questions and `params.yaml` into `folder`; a model that is there already is kept."""
+    """Write all that the first of `STAGES` depends on into `folder`; a model that is there already is kept."""
     write_text(folder / "params.yaml", yaml.safe_dump(params.model_dump()))
+    for name in ("dvc.yaml", "src", "stages"):
+        link = folder / name
+        link.unlink(missing_ok=True)
+        link.symlink_to(ROOT / name)
     for split, n in questions.items():
-        write_squad(folder / "qa" / f"{split}.json", split, [world_example(0, split, i) for i in range(n)])
-    write_config(folder / "qa", {})
+        write_squad(folder / paths.QA / f"{split}.json", split, [world_example(0, split, i) for i in range(n)])
+    write_config(folder / paths.QA, {})
+    write_text(folder / paths.SFT / "train.jsonl", "")
+    write_json(folder / paths.CHECKED, {})
     if (folder / "model" / "config.json").exists():
         return
     tokenizer = AutoTokenizer.from_pretrained(ROOT / "models" / "base")
@@ -130,9 +132,9 @@ def peak_bytes() -> int:
     return 1024 * int(found[1]) if found else 0
 
 
-def run_stage(name: str, arguments: str) -> dict[str, Any]:
+def run_stage(name: str) -> dict[str, Any]:
     """Run a stage as `dvc repro` does."""
-    runpy.run_path(str(ROOT / "stages" / f"{name}.py"))["main"](*map(Path, arguments.split()))
+    runpy.run_path(str(ROOT / "stages" / f"{name}.py"))["main"]()
     return {}
 
 
@@ -143,33 +145,32 @@ def measure_speed() -> dict[str, Any]:
     reaches on this device in the model's precision.
     """
     set_up_torch()
-    params = load_params()
+    params = of_a_micro_batch(load_params())
+    generation = params.generation
     lm = FrozenLM.load(params.base_model)
-    pca = PCA.load(Path("pca"), params).to(lm.device)
-    codec = Codec.load(Path("phase1"), pca, lm.hidden_size, params).train()
-    lessons = read_lessons(lm, Path("qa/train.json"), params)
-    prompts = [lesson.prompt for lesson in lessons]
-    few = draw(prompts, params.generation.batch_size, params.seed, 0)
+    answerer = QuestionAnswerer(lm, params.prompt, generation.max_new_tokens, generation.batch_size)
+    codec = Codec.load(paths.PHASE1, lm.device).train()
+    lessons = read_lessons(answerer, paths.QA / "train.json")
+
+    def drawn(size: int) -> list[Lesson]:
+        return Draws(params.seed, size).batch(lessons, 0)
+
+    few = [lesson.prompt for lesson in drawn(generation.batch_size)]
     batch = collate(few, lm.pad_id)
-    mask, answer_length = batch.mask.to(lm.device), params.generation.max_new_tokens
-    # What runs at a time in a step is a micro-batch, so that is timed.
-    small = {
-        phase: getattr(params, phase).model_copy(update={"batch_size": getattr(params, phase).micro_batch})
-        for phase in ("phase1", "phase2")
-    }
-    params = params.model_copy(update=small)
-    loss1, loss2 = phase1_loss(lm, codec, prompts, params), phase2_loss(lm, codec, lessons, params)
-    drawn = draw(lessons, params.phase2.batch_size, params.seed, 0)
+    loss1, loss2 = (phase_loss(phase, lm, codec, lessons, params) for phase in ("phase1", "phase2"))
     peak = matmul_peak(lm.device, lm.model.dtype)
     runs: dict[str, tuple[Callable[[], object], int]] = {
         "phase1": (
             lambda: loss1(0).loss.backward(),
-            sum(len(prompt.ids) for prompt in draw(prompts, params.phase1.batch_size, params.seed, 0)),
+            sum(len(lesson.prompt.ids) for lesson in drawn(params.phase1.batch_size)),
         ),
-        "phase2": (lambda: loss2(0).loss.backward(), sum(len(one.prompt.ids) + len(one.answer) - 1 for one in drawn)),
+        "phase2": (
+            lambda: loss2(0).loss.backward(),
+            sum(len(one.prompt.ids) + len(one.answer) - 1 for one in drawn(params.phase2.batch_size)),
+        ),
         "answers": (
-            lambda: lm.generate(codec(lm.embed(batch.ids), batch.coded), mask, answer_length),
-            sum(len(prompt.ids) + answer_length for prompt in few),
+            lambda: answerer.generate(codec(lm.embed(batch.ids), batch.coded), batch.mask),
+            sum(len(prompt.ids) + generation.max_new_tokens for prompt in few),
         ),
     }
     found = {}
@@ -180,6 +181,15 @@ def measure_speed() -> dict[str, Any]:
         flops = counter.get_total_flops() / seconds
         found[name] = {"tokens_a_second": tokens / seconds, "mfu": flops / peak}
     return {"matmul_tflops_a_second": peak / 1e12, "speed": found}
+
+
+def of_a_micro_batch(params: Params) -> Params:
+    """`params` with batches of one micro-batch, which is what runs at a time in a step."""
+    small = {
+        name: phase.model_copy(update={"batch_size": phase.micro_batch})
+        for name, phase in (("phase1", params.phase1), ("phase2", params.phase2))
+    }
+    return params.model_copy(update=small)
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
@@ -205,7 +215,7 @@ def main(
     geometry, questions = (SMALL, SMALL_QUESTIONS) if smoke else (LLAMA_8B, QUESTIONS)
     params = settings(smoke)
     prepare(folder, geometry, questions, params)
-    stages = {name: fresh(folder, run_stage, name, arguments) for name, arguments in STAGES.items()}
+    stages = {name: fresh(folder, run_stage, name) for name in STAGES}
     speed = fresh(folder, measure_speed)
     shown = Table("stage", "seconds", "peak GB")
     for name, found in stages.items():

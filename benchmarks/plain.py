@@ -1,4 +1,4 @@
-"""Run a stage the plain way: `python -m benchmarks.plain stages/NAME.py ARGUMENTS`."""
+"""Run a stage the plain way: `python -m benchmarks.plain stages/NAME.py`."""
 
 import runpy
 import sys
@@ -23,7 +23,7 @@ def main() -> None:
         patch("narrowband.codec.pca.PCA.fit", fit),
         patch("narrowband.training.phase1.coded_tokens", reference.coded_tokens),
         patch("narrowband.training.phase2.reconstruct", reference.reconstruct),
-        patch("narrowband.evaluation.answer.answer", reference.answer),
+        patch("narrowband.evaluation.answer.QuestionAnswerer.answer", reference.answer),
     ):
         runpy.run_path(sys.argv[0], run_name="__main__")
 

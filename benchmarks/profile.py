@@ -10,18 +10,16 @@ from torch import nn
 
 from benchmarks.measure import bandwidth, flops, interleaved, matmul_peak
 from benchmarks.results import save
-from benchmarks.setting import base_lm, codec, examples, lessons, prompts, setting
+from benchmarks.setting import base_lm, codec, examples, lessons, phase_loss, prompts, setting
 from narrowband.codec.batches import token_windows
 from narrowband.codec.moments import window_moments
-from narrowband.data.prompts import collate, encode_prompt
+from narrowband.data.prompts import collate, encode_prompts
 from narrowband.evaluation.reconstruction import Quality
 from narrowband.pretrain.curriculum import batch as pretraining_batch
 from narrowband.pretrain.muon import Muon
 from narrowband.pretrain.run import Recipe, build_model, weighted_cross_entropy
 from narrowband.runtime.entry import console, set_up_torch
-from narrowband.training.batches import draw
-from narrowband.training.phase1 import phase1_loss
-from narrowband.training.phase2 import phase2_loss
+from narrowband.training.batches import Draws
 
 WINDOW = 16
 SYSTEMS = 4
@@ -58,16 +56,12 @@ def pca_parts() -> list[Part]:
     asked = prompts(some)
     calls = params.data.train // some
 
-    def tokenize() -> None:
-        for e in examples(some):
-            encode_prompt(lm.tokenizer, e.context, e.question, params.prompt)
-
     vectors, windows = token_windows(lm, asked, WINDOW)
     (n, hidden), width, pairs = vectors.shape, WINDOW * lm.hidden_size, WINDOW * (WINDOW + 1) // 2
     _, covariance = window_moments(vectors, windows)
     subset = (width - params.compress_dim, width - 1)
     return [
-        part("fit_pca", "tokenise", calls, tokenize),
+        part("fit_pca", "tokenise", calls, lambda: encode_prompts(lm.tokenizer, examples(some), params.prompt)),
         part("fit_pca", "windows of ids", calls, lambda: token_windows(lm, asked, WINDOW)),
         part(
             "fit_pca",
@@ -94,8 +88,8 @@ def phase_parts(phase: str) -> list[Part]:
     trainable = [p for p in made.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=1e-9)
     taught = lessons(600)
-    asked = [lesson.prompt for lesson in taught]
-    step_loss = phase1_loss(lm, made, asked, params) if phase == "phase1" else phase2_loss(lm, made, taught, params)
+    asked, draws = [lesson.prompt for lesson in taught], Draws(params.seed, training.batch_size)
+    step_loss = phase_loss(phase, lm, made, taught, params)
 
     def loss_and_gradients() -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -111,7 +105,7 @@ def phase_parts(phase: str) -> list[Part]:
             stage,
             "draw a batch",
             training.steps,
-            lambda: collate(draw(asked, training.batch_size, params.seed, 0), lm.pad_id),
+            lambda: collate(draws.batch(asked, 0), lm.pad_id),
         ),
         part(stage, "loss and gradients", training.steps, loss_and_gradients),
         part(stage, "clip and AdamW", training.steps, update, bytes=moved),

@@ -14,13 +14,12 @@ from torch import Tensor
 from narrowband.codec.codec import Codec
 from narrowband.codec.pca import PCA
 from narrowband.codec.windows import cut
-from narrowband.data.prompts import Batch, EncodedPrompt, collate, encode_prompt
+from narrowband.data.prompts import Batch, EncodedPrompt, collate
 from narrowband.data.squad import Example
-from narrowband.evaluation.answer import Answered, System
+from narrowband.evaluation.answer import Evaluated, QuestionAnswerer, System
 from narrowband.evaluation.reconstruction import Quality
 from narrowband.evaluation.scoring import score_all
 from narrowband.lm.frozen import FrozenLM
-from narrowband.params import Params
 from narrowband.training.losses import Reconstruction
 
 
@@ -57,27 +56,26 @@ def reconstruct(
 
 @torch.no_grad()
 def answer(
-    lm: FrozenLM,
-    codec: System | None,
+    answerer: QuestionAnswerer,
+    system: System | None,
     examples: Sequence[Example],
-    params: Params,
     *,
     advance: Callable[[int], None] = lambda n: None,
-) -> Answered:
+) -> Evaluated:
     """Answer the examples one by one."""
+    lm = answerer.lm
     predictions, quality, bits, truncated = {}, Quality(), 0, 0
-    for example in examples:
-        prompt = encode_prompt(lm.tokenizer, example.context, example.question, params.prompt)
+    for example, prompt in zip(examples, answerer.encode(examples), strict=True):
         truncated += prompt.truncated
         batch = collate([prompt], lm.pad_id)
         original = lm.embed(batch.ids)
-        embeddings = codec(original, batch.coded) if codec else original
-        if codec:
+        embeddings = system(original, batch.coded) if system else original
+        if system:
             quality.add(original[batch.coded], embeddings[batch.coded], batch.ids[batch.coded], lm.vocabulary)
-            bits += codec.bits(batch.coded)
-        (text,) = lm.generate(embeddings, batch.mask, params.generation.max_new_tokens)
+            bits += system.bits(batch.coded)
+        (text,) = answerer.generate(embeddings, batch.mask)
         predictions[example.id] = text
         advance(1)
-    means = quality.means() if codec else {}
+    means = quality.means() if system else {}
     rate = bits / max(1, quality.count)
-    return Answered(predictions, score_all(predictions, examples), means, rate, truncated / len(examples))
+    return Evaluated(predictions, score_all(predictions, examples), means, rate, truncated / len(examples))

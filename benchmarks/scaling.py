@@ -10,6 +10,7 @@ from benchmarks.measure import in_child, interleaved
 from benchmarks.results import save
 from narrowband.codec.batches import token_windows
 from narrowband.codec.codec import Codec
+from narrowband.codec.config import CodecConfig
 from narrowband.codec.pca import PCA
 from narrowband.data.prompts import EncodedPrompt, collate
 from narrowband.lm.frozen import FrozenLM
@@ -38,7 +39,7 @@ def work(lm: FrozenLM, params: Params, tokens: int) -> dict[str, Callable[[], An
         torch.ones(params.compress_dim),
         torch.ones(1) * width,
     )
-    codec = Codec(pca, lm.hidden_size, params)
+    codec = Codec(pca, CodecConfig.of(params))
     batch = collate(prompts, lm.pad_id)
     vectors, windows = token_windows(lm, prompts, params.window)
 

@@ -1,18 +1,24 @@
 """The committed setting, small enough to be measured: base model, prompts of the bundled world, a codec."""
 
+from collections.abc import Sequence
 from functools import cache
 
 import torch
 
 from narrowband.codec.batches import token_windows
 from narrowband.codec.codec import Codec
+from narrowband.codec.config import CodecConfig
 from narrowband.codec.pca import PCA
-from narrowband.data.prompts import EncodedPrompt, encode_answer, encode_prompt
+from narrowband.data.prompts import EncodedPrompt, encode_answer, encode_prompts
 from narrowband.data.splits import world_example
 from narrowband.data.squad import Example
+from narrowband.evaluation.answer import QuestionAnswerer
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import Params, load_params
-from narrowband.training.phase2 import Lesson
+from narrowband.training.batches import Draws
+from narrowband.training.micro_batches import PhaseLoss
+from narrowband.training.phase1 import phase1_loss
+from narrowband.training.phase2 import Lesson, Material, phase2_loss
 
 SIXTEEN_TIMES = {1: 16, 16: 256}
 """`compress_dim` by window, for a compression of 16x at hidden 256."""
@@ -37,8 +43,7 @@ def examples(n: int) -> list[Example]:
 
 def prompts(n: int) -> list[EncodedPrompt]:
     """Their prompts."""
-    params, tokenizer = load_params(), base_lm().tokenizer
-    return [encode_prompt(tokenizer, e.context, e.question, params.prompt) for e in examples(n)]
+    return encode_prompts(base_lm().tokenizer, examples(n), load_params().prompt)
 
 
 def lessons(n: int) -> list[Lesson]:
@@ -51,10 +56,23 @@ def lessons(n: int) -> list[Lesson]:
 @cache
 def codec(window: int) -> Codec:
     """A codec with a fitted PCA and an adapter whose last layer is no longer zero."""
-    lm, params = base_lm(), setting(window)
-    vectors, windows = token_windows(lm, prompts(600), window)
+    params = setting(window)
+    vectors, windows = token_windows(base_lm(), prompts(600), window)
     pca = PCA.fit(vectors, params.compress_dim, windows)
-    made = Codec(pca, lm.hidden_size, params)
+    made = Codec(pca, CodecConfig.of(params), seed=params.seed)
     generator = torch.Generator().manual_seed(0)
     torch.nn.init.normal_(made.adapter.leave.weight, std=1e-3, generator=generator)
     return made
+
+
+def answerer(params: Params) -> QuestionAnswerer:
+    """The base model, asked as `params` say."""
+    return QuestionAnswerer(base_lm(), params.prompt, params.generation.max_new_tokens, params.generation.batch_size)
+
+
+def phase_loss(phase: str, lm: FrozenLM, made: Codec, taught: Sequence[Lesson], params: Params) -> PhaseLoss:
+    """The loss of `phase1` or `phase2`, as its stage makes it."""
+    if phase == "phase1":
+        draws = Draws(params.seed, params.phase1.batch_size)
+        return phase1_loss(lm, made, [lesson.prompt for lesson in taught], draws, params.loss.phase1)
+    return phase2_loss(lm, made, Material(taught, params.seed), params.phase2, params.loss)

@@ -8,20 +8,13 @@ from pathlib import Path
 import yaml
 
 from benchmarks.measure import Row, interleaved
+from narrowband.runtime.files import write_json
+from narrowband.runtime.paths import CHECKED
 
 ROOT = Path(__file__).parent.parent
 
-ARGUMENTS = {
-    "check": 1,
-    "generate_data": 3,
-    "fit_pca": 3,
-    "train_phase1": 5,
-    "train_phase2": 7,
-    "evaluate": 6,
-    "baselines": 5,
-    "diagnose": 10,
-}
-"""Paths that each stage with parameters takes."""
+STAGES = ["check", "generate_data", "fit_pca", "train_phase1", "train_phase2", "evaluate", "baselines", "diagnose"]
+"""Every stage with parameters."""
 
 SMALL = {"train": 1, "validation": 1, "test": 1, "sft_records": 1}
 """What `generate_data` does before it looks for the base model takes no time with these."""
@@ -29,7 +22,7 @@ SMALL = {"train": 1, "validation": 1, "test": 1, "sft_records": 1}
 
 def refused(stage: str, folder: Path, sentence: str) -> None:
     """Run a stage in a folder where it must stop with a sentence."""
-    command = [sys.executable, str(ROOT / "stages" / f"{stage}.py"), *["nowhere"] * ARGUMENTS[stage]]
+    command = [sys.executable, str(ROOT / "stages" / f"{stage}.py")]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode != 2 or sentence not in done.stderr:
         raise RuntimeError(f"{stage} did not stop with {sentence!r}:\n{done.stderr}")
@@ -50,12 +43,14 @@ def slowest_start() -> Row:
         empty, modelless = Path(name, "empty"), Path(name, "modelless")
         empty.mkdir()
         modelless.mkdir()
-        (modelless / "pools").symlink_to(ROOT / "pools")
+        for link in ("pools", "src", "stages", "dvc.yaml"):
+            (modelless / link).symlink_to(ROOT / link)
+        write_json(modelless / CHECKED, {})
         params = yaml.safe_load((ROOT / "params.yaml").read_text())
         changed = {**params, "base_model": "./nothing", "data": {**params["data"], **SMALL}}
         (modelless / "params.yaml").write_text(yaml.safe_dump(changed))
-        asks = {stage: lambda stage=stage: refused(stage, empty, "params.yaml does not exist") for stage in ARGUMENTS}
-        starts = {stage: lambda stage=stage: refused(stage, modelless, "base_model ./nothing") for stage in ARGUMENTS}
+        asks = {stage: lambda stage=stage: refused(stage, empty, "params.yaml does not exist") for stage in STAGES}
+        starts = {stage: lambda stage=stage: refused(stage, modelless, "base_model ./nothing") for stage in STAGES}
         libraries = interleaved({"torch and transformers alone": import_libraries}, 3)
         no_parameters, imported = max(interleaved(asks, 3).values()), max(interleaved(starts, 3).values())
     return Row(

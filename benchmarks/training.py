@@ -1,22 +1,23 @@
 """Steps of both phases: against the plain step, the machine's peak and the frozen model's own passes."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import nn
 
 from benchmarks import reference
 from benchmarks.measure import Row, flops, interleaved, matmul_peak
-from benchmarks.setting import base_lm, codec, lessons, prompts, setting
+from benchmarks.setting import base_lm, codec, lessons, phase_loss, prompts, setting
 from narrowband.codec.codec import Codec
+from narrowband.codec.config import CodecConfig
 from narrowband.codec.folded import reconstruct
 from narrowband.codec.pca import PCA
 from narrowband.data.prompts import collate
-from narrowband.training.batches import draw
+from narrowband.training.batches import Draws
 from narrowband.training.loop import StepLoss
 from narrowband.training.losses import Reconstruction, reconstruction_loss
 from narrowband.training.phase1 import coded_tokens
-from narrowband.training.phase2 import phase2_loss
 
 WIDTH, TOKENS = 4096, 2048
 
@@ -38,7 +39,7 @@ def stepper(module: nn.Module, step_loss: Callable[[int], StepLoss]) -> Callable
 def distinct_tokens(batch_size: int) -> Row:
     """Phase 1 at window 1."""
     lm, made, params = base_lm(), codec(1).train(), setting(1)
-    batch = collate(draw(prompts(600), batch_size, params.seed, 0), lm.pad_id)
+    batch = collate(Draws(params.seed, batch_size).batch(prompts(600), 0), lm.pad_id)
     distinct, coded = len(batch.ids[batch.coded].unique()), int(batch.coded.sum())
     ways = {"per position": reference.coded_tokens, "distinct tokens": coded_tokens}
     steps = {
@@ -60,11 +61,11 @@ def distinct_tokens(batch_size: int) -> Row:
 def phase1_efficiency() -> Row:
     """Phase 1 at width 4096: every matrix of the adapter is 4096 x 4096."""
     params = setting(1)
-    params = params.model_copy(update={"adapter": params.adapter.model_copy(update={"hidden_mult": 1})})
+    config = replace(CodecConfig.of(params), adapter=params.adapter.model_copy(update={"hidden_mult": 1}))
     generator = torch.Generator().manual_seed(0)
     components = torch.linalg.qr(torch.randn(WIDTH, 256, generator=generator)).Q.T.contiguous()
     pca = PCA(components, torch.zeros(WIDTH), torch.ones(256), torch.ones(1) * WIDTH)
-    made = Codec(pca, WIDTH, params).train()
+    made = Codec(pca, config).train()
     original = torch.randn(TOKENS, WIDTH, generator=generator)
     counts = torch.ones(TOKENS, dtype=torch.long)
 
@@ -92,7 +93,7 @@ def phase2_step(window: int, teacher_top_k: int = 0) -> Row:
     asked = {"teacher_top_k": teacher_top_k, "steps": 1}
     params = params.model_copy(update={"phase2": params.phase2.model_copy(update=asked)})
     taught = lessons(600)
-    drawn = draw(taught, params.phase2.batch_size, params.seed, 0)
+    drawn = Draws(params.seed, params.phase2.batch_size).batch(taught, 0)
     batch = collate([lesson.prompt for lesson in drawn], lm.pad_id, [lesson.answer[:-1] for lesson in drawn])
     longest = max(len(lesson.answer) for lesson in drawn)
 
@@ -107,7 +108,7 @@ def phase2_step(window: int, teacher_top_k: int = 0) -> Row:
     def through_codec() -> None:
         reconstruct(made, lm, lm.embed(batch.ids), batch).square().mean().backward()
 
-    step = stepper(made, phase2_loss(lm, made, taught, params))
+    step = stepper(made, phase_loss("phase2", lm, made, taught, params))
     times = interleaved({"step": step, "frozen LM": frozen, "teacher": teacher, "codec": through_codec}, 5)
     parts = {name: times[name] / times["frozen LM"] for name in ("teacher", "codec")}
     kept = f", with phase2.teacher_top_k: {teacher_top_k}" if teacher_top_k else ""

@@ -1,11 +1,13 @@
 """Refuse impossible parameters, models and data sets before any stage touches its outputs. Runs before everything else."""
 
 import hashlib
+from pathlib import Path
 
 from narrowband.data.revision import dataset_revision
 from narrowband.lm.revision import model_revision
 from narrowband.params import InputError, Params, load_params
 from narrowband.runtime import paths
+from narrowband.runtime.artifacts import sha256
 from narrowband.runtime.entry import console, run
 from narrowband.runtime.files import read_json, write_json
 
@@ -22,18 +24,21 @@ def main() -> None:
             f"{params.data.sft_records}; raise it"
         )
     revisions = {"base_model": model_revision(params.base_model), "dataset": dataset_revision(params.dataset)}
-    state = {**revisions, "params": hashlib.sha256(params.model_dump_json().encode()).hexdigest()}
+    pools = [Path(params.data.few_shot_pool), Path(params.data.instruction_pool)]
+    state = {
+        **revisions,
+        "pools": [sha256([pool]) for pool in pools if pool.is_file()],
+        "params": hashlib.sha256(params.model_dump_json().encode()).hexdigest(),
+    }
     if not PASSED.exists() or read_json(PASSED) != state:
-        examine(params)
+        examine(params, *pools)
         write_json(PASSED, state)
     write_json(paths.CHECKED, revisions)
     console.print("parameters, base model and data set are fit to run")
 
 
-def examine(params: Params) -> None:
+def examine(params: Params, few_shot_pool: Path, instruction_pool: Path) -> None:
     """Open base model, pools and data set; raises an InputError if one of them can't be used."""
-    from pathlib import Path
-
     from narrowband.data.splits import check_dataset
     from narrowband.lm.needs import check_needs
     from narrowband.lm.source import outline, positions
@@ -45,8 +50,8 @@ def examine(params: Params) -> None:
     model = outline(params.base_model)
     params.vector_dim(model.get_input_embeddings().embedding_dim)
     params.check_length(positions(model))
-    read_pool(Path(params.data.few_shot_pool))
-    read_instructions(Path(params.data.instruction_pool))
+    read_pool(few_shot_pool)
+    read_instructions(instruction_pool)
     if params.generation.backend == "vllm":
         require_vllm()
     check_dataset(params.dataset, params.data.sizes, params.data.unanswerable)

@@ -32,6 +32,7 @@ def main() -> None:
     questions = checked(paths.QA / "test.json")
     examples = read_squad(questions)
     read_config(paths.PREDICTIONS, evaluated(answerer, config, questions))
+    results = read_results()
     answers = {name: read_json(checked(paths.PREDICTIONS / f"predictions_{name}.json")) for name in systems}
     diagnosis = diagnose(answerer, systems, examples, answers, params.seed)
     found = verdicts(diagnosis, params, lm.hidden_size)
@@ -42,7 +43,7 @@ def main() -> None:
     write_json(paths.RESULTS / "diagnosis.json", figures)
     write_json(paths.REPORT / "examples.json", shown)
     write_json(paths.REPORT / "norms.json", norms)
-    write_text(paths.REPORT / "index.html", render(params, read_results(), Diagnosed(figures, norms, shown, spectrum)))
+    write_text(paths.REPORT / "index.html", render(params, results, Diagnosed(figures, norms, shown, spectrum)))
     for line in verdict_lines(found):
         console.print(line, highlight=False)
 

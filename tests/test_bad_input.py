@@ -8,18 +8,11 @@ from typing import Any
 
 import pytest
 import yaml
-from tiny_project import ARTIFACTS, STAGES, contents, finish, make_project, start
+from tiny_project import STAGES, contents, copied, finish, make_project, start
 
 from narrowband.data.splits import world_example
 from narrowband.data.squad import write_squad
 
-LOGS = ["metrics/evaluate.json", "metrics/baselines.json", "artifacts/log", "metrics/diagnosis.json", "report"]
-COMMANDS = {
-    **STAGES,
-    "check": ["artifacts/checked"],
-    "baselines": ["data/qa", *ARTIFACTS, "metrics/baselines.json"],
-    "diagnose": ["data/qa", *ARTIFACTS, "artifacts/evaluate", *LOGS],
-}
 Change = Callable[[Path], None]
 
 
@@ -207,7 +200,7 @@ TABLE: list[tuple[str, Change, str]] = [
         flipped("artifacts/evaluate/predictions_pca.json", 30),
         "predictions_pca.json is not the file that was written",
     ),
-    ("diagnose", params(generation__max_new_tokens=3), "artifacts/evaluate was made with generation"),
+    ("diagnose", params(generation__max_new_tokens=3), "artifacts/evaluate was made with max_new_tokens 16, not 3"),
     ("diagnose", wrote("metrics/evaluate.json", "{"), "metrics/evaluate.json is not JSON"),
     ("diagnose", wrote("artifacts/log/phase1/evaluations.csv", "step,f1\n0,x\n"), "evaluations.csv"),
     ("diagnose", removed("artifacts/log/phase2/evaluations.csv"), "artifacts/log/phase2/evaluations.csv"),
@@ -225,7 +218,7 @@ TABLE: list[tuple[str, Change, str]] = [
     ("narrowband ask --context=a --question=b", removed("params.yaml"), "params.yaml does not exist"),
     ("narrowband ask --context=a --question=b", removed("artifacts/pca/config.json"), "artifacts/pca is not complete"),
     (f"narrowband ask --context=a --question={'why ' * 600}", nothing, "leaves no room for a question of"),
-    ("check qa.json/checked", nothing, "qa.json"),
+    ("check", made_folder("artifacts/checked"), "checked: Is a directory"),
 ]
 
 
@@ -238,9 +231,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory, stopping_model: Path) -> 
     write_squad(folder / "qa.json", "any", [world_example(0, "train", i) for i in range(80)])
     params(dataset="qa.json")(folder)
     for name in STAGES:
-        if name != "pretrain_base":
-            finish(folder, name)
-    (folder / "metrics/baselines.json").write_text('{"rows": []}')
+        finish(folder, name)
+    (folder / "results/baselines.json").write_text('{"rows": []}')
     return folder
 
 
@@ -248,11 +240,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory, stopping_model: Path) -> 
 def test_bad_input_is_one_sentence_and_changes_nothing(
     command: str, change: Change, sentence: str, finished: Path, tmp_path: Path
 ) -> None:
-    folder = shutil.copytree(finished, tmp_path / "project")
+    folder = copied(finished, tmp_path / "project")
     change(folder)
     before = contents(folder)
     name, *arguments = command.split(" ", 3)
-    process = start(folder, name, arguments or COMMANDS.get(name))
+    process = start(folder, name, arguments)
     process.join()
     said = (folder / "output").read_text()
     assert process.exitcode == 2, said

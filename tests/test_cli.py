@@ -19,19 +19,28 @@ stages:
     metrics:
       - metrics/evaluate.json:
           cache: false
+    plots:
+      - results/evaluate.json:
+          cache: false
 """
+
+INTERVAL = {"f1_interval": {"low": 0.0, "high": 100.0}}
+DETAILS = {
+    **dict.fromkeys(("pca", "phase1", "phase2"), INTERVAL),
+    "uncompressed": {**INTERVAL, "bits_per_token": 4096},
+    "mcnemar": {"phase1_phase2": {"only_first": 1, "only_second": 9, "p": 0.0215}},
+}
 
 
 def metrics(phase2_f1: float) -> dict[str, Any]:
-    row = {"em": 0.0, "f1_interval": {"low": 0.0, "high": 100.0}}
-    compressed = row | {"cosine": 0.875, "norm_ratio": 1.125, "token_match": 62.5}
+    compressed = {"em": 0.0, "agreement": 55.0, "cosine": 0.875, "norm_ratio": 1.125, "token_match": 62.5}
     return {
-        "uncompressed": row | {"f1": 80.0, "bits_per_token": 4096},
-        "pca": compressed | {"f1": 10.0},
-        "phase1": compressed | {"f1": 20.0},
-        "phase2": compressed | {"f1": phase2_f1},
+        "uncompressed": {"f1": 80.0, "em": 0.0},
+        "pca": {"f1": 10.0, **compressed},
+        "phase1": {"f1": 20.0, **compressed},
+        "phase2": {"f1": phase2_f1, **compressed},
         "compression_ratio": 16.0,
-        "bits_per_token": 283.2,
+        "bits_per_token": 256.0,
         "f1_retained": phase2_f1 / 80.0,
     }
 
@@ -44,8 +53,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     subprocess.run([*git, "init", "--quiet"], check=True)
     Repo.init()
     Path("dvc.yaml").write_text(DVC_YAML)
-    Path("metrics").mkdir()
-    Path("metrics/evaluate.json").write_text(json.dumps(metrics(30.0)))
+    for folder, content in (("metrics", metrics(30.0)), ("results", DETAILS)):
+        Path(folder).mkdir()
+        Path(folder, "evaluate.json").write_text(json.dumps(content))
     subprocess.run([*git, "add", "."], check=True)
     subprocess.run([*git, "commit", "--quiet", "--message", "first"], check=True)
     Path("metrics/evaluate.json").write_text(json.dumps(metrics(40.0)))
@@ -58,11 +68,11 @@ def test_show_prints_the_table_of_the_workspace_or_of_a_revision(
 ) -> None:
     result = CliRunner().invoke(app, ["show", *revision], env={"COLUMNS": "200"})
     assert result.exit_code == 0
-    assert f"compression 16x, F1 retained {retained}" in result.output
-    rows = {words[0]: words[1:] for line in result.output.splitlines() if len(words := line.split("│")[1:-1]) == 9}
+    assert f"16x fewer numbers, 16x fewer bits, F1 retained {retained}" in result.output
+    rows = {words[0]: words[1:] for line in result.output.splitlines() if len(words := line.split("│")[1:-1]) == 10}
     cells = {name.strip(): [cell.strip() for cell in row] for name, row in rows.items()}
-    assert cells["Phase 2"] == [f1, "0.0 to 100.0", "0.0", "", "0.875", "1.125", "62.5", "283"]
-    assert cells["Uncompressed"] == ["80.0", "0.0 to 100.0", "0.0", "", "1", "1", "100", "4096"]
+    assert cells["Phase 2"] == [f1, "0.0 to 100.0", "0.0", "0.021", "55.0", "0.875", "1.125", "62.5", "256"]
+    assert cells["Uncompressed"] == ["80.0", "0.0 to 100.0", "0.0", "", "100", "1", "1", "100", "4096"]
 
 
 def test_show_refuses_a_revision_that_is_not_there(project: Path) -> None:
@@ -70,3 +80,20 @@ def test_show_refuses_a_revision_that_is_not_there(project: Path) -> None:
     assert isinstance(result.exception, InputError)
     assert "no metrics at revision nowhere" in str(result.exception)
     assert "name a commit or experiment" in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("change", "drifted"),
+    [({}, "metrics/evaluate.json.phase2.f1"), ({"questions": 7}, "results/evaluate.json.questions")],
+    ids=["metrics", "results"],
+)
+def test_verify_tells_what_drifted_of_metrics_and_of_results(
+    project: Path, change: dict[str, int], drifted: str
+) -> None:
+    tolerances = {"metrics/*": 9.9, "*": 0}
+    if change:
+        tolerances["metrics/*"] = 10.0
+        Path("results/evaluate.json").write_text(json.dumps(DETAILS | change))
+    Path("metrics/tolerance.yaml").write_text(json.dumps(tolerances))
+    result = CliRunner().invoke(app, ["verify"], env={"COLUMNS": "200"})
+    assert result.exit_code == 1 and f"drifted: {drifted}\n" in result.output

@@ -9,9 +9,11 @@ from random import Random
 
 import pytest
 from safetensors import safe_open
-from tiny_project import STAGES, contents, finish, make_project, start
+from tiny_project import STAGES, contents, copied, finish, make_project, start
 
+KILLED = (*STAGES, "pretrain_base")
 MOMENTS = {
+    "check": 2,
     "generate_data": 4,
     "fit_pca": 2,
     "train_phase1": 4,
@@ -20,9 +22,6 @@ MOMENTS = {
     "pretrain_base": 3,
 }
 """How often each stage is killed."""
-
-PROMPTS = Path(".checkpoints/prompts")
-"""Where `datasets` keeps encoded prompts, with lock files of its own."""
 
 Before = dict[str, tuple[Path, float]]
 
@@ -34,28 +33,28 @@ def before(tmp_path_factory: pytest.TempPathFactory, stopping_model: Path) -> Be
     folder.mkdir()
     make_project(folder, stopping_model)
     states = {}
-    for name in STAGES:
-        states[name] = shutil.copytree(folder, folder.with_name(name)), finish(folder, name)
+    for name in KILLED:
+        states[name] = copied(folder, folder.with_name(name)), finish(folder, name)
     return {**states, "end": (folder, 0.0)}
 
 
 @pytest.fixture
 def project(request: pytest.FixtureRequest, before: Before, tmp_path: Path) -> Path:
     """A copy of the project as the stage `request.param` finds it."""
-    return shutil.copytree(before[request.param][0], tmp_path / "project")
+    return copied(before[request.param][0], tmp_path / "project")
 
 
 def after(name: str, before: Before) -> dict[str, bytes]:
     """What the files of a project hold once the stage has run undisturbed."""
-    return contents(before[[*STAGES, "end"][list(STAGES).index(name) + 1]][0])
+    return contents(before[[*KILLED, "end"][KILLED.index(name) + 1]][0])
 
 
-@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize("name", KILLED)
 def test_a_stage_killed_at_random_moments_ends_as_an_undisturbed_one(name: str, before: Before, tmp_path: Path) -> None:
     found, seconds = before[name]
     expected, random = after(name, before), Random(name)
     for i in range(MOMENTS[name]):
-        folder = shutil.copytree(found, tmp_path / str(i))
+        folder = copied(found, tmp_path / str(i))
         moment = seconds * random.random()
         while True:
             process = start(folder, name)
@@ -66,12 +65,12 @@ def test_a_stage_killed_at_random_moments_ends_as_an_undisturbed_one(name: str, 
                 break
             moment /= 2  # it was done: kill it earlier
             shutil.rmtree(folder)
-            shutil.copytree(found, folder)
+            copied(found, folder)
         left = {path: content for path, content in contents(folder).items() if not path.startswith("artifacts/log")}
         assert left.items() <= expected.items()  # nothing half-written has its name
         finish(folder, name)
         assert contents(folder) == expected
-        assert not [path for path in folder.rglob(".*") if path.is_file() and folder / PROMPTS not in path.parents]
+        assert not [path for path in folder.rglob(".*") if path.is_file()]
 
 
 @pytest.mark.parametrize("project", ["train_phase2"], indirect=True)
@@ -108,6 +107,6 @@ def test_a_file_that_can_not_be_written_is_a_sentence_and_keeps_the_last_checkpo
     assert said.splitlines()[-1].startswith("Error: .checkpoints/phase1.safetensors could not be written")
     with safe_open(project / ".checkpoints" / "phase1.safetensors", framework="pt") as file:
         assert '"step": 0' in file.metadata()["progress"]
-    assert {path.name for path in (project / ".checkpoints").iterdir()} == {"phase1.safetensors", PROMPTS.name}
+    assert {path.name for path in (project / ".checkpoints").iterdir()} == {"phase1.safetensors", "checked.json"}
     finish(project, "train_phase1")
     assert contents(project) == after("train_phase1", before)

@@ -14,16 +14,11 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).parent.parent
-ARTIFACTS = ["artifacts/pca", "artifacts/phase1", "artifacts/phase2"]
-STAGES = {
-    "generate_data": ["data/qa", "data/sft", "metrics/data.json"],
-    "fit_pca": ["data/qa", "artifacts/pca", "metrics/pca.json"],
-    "train_phase1": [*("data/qa", *ARTIFACTS[:2]), "metrics/phase1.json", "artifacts/log/phase1"],
-    "train_phase2": [*("data/qa", *ARTIFACTS), "metrics/phase2.json", "artifacts/log/phase2", "data/sft"],
-    "evaluate": ["data/qa", *ARTIFACTS, "artifacts/evaluate", "metrics/evaluate.json"],
-    "pretrain_base": ["models/new", "--smoke"],
-}
-"""Stages in their order, with their arguments."""
+STAGES = ("check", "generate_data", "fit_pca", "train_phase1", "train_phase2", "evaluate")
+"""Stages in their order."""
+
+OPTIONS = {"pretrain_base": ["--smoke"]}
+"""What a stage's script is given on its command line."""
 
 PHASE = {"steps": 24, "batch_size": 4, "warmup": 2, "evaluate_every": 8}
 SMALL = {
@@ -52,13 +47,26 @@ FORKS.set_forkserver_preload(
 
 
 def make_project(folder: Path, model: Path) -> None:
-    """Parameters, pools and base model."""
+    """Parameters, pools and base model in `folder`, and what else the stages depend on."""
     content = yaml.safe_load((ROOT / "params.yaml").read_text())
     for name, value in SMALL.items():
         content[name] = {**content[name], **value} if isinstance(value, dict) else value
     (folder / "params.yaml").write_text(yaml.safe_dump(content))
     shutil.copytree(model, folder / "models" / "base")
     shutil.copytree(ROOT / "pools", folder / "pools")
+    link_code(folder)
+
+
+def link_code(folder: Path) -> None:
+    """Put `dvc.yaml` into `folder`, and links to the code that its stages depend on."""
+    shutil.copy(ROOT / "dvc.yaml", folder)
+    for name in ("src", "stages"):
+        (folder / name).symlink_to(ROOT / name)
+
+
+def copied(folder: Path, to: Path) -> Path:
+    """A copy of the project in `folder`."""
+    return shutil.copytree(folder, to, symlinks=True)
 
 
 def _run(folder: str, name: str, arguments: Sequence[str], largest_file: int, threads: int) -> None:
@@ -85,7 +93,7 @@ def start(
     threads: int = 1,
 ) -> ForkServerProcess:
     """Start a stage's script, or the `narrowband` command; what it prints goes to the file `output`."""
-    words = STAGES[name] if arguments is None else arguments
+    words = OPTIONS.get(name, []) if arguments is None else arguments
     process = FORKS.Process(target=_run, args=(str(folder), name, words, largest_file, threads))
     process.start()
     return process

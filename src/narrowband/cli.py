@@ -54,7 +54,7 @@ def read_metrics(revision: str | None) -> dict[str, Any]:
         InputError: see `read_json_at`.
     """
     stages = yaml.safe_load(DVC_FILE.read_text(encoding="utf-8"))["stages"]
-    entries = [entry for stage in stages.values() for kind in ("metrics", "outs") for entry in stage.get(kind, [])]
+    entries = [entry for stage in stages.values() for kind in ("metrics", "plots") for entry in stage.get(kind, [])]
     names = [name for entry in entries for name in ([entry] if isinstance(entry, str) else entry)]
     return read_json_at([name for name in names if name.startswith(("metrics/", "results/"))], revision)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from making import answerer_of, codec_of, phase2_loss_of
 from scipy.linalg import subspace_angles
 
 from benchmarks import reference
@@ -17,16 +18,16 @@ from narrowband.codec.batches import token_windows
 from narrowband.codec.codec import Codec
 from narrowband.codec.folded import FoldedCodec
 from narrowband.codec.pca import PCA
-from narrowband.data.prompts import EncodedPrompt, collate, encode_prompt
+from narrowband.data.prompts import EncodedPrompt, collate, encode_prompts
 from narrowband.data.splits import world_example
 from narrowband.data.squad import Example, write_squad
-from narrowband.evaluation.answer import answer
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import Params
+from narrowband.runtime import paths
 from narrowband.runtime.artifacts import write_config
 from narrowband.training.losses import reconstruction_loss
 from narrowband.training.phase1 import coded_tokens
-from narrowband.training.phase2 import Lesson, phase2_loss
+from narrowband.training.phase2 import Lesson
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -39,19 +40,20 @@ def examples() -> list[Example]:
 
 
 @pytest.fixture
-def settings(params: Params) -> Params:
-    return params.model_copy(update={"window": 1, "compress_dim": COMPRESS, "latent_bits": 32})
+def settings(params: Params, tiny_model: Path) -> Params:
+    changes = {"base_model": str(tiny_model), "window": 1, "compress_dim": COMPRESS, "latent_bits": 32}
+    return params.model_copy(update=changes)
 
 
 @pytest.fixture
 def prompts(lm: FrozenLM, examples: list[Example], settings: Params) -> list[EncodedPrompt]:
-    return [encode_prompt(lm.tokenizer, e.context, e.question, settings.prompt) for e in examples]
+    return encode_prompts(lm.tokenizer, examples, settings.prompt)
 
 
 def trained(lm: FrozenLM, prompts: list[EncodedPrompt], settings: Params) -> Codec:
     """A codec whose adapter does something, and whose scale is fitted where one is asked for."""
     vectors = reference.all_windows(lm, prompts, settings.window)
-    codec = Codec(PCA.fit(vectors, settings.compress_dim), lm.hidden_size, settings)
+    codec = codec_of(PCA.fit(vectors, settings.compress_dim), settings)
     if settings.adapter.kind == "residual":
         torch.nn.init.normal_(codec.adapter.leave.weight, generator=torch.Generator().manual_seed(0))
     batch = collate(prompts, lm.pad_id)
@@ -79,7 +81,7 @@ def test_pca_from_counts_of_tokens_is_pca_of_every_window(
 
 
 @pytest.mark.parametrize("magnitude", ["none", "token", "calibrated", "example"])
-@pytest.mark.parametrize("kind", ["residual", "seed"])
+@pytest.mark.parametrize("kind", ["residual", "layernorm"])
 def test_phase_1_on_distinct_tokens_has_the_loss_and_gradients_of_all_positions(
     lm: FrozenLM, prompts: list[EncodedPrompt], settings: Params, magnitude: str, kind: str
 ) -> None:
@@ -116,7 +118,7 @@ def test_phase_2_on_distinct_tokens_has_the_loss_and_gradients_of_all_positions(
     for way in (folded.reconstruct, reference.reconstruct):
         monkeypatch.setattr("narrowband.training.phase2.reconstruct", way)
         codec.zero_grad()
-        loss = phase2_loss(lm, codec, lessons, settings)(0).loss
+        loss = phase2_loss_of(lm, codec, lessons, settings)(0).loss
         loss.backward()
         found.append((loss.item(), {name: p.grad.clone() for name, p in codec.named_parameters() if p.requires_grad}))
     (ours, our_gradients), (plain, plain_gradients) = found
@@ -154,7 +156,8 @@ def test_batched_folded_answers_are_those_of_one_by_one(
 ) -> None:
     settings = settings.model_copy(update={"window": window})
     codec = trained(lm, prompts, settings)
-    ours, plain = answer(lm, codec, examples, settings), reference.answer(lm, codec, examples, settings)
+    answerer = answerer_of(lm, settings)
+    ours, plain = answerer.answer(codec, examples), reference.answer(answerer, codec, examples)
     assert ours.predictions == plain.predictions and len(set(ours.predictions.values())) > 1
     assert ours.quality == pytest.approx(plain.quality, rel=1e-4)
     assert math.isclose(ours.bits_per_token, plain.bits_per_token)
@@ -163,7 +166,6 @@ def test_batched_folded_answers_are_those_of_one_by_one(
 @pytest.mark.parametrize("window", [1, 3])
 def test_the_stage_fits_the_windows_of_all_training_prompts(
     lm: FrozenLM,
-    tiny_model: Path,
     examples: list[Example],
     prompts: list[EncodedPrompt],
     settings: Params,
@@ -171,14 +173,14 @@ def test_the_stage_fits_the_windows_of_all_training_prompts(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    settings = settings.model_copy(update={"base_model": str(tiny_model), "window": window})
+    settings = settings.model_copy(update={"window": window})
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings.model_dump()))
-    write_squad(tmp_path / "qa" / "train.json", "train", examples)
-    write_config(tmp_path / "qa", {})
     monkeypatch.chdir(tmp_path)
-    runpy.run_path(str(ROOT / "stages" / "fit_pca.py"))["main"](Path("qa"), Path("pca"), Path("pca.json"))
+    write_squad(paths.QA / "train.json", "train", examples)
+    write_config(paths.QA, {})
+    runpy.run_path(str(ROOT / "stages" / "fit_pca.py"))["main"]()
     plain = reference.fit_pca(reference.all_windows(lm, prompts, window).double(), COMPRESS)
-    assert largest_angle(PCA.load(Path("pca"), settings), plain) < 1e-4
+    assert largest_angle(PCA.load(paths.PCA), plain) < 1e-4
 
 
 def test_a_stage_runs_the_plain_way(tmp_path: Path) -> None:
@@ -186,10 +188,12 @@ def test_a_stage_runs_the_plain_way(tmp_path: Path) -> None:
     stage.write_text(
         "import sys\n"
         "from narrowband.codec.pca import PCA\n"
-        "from narrowband.evaluation.compare import answer\n"
+        "from narrowband.evaluation.answer import QuestionAnswerer\n"
         "from narrowband.training.phase1 import phase1_loss\n"
-        "print(*sys.argv[1:], PCA.fit.__module__, answer.__module__, phase1_loss.__globals__['coded_tokens'].__module__)\n"
+        "from narrowband.training.phase2 import teacher_forced\n"
+        "found = (phase1_loss.__globals__['coded_tokens'], teacher_forced.__globals__['reconstruct'])\n"
+        "print(*sys.argv[1:], *(way.__module__ for way in (PCA.fit, QuestionAnswerer.answer, *found)))\n"
     )
     command = [sys.executable, "-m", "benchmarks.plain", str(stage), "argument"]
     printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert printed.split() == ["argument", "__main__", "benchmarks.reference", "benchmarks.reference"]
+    assert printed.split() == ["argument", "__main__", *["benchmarks.reference"] * 3]

@@ -15,7 +15,7 @@ SMALL = {
     },
     training: {"WIDTH": 256, "TOKENS": 64},
     evaluation: {"QUESTIONS": 6, "ALONE": 2, "TEST": 6},
-    startup: {"ARGUMENTS": {"fit_pca": 3}},
+    startup: {"STAGES": ["fit_pca"]},
 }
 
 

@@ -10,7 +10,7 @@ from narrowband.experiments.profiles import read_profiles, use_profile
 from narrowband.params import InputError, load_params
 
 ROOT = Path(__file__).parent.parent.parent
-NAMES = ["embedded", "llama-3.1-8b", "qwen2.5-7b", "smollm2-135m"]
+NAMES = ["bundled", "llama-3.1-8b", "qwen2.5-7b", "smollm2-135m"]
 
 
 @pytest.fixture
@@ -36,19 +36,19 @@ def test_a_profile_sets_its_parameters_keeps_all_comments_and_can_be_undone(comm
     wanted = flat(read_profiles()[name].params)
     assert {parameter: found[parameter] for parameter in wanted} == wanted
     assert re.findall("#.*", Path("params.yaml").read_text()) == re.findall("#.*", committed)
-    use_profile("embedded")
+    use_profile("bundled")
     assert Path("params.yaml").read_text() == committed
 
 
 def test_every_profile_sets_the_same_parameters_and_compresses_four_times_or_more(committed: str) -> None:
     profiles = read_profiles()
     assert list(profiles) == NAMES
-    hidden = {"embedded": 256, "llama-3.1-8b": 4096, "qwen2.5-7b": 3584, "smollm2-135m": 576}
+    hidden = {"bundled": 256, "llama-3.1-8b": 4096, "qwen2.5-7b": 3584, "smollm2-135m": 576}
     for name, (_, values) in profiles.items():
-        assert flat(values).keys() == flat(profiles["embedded"].params).keys()
+        assert flat(values).keys() == flat(profiles["bundled"].params).keys()
         use_profile(name)
         params = load_params()
-        assert params.vector_dim(hidden[name]) / params.compress_dim == (16 if name == "embedded" else 4)
+        assert params.vector_dim(hidden[name]) / params.compress_dim == (16 if name == "bundled" else 4)
 
 
 def test_what_was_set_by_hand_stays(committed: str) -> None:
@@ -60,7 +60,7 @@ def test_what_was_set_by_hand_stays(committed: str) -> None:
 def test_a_profile_that_is_not_there_or_sets_what_is_no_parameter_changes_nothing(committed: str) -> None:
     Path("profiles/typo.yaml").write_text("about: a typo\nparams: {compres_dim: 4}\n")
     for name, sentence in (
-        ("gpt5", "there is no profile gpt5; choose embedded, "),
+        ("gpt5", "there is no profile gpt5; choose bundled, "),
         ("typo", "profiles/typo.yaml: unknown parameter compres_dim; did you mean compress_dim?"),
     ):
         with pytest.raises(InputError, match=re.escape(sentence)):

@@ -37,8 +37,8 @@ class Project:
 
     def __init__(self, folder: Path, model: Path) -> None:
         self.folder = folder
-        ignored = shutil.ignore_patterns("__pycache__", "*.egg-info", "plots")
-        for name in ("stages", "src", "pools", "metrics"):
+        ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
+        for name in ("stages", "src", "pools"):
             shutil.copytree(ROOT / name, folder / name, ignore=ignored)
         for name in ("dvc.yaml", "params.yaml", ".gitignore", ".dvcignore"):
             shutil.copy(ROOT / name, folder)
@@ -70,8 +70,13 @@ class Project:
         self.run("git", "add", "--all")
         self.run("git", "commit", "-q", "-m", "state")
 
-    def metrics(self) -> dict[str, str]:
-        return {file.name: file.read_text() for file in (self.folder / "metrics").glob("*.json")}
+    def figures(self) -> dict[str, str]:
+        """The text of every file of metrics and of results."""
+        files = [file for name in ("metrics", "results") for file in (self.folder / name).glob("*.json")]
+        return {f"{file.parent.name}/{file.name}": file.read_text() for file in files}
+
+    def read(self, name: str) -> dict:
+        return json.loads((self.folder / name).read_text())
 
     def repro(self) -> list[str]:
         """Run `dvc repro`; the stages that ran or were restored."""
@@ -90,37 +95,58 @@ def project(tmp_path_factory: pytest.TempPathFactory, stopping_model: Path) -> P
 
 
 def test_metrics_and_predictions_are_those_of_the_contract(project: Project) -> None:
-    metrics = json.loads(project.metrics()["evaluate.json"])
+    metrics, details = (project.read(f"{folder}/evaluate.json") for folder in ("metrics", "results"))
     assert {"compression_ratio", "bits_per_token", "f1_retained"} <= metrics.keys()
     ids = {f"test-{i:05d}" for i in range(8)}
     for system in ("uncompressed", "pca", "phase1", "phase2"):
         assert {"f1", "em"} <= metrics[system].keys()
-        predictions = json.loads((project.folder / f"artifacts/evaluate/predictions_{system}.json").read_text())
-        assert predictions.keys() == ids
+        assert project.read(f"artifacts/evaluate/predictions_{system}.json").keys() == ids
         if system != "uncompressed":
-            assert {"cosine", "norm_ratio", "mse", "relative_error", "token_match"} <= metrics[system].keys()
+            assert {"agreement", "cosine", "norm_ratio", "token_match"} <= metrics[system].keys()
+            assert {"f1_interval", "mse", "relative_error"} <= details[system].keys()
     assert metrics["compression_ratio"] == 4 * 32 / 16
-    assert 0 < json.loads(project.metrics()["pca.json"])["explained_variance"] < 1
+    assert 0 < project.read("metrics/pca.json")["explained_variance"] < 1
     assert len((project.folder / "data/sft/train.jsonl").read_text().splitlines()) == 3
-    assert set(json.loads(project.metrics()["data.json"])["broken"].values()) == {0}
+    assert set(project.read("results/data.json")["broken"].values()) == {0}
+
+
+def test_the_declared_metrics_are_at_most_forty_numbers(project: Project) -> None:
+    def numbers(content: object) -> int:
+        return sum(map(numbers, content.values())) if isinstance(content, dict) else 1
+
+    assert sum(numbers(project.read(name)) for name in project.figures() if name.startswith("metrics/")) <= 40
 
 
 def test_every_baseline_has_a_row_with_numbers(project: Project) -> None:
-    rows = json.loads(project.metrics()["baselines.json"])["rows"]
+    rows = project.read("results/baselines.json")["rows"]
     fitted, simple = {"pca", "pca snapped", "phase1", "phase2"}, {"truncation", "scalar quantiser", "token id"}
     assert {row["system"] for row in rows} == {*fitted, *simple, "random projection"}
     assert all(0 <= row["f1"] <= 100 and row["bits_per_token"] > 0 for row in rows)
 
 
-def test_nothing_to_do_is_nothing_done(project: Project) -> None:
-    assert project.repro() == []
+def test_nothing_to_do_is_nothing_but_checked(project: Project) -> None:
+    checked = (project.folder / "artifacts/checked").read_text()
+    assert project.repro() == ["check"]
+    assert (project.folder / "artifacts/checked").read_text() == checked
+    assert project.run("git", "status", "--porcelain") == ""
+
+
+def test_a_base_model_changed_under_its_name_invalidates_what_depends_on_it(project: Project) -> None:
+    path = project.folder / "models/base/tokenizer_config.json"
+    path.write_text(path.read_text() + "\n")
+    project.run("dvc", "repro", "check")
+    status = json.loads(project.run("dvc", "status", "--json"))
+    assert {"generate_data", "fit_pca", "train_phase1", "train_phase2", "evaluate"} <= status.keys()
+    assert {"changed deps": {"artifacts/checked": "modified"}} in status["fit_pca"]
+    restore(project)
+    project.run("dvc", "repro", "check")
 
 
 def test_the_same_commit_gives_identical_metrics(project: Project) -> None:
-    before = project.metrics()
+    before = project.figures()
     stages = ["train_phase1", "train_phase2", "evaluate", "baselines", "diagnose"]
     project.run("dvc", "repro", "--force", "--no-run-cache", "--single-item", *stages)
-    assert project.metrics() == before
+    assert project.figures() == before
 
 
 def test_a_phase_2_weight_invalidates_phase_2_and_what_evaluates_it_alone(project: Project) -> None:
@@ -144,9 +170,9 @@ def test_a_phase_2_weight_invalidates_phase_2_and_what_evaluates_it_alone(projec
 def test_bad_input_is_one_sentence_and_loses_nothing(project: Project, values: dict, sentence: str) -> None:
     outputs = {
         file: file.read_bytes()
-        for folder in ("artifacts", "data", "metrics")
+        for folder in ("artifacts", "data", "metrics", "results")
         for file in (project.folder / folder).rglob("*")
-        if file.is_file() and file.name != "checked"  # the failed check's own empty marker
+        if file.is_file() and file.name != "checked"  # which DVC removes before it runs the check
     }
     project.change(values)
     output = project.run("dvc", "repro", ok=False)
@@ -156,9 +182,9 @@ def test_bad_input_is_one_sentence_and_loses_nothing(project: Project, values: d
 
 
 def test_experiments_in_the_workspace_aside_and_queued(project: Project) -> None:
-    before = project.metrics()
+    before = project.figures()
     project.run("dvc", "exp", "run", "--temp", "-n", "aside", "-S", "compress_dim=32")
-    assert project.metrics() == before
+    assert project.figures() == before
     project.run("dvc", "exp", "run", "--queue", "-n", "queued", "-S", "phase2.lr=0.00005")
     project.run("dvc", "queue", "start")
     project.run("dvc", "queue", "logs", "queued", "--follow")
@@ -167,7 +193,7 @@ def test_experiments_in_the_workspace_aside_and_queued(project: Project) -> None
     project.run("dvc", "exp", "run", "-n", "here", "-S", "compress_dim=32")
     changed = json.loads(project.run("dvc", "metrics", "diff", "--json"))
     assert changed["metrics/evaluate.json"]["compression_ratio"] == {"old": 8, "new": 4, "diff": -4}
-    assert json.loads(project.metrics()["evaluate.json"])["phase2"] == shown["aside"]["phase2"]
+    assert project.read("metrics/evaluate.json")["phase2"] == shown["aside"]["phase2"]
     restore(project)
 
 

@@ -1,6 +1,5 @@
-"""The whole DAG on base models of other families than the embedded one's."""
+"""The whole DAG on base models of other families than the bundled one's."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -25,6 +24,6 @@ def test_every_stage_runs_on_another_family(family: str, tmp_path: Path) -> None
     project = Project(tmp_path / "project", model)
     project.change(SMALLER)
     assert project.repro() == STAGES
-    metrics = json.loads(project.metrics()["evaluate.json"])
-    assert metrics["compression_ratio"] == 4 * 32 / 16 and metrics["questions"] == 4
+    metrics = project.read("metrics/evaluate.json")
+    assert metrics["compression_ratio"] == 4 * 32 / 16 and project.read("results/evaluate.json")["questions"] == 4
     assert all(0 <= metrics[system]["f1"] <= 100 for system in ("uncompressed", "pca", "phase1", "phase2"))

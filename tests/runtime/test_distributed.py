@@ -3,26 +3,31 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from tiny_project import ROOT, contents, copied, link_code
 
 from narrowband.data.splits import world_example
 from narrowband.data.squad import write_squad
 from narrowband.params import Params
+from narrowband.runtime import paths
 from narrowband.runtime.artifacts import write_config
+from narrowband.runtime.files import write_json, write_text
 
-ROOT = Path(__file__).parent.parent.parent
 TRAINING = {"steps": 4, "batch_size": 4, "micro_batch": 1, "lr": 1e-2, "warmup": 0, "evaluate_every": 2}
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory, stopping_model: Path) -> Path:
-    """A folder with small parameters and questions."""
-    folder = tmp_path_factory.mktemp("project")
+    """A folder with small parameters and questions, before anything is fitted."""
+    folder = tmp_path_factory.mktemp("projects") / "new"
+    folder.mkdir()
+    link_code(folder)
     params = Params.model_validate(yaml.safe_load((ROOT / "params.yaml").read_text()))
     small = {
         "base_model": str(stopping_model),
@@ -35,8 +40,10 @@ def project(tmp_path_factory: pytest.TempPathFactory, stopping_model: Path) -> P
     }
     (folder / "params.yaml").write_text(yaml.safe_dump(params.model_copy(update=small).model_dump()))
     for split, n in (("train", 12), ("validation", 5), ("test", 5)):
-        write_squad(folder / "qa" / f"{split}.json", split, [world_example(0, split, i) for i in range(n)])
-    write_config(folder / "qa", {})
+        write_squad(folder / paths.QA / f"{split}.json", split, [world_example(0, split, i) for i in range(n)])
+    write_config(folder / paths.QA, {})
+    write_text(folder / paths.SFT / "train.jsonl", "")
+    write_json(folder / paths.CHECKED, {})
     return folder
 
 
@@ -45,17 +52,11 @@ import runpy, sys
 
 from narrowband.runtime import distributed
 
-stages, out = sys.argv[1:]
-first = {"fit_pca": "qa pca pca.json"} if out == "alone" else {}
-for stage, arguments in {
-    **first,
-    "train_phase1": f"qa pca {out}/phase1 {out}/phase1.json {out}/log1",
-    "train_phase2": f"qa pca {out}/phase1 {out}/phase2 {out}/phase2.json {out}/log2 sft",
-    "evaluate": f"qa pca {out}/phase1 {out}/phase2 {out}/evaluate {out}/evaluate.json",
-}.items():
-    sys.argv[1:] = arguments.split()
+kind, *stages = sys.argv[1:]
+del sys.argv[1:]
+for stage in stages:
     try:
-        runpy.run_path(f"{stages}/{stage}.py", run_name="__main__")
+        runpy.run_path(f"stages/{stage}.py", run_name="__main__")
     except SystemExit as end:
         assert not end.code, stage
     distributed.state().wait_for_everyone()  # the next stage reads what the main process has written
@@ -68,42 +69,46 @@ from narrowband.params import load_params
 model = FrozenLM.load(load_params().base_model).model
 weights = [p for block in blocks(model) for p in block.parameters()]
 held = sum((p.to_local() if isinstance(p, DTensor) else p).numel() for p in weights)
-assert held / sum(p.numel() for p in weights) == (0.5 if out == "use_fsdp" else 1)
+assert held / sum(p.numel() for p in weights) == (0.5 if kind == "use_fsdp" else 1)
 """
-"""Both phases and the evaluation as a launcher runs them, but importing torch once."""
+"""Stages as a launcher runs them, but importing torch once."""
+
+PHASES = ["train_phase1", "train_phase2", "evaluate"]
 
 
-def run(project: Path, launcher: list[str], out: str) -> Path:
-    """Run the stages; the folder of what they wrote."""
-    (project / "stages.py").write_text(STAGES)
+def run(project: Path, kind: str, stages: list[str], launcher: list[str]) -> Path:
+    """Run `stages` in a copy of `project`; the copy."""
+    folder = copied(project, project.with_name(kind))
+    (folder / "stages.py").write_text(STAGES)
     path = f"{ROOT / 'src'}:{os.environ.get('PYTHONPATH', '')}"
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *launcher, "stages.py", str(ROOT / "stages"), out]
-    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
+    command = [sys.executable, *launcher, "stages.py", kind, *stages]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("step 4/4") == 2, "the main process alone prints, at the end of each phase"
-    return project / out
+    return folder
 
 
-def losses(folder: Path, phase: int) -> list[float]:
-    with (folder / f"log{phase}/plots/metrics/loss.tsv").open() as file:
+def losses(folder: Path, phase: str) -> list[float]:
+    with (folder / paths.LOG / phase / "plots/metrics/loss.tsv").open() as file:
         return [float(row["loss"]) for row in csv.DictReader(file, delimiter="\t")]
 
 
 @pytest.fixture(scope="module")
 def alone(project: Path) -> Path:
-    return run(project, [], "alone")
+    return run(project, "alone", ["fit_pca", *PHASES], [])
 
 
 @pytest.mark.parametrize("kind", ["multi_gpu", "use_fsdp"])
 def test_two_processes_have_the_losses_and_answers_of_one(project: Path, alone: Path, kind: str) -> None:
     launch = ["-m", "accelerate.commands.launch", f"--{kind}", "--num_processes=2", "--main_process_port=0"]
-    together = run(project, launch, kind)
-    for phase in (1, 2):
+    fitted = copied(project, project.with_name(f"{kind} fitted"))
+    shutil.copytree(alone / paths.PCA, fitted / paths.PCA)
+    together = run(fitted, kind, PHASES, launch)
+    for phase in ("phase1", "phase2"):
         expected = losses(alone, phase)
         assert len(expected) == 4 and max(expected) - min(expected) > 5e-4
         assert losses(together, phase) == pytest.approx(expected, rel=0, abs=1e-4)
     for file in alone.rglob("predictions_*.json"):
         assert json.loads((together / file.relative_to(alone)).read_text()) == json.loads(file.read_text())
-    names = {file.relative_to(alone) for file in alone.rglob("*") if file.is_file()}
-    assert {file.relative_to(together) for file in together.rglob("*") if file.is_file()} == names
+    assert {*contents(together), "metrics/pca.json"} == contents(alone).keys()

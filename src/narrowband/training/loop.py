@@ -100,7 +100,6 @@ def train(
         Stopped: a signal came; the step that it came in is finished and kept.
     """
     run = _Run(module, optimizers, schedule, checkpoint, fingerprint, log, console, title)
-    base_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
     progress = run.progress
     with bar(title, schedule.steps, console) as advance, postponed() as signalled:
         advance(progress.step)
@@ -109,7 +108,6 @@ def train(
             run.assess(evaluate)
         while not schedule.ends(progress):
             torch.manual_seed(seed * 1_000_003 + progress.step)
-            _set_rates(optimizers, base_rates, schedule.factor(progress.step))
             run.update(step_losses(progress.step))
             advance(1)
             if progress.step % schedule.evaluate_every == 0 or progress.step == schedule.steps:
@@ -136,6 +134,7 @@ class _Run:
 
     def __post_init__(self) -> None:
         self.trainable = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
+        self.base_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
         self.progress, self.best = load_checkpoint(self.checkpoint, self.fingerprint, self.module, self.optimizers)
         self.due = time.monotonic() + SAVE_EVERY
         if self.progress.step:
@@ -146,6 +145,7 @@ class _Run:
     def update(self, losses: Iterable[StepLoss]) -> None:
         """Do one step, and log it."""
         progress = self.progress
+        _set_rates(self.optimizers, self.base_rates, self.schedule.factor(progress.step))
         where = (
             f"{self.title}, step {progress.step} (the best weights, of step {progress.best_step}, are kept in "
             f"{self.checkpoint})"
