@@ -62,9 +62,13 @@ def test_the_committed_tolerances_keep_their_order() -> None:
 
 
 def test_every_committed_tolerance_is_used_by_a_committed_metric() -> None:
-    metrics = Path(__file__).parent.parent.parent / "metrics"
-    tolerances = read_tolerances(metrics / "tolerance.yaml")
-    committed = {f"metrics/{path.name}": json.loads(path.read_text()) for path in metrics.glob("*.json")}
+    root = Path(__file__).parent.parent.parent
+    tolerances = read_tolerances(root / "metrics" / "tolerance.yaml")
+    committed = {
+        f"{folder}/{path.name}": json.loads(path.read_text())
+        for folder in ("metrics", "results")
+        for path in (root / folder).glob("*.json")
+    }
     used = set()
     for drift in compare_metrics(committed, committed, tolerances):
         used.add(next(pattern for pattern in tolerances if fnmatchcase(drift.name, pattern)))
