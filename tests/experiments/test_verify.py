@@ -61,10 +61,11 @@ def test_the_committed_tolerances_keep_their_order() -> None:
     assert list(tolerances)[-1] == "*"
 
 
-def test_every_committed_tolerance_is_used_by_a_committed_metric() -> None:
-    metrics = Path(__file__).parent.parent.parent / "metrics"
-    tolerances = read_tolerances(metrics / "tolerance.yaml")
-    committed = {f"metrics/{path.name}": json.loads(path.read_text()) for path in metrics.glob("*.json")}
+def test_every_committed_tolerance_is_used_by_a_committed_figure() -> None:
+    root = Path(__file__).parent.parent.parent
+    tolerances = read_tolerances(root / "metrics" / "tolerance.yaml")
+    files = [file for folder in ("metrics", "results") for file in (root / folder).glob("*.json")]
+    committed = {f"{file.parent.name}/{file.name}": json.loads(file.read_text()) for file in files}
     used = set()
     for drift in compare_metrics(committed, committed, tolerances):
         used.add(next(pattern for pattern in tolerances if fnmatchcase(drift.name, pattern)))
