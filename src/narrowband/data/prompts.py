@@ -14,6 +14,8 @@ from narrowband.params import InputError, Prompt
 
 HEAD = "Context: "
 ANCHOR = "\nAnswer:"
+LONG_QUESTION = 8
+"""A question is shorter than `prompt.max_length` for certain if it has this many times fewer bytes."""
 
 
 class EncodedPrompt(NamedTuple):
@@ -40,13 +42,16 @@ def qa_prompt(context: str, question: str) -> str:
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, context: str, question: str, prompt: Prompt) -> EncodedPrompt:
     """Tokens of a prompt; `prompt` says whether BOS, "Context:" and the "Answer:" cue pass through the codec.
 
-    A prompt longer than `prompt.max_length` loses the end of its context, never its question or cue.
+    A prompt longer than `prompt.max_length` loses the end of its context, never its question or cue. Text that looks like a
+    special token ("<|eos|>") is text like any other.
 
     Raises:
         InputError: question and cue alone are longer than `prompt.max_length`.
     """
     text = qa_prompt(context, question)
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    encoded = tokenizer(
+        text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True, verbose=False
+    )
     starts, ends = zip(*encoded["offset_mapping"], strict=True)
     ids: list[int] = list(encoded["input_ids"])
     coded = [
@@ -73,9 +78,35 @@ def encode_prompts(
     """The prompts of `examples`, in order.
 
     Raises:
-        InputError: see `encode_prompt`.
+        InputError: see `encode_prompt`; it names the question's id.
     """
-    return [encode_prompt(tokenizer, example.context, example.question, prompt) for example in examples]
+    return [_encode(tokenizer, example.id, example.context, example.question, prompt) for example in examples]
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, id: str, context: str, question: str, prompt: Prompt) -> EncodedPrompt:
+    try:
+        return encode_prompt(tokenizer, context, question, prompt)
+    except InputError as error:
+        raise InputError(f"question {id}: {error}") from None
+
+
+def check_questions(tokenizer: PreTrainedTokenizerBase, examples: Iterable[Example], prompt: Prompt) -> None:
+    """Check that the question of each of `examples` fits into a prompt; only long ones are encoded.
+
+    Raises:
+        InputError: one does not; it names the question's id.
+    """
+    for example in examples:
+        if LONG_QUESTION * len(example.question.encode()) > prompt.max_length:
+            _encode(tokenizer, example.id, "", example.question, prompt)
+
+
+def truncation_note(prompts: Sequence[EncodedPrompt], prompt: Prompt) -> str:
+    """A sentence on how many of `prompts` were cut to `prompt.max_length`; empty if none was."""
+    cut = sum(encoded.truncated for encoded in prompts)
+    if not cut:
+        return ""
+    return f"{cut} of {len(prompts)} prompts lost the end of their context: prompt.max_length is {prompt.max_length} tokens"
 
 
 def encode_answer(tokenizer: PreTrainedTokenizerBase, answer: str) -> list[int]:
@@ -83,7 +114,8 @@ def encode_answer(tokenizer: PreTrainedTokenizerBase, answer: str) -> list[int]:
 
     Tokenised together with the cue, because some tokenizers put an extra space in front of a text.
     """
-    cue, whole = tokenizer([ANCHOR, f"{ANCHOR} {answer}\n"], add_special_tokens=False).input_ids
+    texts = [ANCHOR, f"{ANCHOR} {answer}\n"]
+    cue, whole = tokenizer(texts, add_special_tokens=False, split_special_tokens=True).input_ids
     ids: list[int] = whole[len(cue) :]
     return ids
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from narrowband.data.squad import Answer, Example, require_spans, require_unique, stream_squad
+from narrowband.data.squad import Answer, Example, require_sound, require_unique, stream_squad
 from narrowband.params import InputError, Unanswerable, first_line
 from narrowband.world.names import Split
 from narrowband.world.passages import make_passage
@@ -115,7 +115,7 @@ def _from_row(name: str, row: Mapping[str, Any]) -> Example:
 
 
 def _check(dataset: str, example: Example, unanswerable: Unanswerable) -> None:
-    require_spans(f"dataset {dataset}", example)
+    require_sound(f"dataset {dataset}", example)
     if not example.answers and unanswerable == "refuse":
         raise InputError(
             f"dataset {dataset}: question {example.id} is unanswerable; use a SQuAD v1.1 data set, or set data.unanswerable to "
