@@ -103,7 +103,7 @@ def spectrum(
     given = {"base_model": base_model or params.base_model, "dataset": dataset or params.dataset}
 
     from narrowband.codec.spectrum import prompt_spectrum
-    from narrowband.data.prompts import encode_prompts
+    from narrowband.data.prompts import encode_prompts, say_truncated, truncated_share
     from narrowband.data.splits import make_splits
     from narrowband.lm.frozen import FrozenLM
     from narrowband.report.spectra import real_spectra, spectrum_table
@@ -111,7 +111,9 @@ def spectrum(
     set_up_torch()
     train = make_splits(given["dataset"], params.data.sizes, params.seed, params.data.unanswerable)["train"]
     lm = FrozenLM.load(given["base_model"])
-    measured = prompt_spectrum(lm, encode_prompts(lm.tokenizer, train, params.prompt))
+    prompts = encode_prompts(lm.tokenizer, train, params.prompt)
+    say_truncated(truncated_share(prompts), params.prompt, console)
+    measured = prompt_spectrum(lm, prompts)
     console.print(spectrum_table({"{base_model} on {dataset}".format(**given): measured, **real_spectra()}))
 
 

@@ -7,7 +7,7 @@ from test_dag import STAGES, Project
 
 pytestmark = pytest.mark.integration
 
-FAKE = '''
+FAKE = """
 import sys
 from pathlib import Path
 import yaml
@@ -26,7 +26,7 @@ for entry in sum((stage.get(kind, []) for kind in ("outs", "metrics", "plots")),
         out.mkdir(parents=True, exist_ok=True)
         for file in ("train.json", "validation.json", "train.jsonl", "evaluations.csv"):
             (out / file).write_text(made)
-'''
+"""
 LEFT_ALONE = {".git", ".dvc", ".checkpoints"}
 
 

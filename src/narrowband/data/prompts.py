@@ -1,11 +1,13 @@
 """The question-answering prompt: its text, its tokens, and which tokens pass through the codec."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Int
+from rich.console import Console
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -14,8 +16,8 @@ from narrowband.params import InputError, Prompt
 
 HEAD = "Context: "
 ANCHOR = "\nAnswer:"
-LONG_QUESTION = 8
-"""A question is shorter than `prompt.max_length` for certain if it has this many times fewer bytes."""
+LONG_QUESTION = 4
+"""A question fits into a prompt for certain if `prompt.max_length` is this many times its bytes."""
 
 
 class EncodedPrompt(NamedTuple):
@@ -80,14 +82,18 @@ def encode_prompts(
     Raises:
         InputError: see `encode_prompt`; it names the question's id.
     """
-    return [_encode(tokenizer, example.id, example.context, example.question, prompt) for example in examples]
+    return list(stream_prompts(tokenizer, examples, prompt))
 
 
-def _encode(tokenizer: PreTrainedTokenizerBase, id: str, context: str, question: str, prompt: Prompt) -> EncodedPrompt:
-    try:
-        return encode_prompt(tokenizer, context, question, prompt)
-    except InputError as error:
-        raise InputError(f"question {id}: {error}") from None
+def stream_prompts(
+    tokenizer: PreTrainedTokenizerBase, examples: Iterable[Example], prompt: Prompt
+) -> Iterator[EncodedPrompt]:
+    """As `encode_prompts`, each when it is asked for."""
+    for example in examples:
+        try:
+            yield encode_prompt(tokenizer, example.context, example.question, prompt)
+        except InputError as error:
+            raise InputError(f"question {example.id}: {error}") from None
 
 
 def check_questions(tokenizer: PreTrainedTokenizerBase, examples: Iterable[Example], prompt: Prompt) -> None:
@@ -96,17 +102,22 @@ def check_questions(tokenizer: PreTrainedTokenizerBase, examples: Iterable[Examp
     Raises:
         InputError: one does not; it names the question's id.
     """
-    for example in examples:
-        if LONG_QUESTION * len(example.question.encode()) > prompt.max_length:
-            _encode(tokenizer, example.id, "", example.question, prompt)
+    long = (one for one in examples if LONG_QUESTION * len(one.question.encode()) > prompt.max_length)
+    for _ in stream_prompts(tokenizer, (replace(one, context="") for one in long), prompt):
+        pass
 
 
-def truncation_note(prompts: Sequence[EncodedPrompt], prompt: Prompt) -> str:
-    """A sentence on how many of `prompts` were cut to `prompt.max_length`; empty if none was."""
-    cut = sum(encoded.truncated for encoded in prompts)
-    if not cut:
-        return ""
-    return f"{cut} of {len(prompts)} prompts lost the end of their context: prompt.max_length is {prompt.max_length} tokens"
+def truncated_share(prompts: Sequence[EncodedPrompt]) -> float:
+    """The share of `prompts` whose context was cut."""
+    return sum(prompt.truncated for prompt in prompts) / max(1, len(prompts))
+
+
+def say_truncated(share: float, prompt: Prompt, console: Console) -> None:
+    """Print which `share` of prompts was cut, if any was."""
+    if share:
+        console.print(
+            f"{share:.2%} of prompts lost the end of their context: prompt.max_length is {prompt.max_length} tokens"
+        )
 
 
 def encode_answer(tokenizer: PreTrainedTokenizerBase, answer: str) -> list[int]:
