@@ -2,7 +2,6 @@
 
 import json
 import os
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -18,13 +17,11 @@ from narrowband.runtime.entry import console
 WAYS = {"plain": ["-m", "benchmarks.plain"], "fast": []}
 
 
-def run_stage(clone: Path, command: str, way: list[str]) -> float:
-    """Seconds that one stage's command of `dvc.yaml` takes in `clone`, the given way."""
-    words = shlex.split(command)
-    script = words.index("python") + 1
+def run_stage(clone: Path, name: str, way: list[str]) -> float:
+    """Seconds that a stage takes in `clone`, the given way."""
     path = os.pathsep.join([str(clone), str(clone / "src")])
     environment = {**os.environ, "PYTHONPATH": path}
-    line = [sys.executable, *way, *words[script:]]
+    line = [sys.executable, *way, f"stages/{name}.py"]
     return seconds(lambda: subprocess.run(line, cwd=clone, env=environment, check=True, stdout=subprocess.DEVNULL))
 
 
@@ -41,7 +38,7 @@ def main() -> None:
             if stage.get("frozen"):
                 continue
             for way, options in WAYS.items():
-                times[way][name] = run_stage(clones[way], stage["cmd"], options)
+                times[way][name] = run_stage(clones[way], name, options)
             console.print(name, *(f"{way} {times[way][name]:.1f} s" for way in WAYS), highlight=False)
         for way, clone in clones.items():
             f1[way] = json.loads((clone / "metrics/evaluate.json").read_text())["phase2"]["f1"]

@@ -10,6 +10,7 @@ def main() -> None:
     params = load_params()
 
     from narrowband.codec.config import CodecConfig
+    from narrowband.data.prompts import say_truncated, truncated_share
     from narrowband.data.squad import read_squad, stream_squad
     from narrowband.evaluation.answer import QuestionAnswerer
     from narrowband.evaluation.curve import adapters, baselines, curve, curve_table
@@ -27,6 +28,7 @@ def main() -> None:
     pca, phase1, phase2 = (systems[name] for name in ("pca", "phase1", "phase2"))
     assert pca and phase1 and phase2
     train = answerer.encode(stream_squad(checked(paths.QA / "train.json")))
+    say_truncated(truncated_share(train), params.prompt, console)
     entries = baselines(answerer, pca, train, params.seed) + adapters(phase1, phase2)
     examples = read_squad(checked(paths.QA / "test.json"))[: params.baselines.questions]
     rows = rounded(curve(answerer, entries, examples, params.seed, console))

@@ -34,14 +34,18 @@ def main() -> None:
         examine(params, *pools)
         write_json(PASSED, state)
     write_json(paths.CHECKED, revisions)
+    if not (here := Path.cwd()).as_posix().isascii():
+        console.print(f"DVC's --temp and queue fail in {here}, which is not ASCII; move the project to use them")
     console.print("parameters, base model and data set are fit to run")
 
 
 def examine(params: Params, few_shot_pool: Path, instruction_pool: Path) -> None:
     """Open base model, pools and data set; raises an InputError if one of them can't be used."""
+    from narrowband.codec.batches import check_windows
+    from narrowband.data.prompts import check_questions, stream_prompts
     from narrowband.data.splits import check_dataset
     from narrowband.lm.needs import check_needs
-    from narrowband.lm.source import outline, positions
+    from narrowband.lm.source import load_tokenizer, outline, positions
     from narrowband.sft.instructions import read_instructions
     from narrowband.sft.prompts import read_pool
     from narrowband.sft.vllm import require_vllm
@@ -54,7 +58,13 @@ def examine(params: Params, few_shot_pool: Path, instruction_pool: Path) -> None
     read_instructions(instruction_pool)
     if params.generation.backend == "vllm":
         require_vllm()
-    check_dataset(params.dataset, params.data.sizes, params.data.unanswerable)
+    data, prompt, dim = params.data, params.prompt, params.compress_dim
+    splits = check_dataset(params.dataset, data.sizes, params.seed, data.unanswerable, enough=dim + 1)
+    tokenizer = load_tokenizer(params.base_model)
+    for examples in splits.values():
+        check_questions(tokenizer, examples, prompt)
+    if splits:
+        check_windows(stream_prompts(tokenizer, splits["train"], prompt), params.window, dim)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ def main() -> None:
     from narrowband.codec.batches import token_windows
     from narrowband.codec.config import CodecConfig
     from narrowband.codec.pca import PCA
-    from narrowband.data.prompts import encode_prompts
+    from narrowband.data.prompts import encode_prompts, say_truncated, truncated_share
     from narrowband.data.squad import stream_squad
     from narrowband.lm.frozen import FrozenLM
     from narrowband.runtime.artifacts import checked
@@ -24,13 +24,14 @@ def main() -> None:
     lm = FrozenLM.load(params.base_model)
     vector_dim = params.vector_dim(lm.hidden_size)
     prompts = encode_prompts(lm.tokenizer, stream_squad(checked(paths.QA / "train.json")), params.prompt)
+    cut = truncated_share(prompts)
+    say_truncated(cut, params.prompt, console)
     vectors, windows = token_windows(lm, prompts, params.window)
     with bar("PCA", params.window * (params.window + 1) // 2, console) as advance:
         pca = PCA.fit(vectors, params.compress_dim, windows, advance=advance)
     config = CodecConfig.of(params)
     pca.save(paths.PCA, {**config.geometry, "prompt": params.prompt.model_dump()})
-    truncated = sum(prompt.truncated for prompt in prompts) / len(prompts)
-    figures = {"explained_variance": pca.explained_share, "truncated_share": truncated}
+    figures = {"explained_variance": pca.explained_share, "truncated_share": cut}
     write_json(paths.METRICS / "pca.json", rounded(figures))
     console.print(f"{params.compress_dim} of {vector_dim} components explain {pca.explained_share:.1%} of the variance")
 

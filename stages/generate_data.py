@@ -12,8 +12,10 @@ def main() -> None:
     """Write the splits to data/qa, records and their provenance to data/sft, figures to metrics/data.json."""
     params = load_params()
 
+    from narrowband.data.prompts import check_questions
     from narrowband.data.splits import make_splits
     from narrowband.data.squad import write_squad
+    from narrowband.lm.source import load_tokenizer
     from narrowband.runtime.artifacts import write_config
     from narrowband.runtime.files import write_json, write_text
     from narrowband.runtime.rounding import rounded
@@ -24,6 +26,9 @@ def main() -> None:
     apart = READINGS * data.sft_records
     wanted = {**data.sizes, "train": data.train + apart}
     splits = make_splits(params.dataset, wanted, params.seed, data.unanswerable)
+    tokenizer = load_tokenizer(params.base_model)
+    for examples in splits.values():
+        check_questions(tokenizer, examples, params.prompt)
     readings, splits["train"] = splits["train"][data.train :], splits["train"][: data.train]
     for split, examples in splits.items():
         write_squad(paths.QA / f"{split}.json", f"{params.dataset} {split}", examples)

@@ -11,6 +11,7 @@ def main() -> None:
     params = load_params()
 
     from narrowband.codec.config import CodecConfig
+    from narrowband.data.prompts import say_truncated, truncated_share
     from narrowband.data.squad import stream_squad
     from narrowband.evaluation.answer import QuestionAnswerer
     from narrowband.lm.frozen import FrozenLM
@@ -25,6 +26,7 @@ def main() -> None:
     answerer = QuestionAnswerer(lm, params.prompt, generation.max_new_tokens, generation.batch_size)
     codec = starting_codec(answerer, CodecConfig.of(params), "scratch", params.seed)
     prompts = answerer.encode(stream_squad(checked(paths.QA / "train.json")))
+    say_truncated(truncated_share(prompts), params.prompt, console)
     loss = phase1_loss(lm, codec, prompts, Draws(params.seed, phase1.batch_size), params.loss.phase1)
     phase = PhaseRun("phase1", phase1, params.seed, stage_fingerprint("train_phase1"), console)
     evaluate = quick_evaluation("phase1", answerer, codec, validation_questions(params.data.quick), console)

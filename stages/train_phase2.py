@@ -11,6 +11,7 @@ def main() -> None:
     params = load_params()
 
     from narrowband.codec.config import CodecConfig
+    from narrowband.data.prompts import say_truncated, truncated_share
     from narrowband.evaluation.answer import QuestionAnswerer
     from narrowband.lm.frozen import FrozenLM
     from narrowband.runtime.artifacts import checked
@@ -26,6 +27,7 @@ def main() -> None:
     answerer = QuestionAnswerer(lm, params.prompt, generation.max_new_tokens, generation.batch_size)
     codec = starting_codec(answerer, CodecConfig.of(params), phase2.start, params.seed)
     lessons = read_lessons(answerer, checked(paths.QA / "train.json"))
+    say_truncated(truncated_share([lesson.prompt for lesson in lessons]), params.prompt, console)
     sft, held_out = read_sft(paths.SFT, lm.tokenizer)
     share = params.data.phase2_sft_share
     loss = phase2_loss(lm, codec, Material(lessons, params.seed, sft, share), phase2, params.loss)

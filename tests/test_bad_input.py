@@ -137,7 +137,7 @@ TABLE: list[tuple[str, Change, str]] = [
     ("check", made_folder("params.yaml"), "params.yaml can't be read"),
     # The data set
     ("check", wrote("qa.json", ""), "QA file qa.json is not JSON"),
-    ("check", wrote("qa.json", b"\xff{}"), "QA file qa.json is not JSON"),
+    ("check", wrote("qa.json", b"\xff{}"), "QA file qa.json is not in UTF-8 (byte 0xff in line 1"),
     ("check", wrote("qa.json", "[" * 100_000), "QA file qa.json is nested more than"),
     ("check", wrote("qa.json", '{"data": 3}'), "QA file qa.json holds no question in the SQuAD schema"),
     ("check", wrote("qa.json", '{"data": []}'), "QA file qa.json holds no question"),

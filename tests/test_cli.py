@@ -1,6 +1,7 @@
 """The `narrowband` command on a small Git and DVC project of its own."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 from narrowband.cli import app
 from narrowband.params import InputError
 
+ROOT = Path(__file__).parent.parent
 DVC_YAML = """
 stages:
   evaluate:
@@ -73,6 +75,20 @@ def test_show_prints_the_table_of_the_workspace_or_of_a_revision(
     cells = {name.strip(): [cell.strip() for cell in row] for name, row in rows.items()}
     assert cells["Phase 2"] == [f1, "0.0 to 100.0", "0.0", "0.021", "55.0", "0.875", "1.125", "62.5", "256"]
     assert cells["Uncompressed"] == ["80.0", "0.0 to 100.0", "0.0", "", "100", "1", "1", "100", "4096"]
+
+
+def test_show_needs_only_the_headline(project: Path) -> None:
+    whole = CliRunner().invoke(app, ["show"], env={"COLUMNS": "200"}).output
+    shutil.rmtree("results")
+    result = CliRunner().invoke(app, ["show"], env={"COLUMNS": "200"})
+    assert result.exit_code == 0 and "40.0" in result.output
+    assert "0.0 to 100.0" in whole and "0.0 to 100.0" not in result.output
+
+
+def test_ask_refuses_text_that_is_not_utf_8(project: Path) -> None:
+    shutil.copy(ROOT / "params.yaml", project)
+    result = CliRunner().invoke(app, ["ask", "--context", "caf\udce9", "--question", "What?"])
+    assert isinstance(result.exception, InputError) and "--context is not in UTF-8" in str(result.exception)
 
 
 def test_show_refuses_a_revision_that_is_not_there(project: Path) -> None:

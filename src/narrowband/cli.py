@@ -12,7 +12,7 @@ from rich.table import Table
 from narrowband.evaluation.headline import headline_table
 from narrowband.experiments.hypotheses import load_table, markdown, missing
 from narrowband.experiments.profiles import read_profiles, use_profile
-from narrowband.experiments.queue import collect, queue_missing, with_details
+from narrowband.experiments.queue import DETAILS, METRICS, collect, queue_missing, with_details
 from narrowband.experiments.sweep import DATA, PICTURE, sweep_rows, sweep_runs, write_sweep
 from narrowband.experiments.verify import compare_metrics, read_tolerances
 from narrowband.params import InputError, first_line, load_params
@@ -62,7 +62,11 @@ def read_metrics(revision: str | None) -> dict[str, Any]:
 @app.command()
 def show(revision: Annotated[str | None, typer.Argument(help="Commit, branch, tag or experiment.")] = None) -> None:
     """Print the table of the workspace, or of REVISION."""
-    headline, details = read_json_at(["metrics/evaluate.json", "results/evaluate.json"], revision).values()
+    headline = read_json_at([METRICS], revision)[METRICS]
+    try:
+        details = read_json_at([DETAILS], revision)[DETAILS]
+    except InputError:  # the table has empty cells then
+        details = {}
     console.print(headline_table(headline, details))
 
 
@@ -73,6 +77,9 @@ def ask(
 ) -> None:
     """Answer a question with every system of the workspace, beside the tokens that each makes of the prompt."""
     params = load_params()
+    for name, text in (("context", context), ("question", question)):
+        if not text.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise InputError(f"--{name} is not in UTF-8; convert it (iconv --to-code=UTF-8)")
 
     from narrowband.codec.config import CodecConfig
     from narrowband.diagnosis.ask import ask_systems
@@ -96,7 +103,7 @@ def spectrum(
     given = {"base_model": base_model or params.base_model, "dataset": dataset or params.dataset}
 
     from narrowband.codec.spectrum import prompt_spectrum
-    from narrowband.data.prompts import encode_prompts
+    from narrowband.data.prompts import encode_prompts, say_truncated, truncated_share
     from narrowband.data.splits import make_splits
     from narrowband.lm.frozen import FrozenLM
     from narrowband.report.spectra import real_spectra, spectrum_table
@@ -104,7 +111,9 @@ def spectrum(
     set_up_torch()
     train = make_splits(given["dataset"], params.data.sizes, params.seed, params.data.unanswerable)["train"]
     lm = FrozenLM.load(given["base_model"])
-    measured = prompt_spectrum(lm, encode_prompts(lm.tokenizer, train, params.prompt))
+    prompts = encode_prompts(lm.tokenizer, train, params.prompt)
+    say_truncated(truncated_share(prompts), params.prompt, console)
+    measured = prompt_spectrum(lm, prompts)
     console.print(spectrum_table({"{base_model} on {dataset}".format(**given): measured, **real_spectra()}))
 
 
@@ -134,6 +143,15 @@ def verify(rev: Annotated[str, typer.Option(help="Revision that holds the expect
         console.print(f"[red]drifted:[/] {', '.join(failed)}")
         sys.exit(1)
     console.print(f"all {len(drifts)} metrics are within tolerance")
+
+
+@app.command()
+def restore() -> None:
+    """Undo what `dvc exp run` left in the workspace: parameters, metrics and outputs as at the last commit."""
+    from narrowband.experiments.restore import restore as restore_workspace
+
+    restore_workspace()
+    console.print("parameters, metrics and outputs are those of the last commit")
 
 
 @app.command()

@@ -22,7 +22,7 @@ def splits_of(params: Params) -> dict[Split, list[Example]]:
 
 
 def checked_dataset(params: Params) -> None:
-    check_dataset(params.dataset, params.data.sizes, params.data.unanswerable)
+    check_dataset(params.dataset, params.data.sizes, params.seed, params.data.unanswerable, enough=5)
 
 
 def small(params: Params, **data: object) -> Params:
@@ -207,9 +207,9 @@ def test_a_data_set_that_the_hub_does_not_give(
 
 
 def test_no_sft_records_are_written_where_none_are_wanted(
-    params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    params: Params, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = small(params, sft_records=0).model_copy(update={"base_model": "models/nowhere"})
+    settings = small(params, sft_records=0).model_copy(update={"base_model": str(tiny_model)})
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings.model_dump()))
     monkeypatch.chdir(tmp_path)
     stage = runpy.run_path(str(ROOT / "stages" / "generate_data.py"))

@@ -1,11 +1,12 @@
 """Prompts as the codec takes them: embeddings with the positions that pass through it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from narrowband.codec.pca import require_windows
 from narrowband.codec.windows import cut
 from narrowband.data.prompts import EncodedPrompt, collate
 from narrowband.lm.frozen import FrozenLM
@@ -39,3 +40,17 @@ def token_windows(
     vectors = lm.embed((distinct - 1).clamp(min=0)).cpu()
     vectors[distinct == 0] = 0
     return vectors, windows
+
+
+def check_windows(prompts: Iterable[EncodedPrompt], window: int, compress_dim: int) -> None:
+    """Check that training `prompts` have enough windows for `PCA.fit`; takes no more of them than it needs.
+
+    Raises:
+        InputError: see `require_windows`.
+    """
+    count = 0
+    for prompt in prompts:
+        count += -(-sum(prompt.coded) // window)
+        if count > compress_dim:
+            return
+    require_windows(compress_dim, count)

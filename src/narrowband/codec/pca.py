@@ -48,11 +48,7 @@ class PCA:
         """
         if windows is None:
             windows = torch.arange(len(vectors))[:, None]
-        if len(windows) <= compress_dim:
-            raise InputError(
-                f"compress_dim {compress_dim} needs more than {compress_dim} training windows but there are "
-                f"{len(windows)}; raise data.train or lower compress_dim"
-            )
+        require_windows(compress_dim, len(windows))
         mean, covariance = window_moments(vectors, windows, advance=advance)
         total_variance = covariance.diagonal().sum()
         leading = len(covariance) - compress_dim, len(covariance) - 1
@@ -115,3 +111,12 @@ class PCA:
         folder = Path(folder)
         read_config(folder, expected)
         return cls(**load_file(checked(folder / FILE)))
+
+
+def require_windows(compress_dim: int, count: int) -> None:
+    """Raises an InputError if `count` training windows are too few to fit `compress_dim` components on."""
+    if count <= compress_dim:
+        raise InputError(
+            f"compress_dim {compress_dim} needs more than {compress_dim} training windows but there are "
+            f"{count}; raise data.train or lower compress_dim"
+        )

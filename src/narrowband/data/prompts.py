@@ -1,11 +1,13 @@
 """The question-answering prompt: its text, its tokens, and which tokens pass through the codec."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Int
+from rich.console import Console
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -14,6 +16,8 @@ from narrowband.params import InputError, Prompt
 
 HEAD = "Context: "
 ANCHOR = "\nAnswer:"
+LONG_QUESTION = 4
+"""A question fits into a prompt for certain if `prompt.max_length` is this many times its bytes."""
 
 
 class EncodedPrompt(NamedTuple):
@@ -40,13 +44,16 @@ def qa_prompt(context: str, question: str) -> str:
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, context: str, question: str, prompt: Prompt) -> EncodedPrompt:
     """Tokens of a prompt; `prompt` says whether BOS, "Context:" and the "Answer:" cue pass through the codec.
 
-    A prompt longer than `prompt.max_length` loses the end of its context, never its question or cue.
+    A prompt longer than `prompt.max_length` loses the end of its context, never its question or cue. Text that looks like a
+    special token ("<|eos|>") is text like any other.
 
     Raises:
         InputError: question and cue alone are longer than `prompt.max_length`.
     """
     text = qa_prompt(context, question)
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    encoded = tokenizer(
+        text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True, verbose=False
+    )
     starts, ends = zip(*encoded["offset_mapping"], strict=True)
     ids: list[int] = list(encoded["input_ids"])
     coded = [
@@ -73,9 +80,44 @@ def encode_prompts(
     """The prompts of `examples`, in order.
 
     Raises:
-        InputError: see `encode_prompt`.
+        InputError: see `encode_prompt`; it names the question's id.
     """
-    return [encode_prompt(tokenizer, example.context, example.question, prompt) for example in examples]
+    return list(stream_prompts(tokenizer, examples, prompt))
+
+
+def stream_prompts(
+    tokenizer: PreTrainedTokenizerBase, examples: Iterable[Example], prompt: Prompt
+) -> Iterator[EncodedPrompt]:
+    """As `encode_prompts`, each when it is asked for."""
+    for example in examples:
+        try:
+            yield encode_prompt(tokenizer, example.context, example.question, prompt)
+        except InputError as error:
+            raise InputError(f"question {example.id}: {error}") from None
+
+
+def check_questions(tokenizer: PreTrainedTokenizerBase, examples: Iterable[Example], prompt: Prompt) -> None:
+    """Check that the question of each of `examples` fits into a prompt; only long ones are encoded.
+
+    Raises:
+        InputError: one does not; it names the question's id.
+    """
+    long = (one for one in examples if LONG_QUESTION * len(one.question.encode()) > prompt.max_length)
+    for _ in stream_prompts(tokenizer, (replace(one, context="") for one in long), prompt):
+        pass
+
+
+def truncated_share(prompts: Sequence[EncodedPrompt]) -> float:
+    """The share of `prompts` whose context was cut."""
+    return sum(prompt.truncated for prompt in prompts) / max(1, len(prompts))
+
+
+def say_truncated(share: float, prompt: Prompt, console: Console) -> None:
+    """Print which `share` of prompts was cut, if any was."""
+    if share:
+        console.print(
+            f"{share:.2%} of prompts lost the end of their context: prompt.max_length is {prompt.max_length} tokens"
+        )
 
 
 def encode_answer(tokenizer: PreTrainedTokenizerBase, answer: str) -> list[int]:
@@ -83,7 +125,8 @@ def encode_answer(tokenizer: PreTrainedTokenizerBase, answer: str) -> list[int]:
 
     Tokenised together with the cue, because some tokenizers put an extra space in front of a text.
     """
-    cue, whole = tokenizer([ANCHOR, f"{ANCHOR} {answer}\n"], add_special_tokens=False).input_ids
+    texts = [ANCHOR, f"{ANCHOR} {answer}\n"]
+    cue, whole = tokenizer(texts, add_special_tokens=False, split_special_tokens=True).input_ids
     ids: list[int] = whole[len(cue) :]
     return ids
 

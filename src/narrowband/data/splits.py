@@ -6,7 +6,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from narrowband.data.squad import Answer, Example, require_spans, require_unique, stream_squad
+from narrowband.data.squad import Answer, Example, require_sound, require_unique, stream_squad
 from narrowband.params import InputError, Unanswerable, first_line
 from narrowband.world.names import Split
 from narrowband.world.passages import make_passage
@@ -43,23 +43,27 @@ def make_splits(dataset: str, sizes: Sizes, seed: int, unanswerable: Unanswerabl
     return splits
 
 
-def check_dataset(dataset: str, sizes: Sizes, unanswerable: Unanswerable) -> None:
-    """Check what `make_splits` would read; of a data set on the hub, only its first questions.
+def check_dataset(
+    dataset: str, sizes: Sizes, seed: int, unanswerable: Unanswerable, enough: int
+) -> dict[Split, list[Example]]:
+    """Check what `make_splits` would read, and return it; of a data set on the hub, its first questions are checked alone.
+
+    Of the bundled world, the first `enough` questions of each split are returned; of the hub, none.
 
     Raises:
         InputError: see `make_splits`.
     """
     if dataset == BUNDLED:
-        return
+        return make_splits(dataset, {split: min(n, enough) for split, n in sizes.items()}, seed, unanswerable)
     if Path(dataset).suffix == ".json":
-        make_splits(dataset, sizes, 0, unanswerable)
-    elif dataset.count("/") == 1:
+        return make_splits(dataset, sizes, seed, unanswerable)
+    if dataset.count("/") == 1:
         for _, questions in _streams(dataset):
             _check(dataset, next(iter(questions))[1], unanswerable)
-    else:
-        raise InputError(
-            f"dataset {dataset} does not exist; give `{BUNDLED}`, a .json file of the SQuAD schema or a hub id (owner/name)"
-        )
+        return {}
+    raise InputError(
+        f"dataset {dataset} does not exist; give `{BUNDLED}`, a .json file of the SQuAD schema or a hub id (owner/name)"
+    )
 
 
 def world_example(seed: int, split: Split, index: int) -> Example:
@@ -115,7 +119,7 @@ def _from_row(name: str, row: Mapping[str, Any]) -> Example:
 
 
 def _check(dataset: str, example: Example, unanswerable: Unanswerable) -> None:
-    require_spans(f"dataset {dataset}", example)
+    require_sound(f"dataset {dataset}", example)
     if not example.answers and unanswerable == "refuse":
         raise InputError(
             f"dataset {dataset}: question {example.id} is unanswerable; use a SQuAD v1.1 data set, or set data.unanswerable to "

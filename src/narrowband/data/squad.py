@@ -1,5 +1,6 @@
 """Reading, checking and writing questions in the SQuAD JSON schema, v1.1 or v2.0."""
 
+import codecs
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -70,8 +71,8 @@ def stream_squad(path: Path) -> Iterator[Example]:
     """The questions of a SQuAD file, in order; only one paragraph is in memory at a time.
 
     Raises:
-        InputError: the file is missing, is not JSON, does not have the schema or holds no question; or a question has no
-            answer and is not marked `is_impossible`; or an answer is not at its `answer_start`.
+        InputError: the file is missing, is not JSON in UTF-8, does not have the schema or holds no question; or a question
+            has no answer and is not marked `is_impossible`; or see `require_sound`.
     """
     empty = True
     with open_squad(path) as file:
@@ -82,6 +83,7 @@ def stream_squad(path: Path) -> Iterator[Example]:
                     empty = False
                     yield example
         except ijson.JSONError as error:
+            _require_utf8(path)
             raise InputError(
                 f"QA file {path} is not JSON ({first_line(error)}); fix it, or write it again with dvc repro"
             ) from None
@@ -100,17 +102,36 @@ def _shallow(path: Path, events: Iterable[tuple[str, Any]]) -> Iterator[tuple[st
 
 
 def open_squad(path: Path) -> BufferedReader:
-    """Open a SQuAD file for reading.
+    """Open a SQuAD file for reading, after its byte order mark if it has one.
 
     Raises:
-        InputError: it is missing, or is a folder.
+        InputError: it is missing, is a folder, or is UTF-16.
     """
     try:
-        return path.open("rb")
+        file = path.open("rb")
     except OSError:
         raise InputError(
             f"QA file {path} does not exist or is not a file; correct `dataset`, or run dvc repro"
         ) from None
+    start = file.peek(4)[:4]
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in start:
+        file.close()
+        raise InputError(f"QA file {path} is in UTF-16, not in UTF-8; save it as UTF-8")
+    file.seek(len(codecs.BOM_UTF8) if start.startswith(codecs.BOM_UTF8) else 0)
+    return file
+
+
+def _require_utf8(path: Path) -> None:
+    """Raises an InputError that names the first byte that is not UTF-8, if there is one."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                raise InputError(
+                    f"QA file {path} is not in UTF-8 (byte 0x{line[error.start]:02x} in line {number}; it may be Latin-1 or "
+                    "Windows-1252); save it as UTF-8"
+                ) from None
 
 
 def _questions(path: Path, paragraph: Any) -> Iterator[Example]:
@@ -126,7 +147,7 @@ def _questions(path: Path, paragraph: Any) -> Iterator[Example]:
                 raise InputError(
                     f"QA file {path}: question {example.id} has no answer; remove it or mark it `is_impossible` (SQuAD v2.0)"
                 )
-            require_spans(f"QA file {path}", example)
+            require_sound(f"QA file {path}", example)
             yield example
     except (KeyError, TypeError) as error:
         raise InputError(
@@ -153,15 +174,24 @@ def require_unique(where: str, examples: Sequence[Example]) -> None:
         seen.add(example.id)
 
 
-def require_spans(where: str, example: Example) -> None:
-    """Check that every answer is at its `start` in the context; `where` names the source in the message.
+def require_sound(where: str, example: Example) -> None:
+    """Check that the question is not blank, and that every answer is one line at its `start` in the context.
+
+    `where` names the source in the message.
 
     Raises:
-        InputError: an answer is empty, or is not there.
+        InputError: it is blank; or an answer is empty, has a line break, where generation stops, or is not there.
     """
+    if not example.question.strip():
+        raise InputError(f"{where}: question {example.id} is blank; write or remove it")
     for text, start in ((answer.text, answer.start) for answer in example.answers):
         if not text.strip():
             raise InputError(f"{where}: an answer of question {example.id} is empty; remove it")
+        if "\n" in text.strip():
+            raise InputError(
+                f"{where}: answer {shown(text)} of question {example.id} has a line break, where generation stops; shorten it "
+                "to one line"
+            )
         if start < 0 or example.context[start : start + len(text)] != text:
             raise InputError(
                 f"{where}: answer {text!r} of question {example.id} is not at {start} in its context; correct answer_start"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from narrowband.codec.codec import Codec
 from narrowband.codec.folded import FoldedCodec
-from narrowband.data.prompts import Batch, EncodedPrompt, collate, encode_prompts
+from narrowband.data.prompts import Batch, EncodedPrompt, collate, encode_prompts, truncated_share
 from narrowband.data.squad import Example
 from narrowband.evaluation.reconstruction import Quality
 from narrowband.evaluation.scoring import Score, score_all
@@ -105,7 +105,7 @@ class QuestionAnswerer:
             score_all(ordered, examples),
             quality.means() if system else {},
             bits / max(1, quality.count),
-            sum(prompt.truncated for prompt in prompts) / len(prompts),
+            truncated_share(prompts),
         )
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 from narrowband.codec.codec import Codec
+from narrowband.data.prompts import say_truncated
 from narrowband.data.squad import Example
 from narrowband.evaluation.answer import Evaluated, QuestionAnswerer
 from narrowband.evaluation.scoring import agreement
@@ -41,6 +42,7 @@ def compare(
         for name, system in systems.items():
             answered[name] = answerer.answer(system, examples, advance=advance)
     own = answered["uncompressed"]
+    say_truncated(own.truncated_share, answerer.prompt, console)
     headline: dict[str, Any] = {name: _headline(result, own) for name, result in answered.items()}
     codec = next(system for system in systems.values() if system)
     headline["compression_ratio"] = codec.compression_ratio

@@ -1,6 +1,7 @@
 """DVC experiments by name: queue those that are missing, read the metrics of those that have finished."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -32,7 +33,7 @@ def collect(revision: str) -> Experiments:
     Raises:
         InputError: DVC can't show them, because there is no such revision, for one.
     """
-    return parse(json.loads(_dvc("exp", "show", "--json", "--rev", revision)))
+    return parse(json.loads(run_dvc("exp", "show", "--json", "--rev", revision)))
 
 
 def with_details(experiments: Experiments) -> Experiments:
@@ -92,13 +93,22 @@ def enqueue(name: str, overrides: Mapping[str, str | int | float]) -> None:
     """Queue one experiment, from the commit that is checked out, as far as its evaluation.
 
     Raises:
-        InputError: DVC refuses it.
+        InputError: DVC refuses it, or its workers would not find the `dvc` that they call by name.
     """
+    if not shutil.which("dvc"):
+        raise InputError(
+            "dvc is not on the PATH, so a queued experiment would never start; run source .venv/bin/activate first"
+        )
     settings = [word for key, value in overrides.items() for word in ("--set-param", f"{key}={value}")]
-    _dvc("exp", "run", "--queue", "--name", name, *settings, STAGE)
+    run_dvc("exp", "run", "--queue", "--name", name, *settings, STAGE)
 
 
-def _dvc(*arguments: str) -> str:
+def run_dvc(*arguments: str) -> str:
+    """What a `dvc` command prints.
+
+    Raises:
+        InputError: it fails; the sentence has the first line of its reason.
+    """
     done = subprocess.run([sys.executable, "-m", "dvc", *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[0].removeprefix("ERROR: ")

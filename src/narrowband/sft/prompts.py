@@ -112,7 +112,10 @@ def encode_exactly(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -
     Raises:
         InputError: the ids of a prompt decode to something else, so something was added to it or lost.
     """
-    rows: list[list[int]] = tokenizer(list(prompts), add_special_tokens=False).input_ids if prompts else []
+    if not prompts:
+        return []
+    encoded = tokenizer(list(prompts), add_special_tokens=False, split_special_tokens=True, verbose=False)
+    rows: list[list[int]] = encoded.input_ids
     for prompt, ids in zip(prompts, rows, strict=True):
         fed = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
         if fed != prompt:

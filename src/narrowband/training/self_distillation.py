@@ -30,7 +30,7 @@ def read_sft(folder: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[list[Les
         records = [json.loads(line) for line in file]
 
     def ids(text: str) -> list[int]:
-        return list(tokenizer(text, add_special_tokens=False).input_ids)
+        return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids)
 
     lessons = []
     for record in records:

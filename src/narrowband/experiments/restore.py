@@ -1,0 +1,38 @@
+"""The workspace as it was at the last commit, after an experiment in it was refused or failed."""
+
+import subprocess
+from pathlib import Path
+
+from narrowband.experiments.queue import run_dvc
+from narrowband.params import PARAMS_FILE, InputError
+from narrowband.runtime import paths
+
+CHANGED = (PARAMS_FILE, Path("dvc.lock"), paths.METRICS, paths.RESULTS)
+"""What Git tracks of what an experiment changes."""
+
+
+def restore() -> None:
+    """Bring parameters, `dvc.lock`, metrics and results back from Git, and everything else from DVC's cache.
+
+    Each file is removed first. After `dvc exp run`, Git may take one for unchanged whose content differs, and would leave it.
+
+    Raises:
+        InputError: there is no commit here, or the cache lacks an output of it.
+    """
+    listed = _git("ls-tree", "-r", "-z", "--name-only", "HEAD", "--", *map(str, CHANGED))
+    tracked = listed.rstrip("\0").split("\0")
+    for name in tracked:
+        Path(name).unlink(missing_ok=True)
+    _git("checkout", "--quiet", "HEAD", "--", *tracked)
+    try:
+        run_dvc("checkout", "--force", "--quiet")
+    except InputError as error:
+        raise InputError(f"parameters and metrics are back, but not all outputs ({error}); run dvc repro") from None
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[0].removeprefix("fatal: ")
+        raise InputError(f"git {arguments[0]} failed: {reason}; run this in a clone of the project")
+    return done.stdout

@@ -1,0 +1,88 @@
+"""`narrowband restore` after a failure of each stage: the real DAG in DVC, with stages that take no time."""
+
+from pathlib import Path
+
+import pytest
+from test_dag import STAGES, Project
+
+pytestmark = pytest.mark.integration
+
+FAKE = """
+import sys
+from pathlib import Path
+import yaml
+
+name = Path(__file__).stem
+if Path(".checkpoints/fails").read_text() == name:
+    sys.exit("this stage fails")
+made = f"[{Path('params.yaml').read_text().count('compress_dim: 16')}]"
+stage = yaml.safe_load(Path("dvc.yaml").read_text())["stages"][name]
+for entry in sum((stage.get(kind, []) for kind in ("outs", "metrics", "plots")), []):
+    out = Path(entry if isinstance(entry, str) else next(iter(entry)))
+    if out.suffix or out.name == "checked":
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(made)
+    else:
+        out.mkdir(parents=True, exist_ok=True)
+        for file in ("train.json", "validation.json", "train.jsonl", "evaluations.csv"):
+            (out / file).write_text(made)
+"""
+LEFT_ALONE = {".git", ".dvc", ".checkpoints"}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, stopping_model: Path) -> Project:
+    project = Project(tmp_path_factory.mktemp("project"), stopping_model)
+    for stage in STAGES:
+        (project.folder / "stages" / f"{stage}.py").write_text(FAKE)
+    fail_in(project, "none")
+    assert project.repro() == STAGES
+    project.commit()
+    return project
+
+
+def fail_in(project: Project, stage: str) -> None:
+    (project.folder / ".checkpoints").mkdir(exist_ok=True)
+    (project.folder / ".checkpoints/fails").write_text(stage)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    files = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(name): path.read_text(errors="replace")
+        for name, path in files.items()
+        if name.parts[0] not in LEFT_ALONE and "__pycache__" not in name.parts
+    }
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_restore_undoes_an_experiment_that_failed(project: Project, stage: str) -> None:
+    before = contents(project.folder)
+    fail_in(project, stage)
+    said = project.run("dvc", "exp", "run", "-S", "compress_dim=32", ok=False)
+    assert f"failed to reproduce '{stage}'" in said and contents(project.folder) != before
+    fail_in(project, "none")
+    project.run("narrowband", "restore")
+    assert contents(project.folder) == before
+    assert project.run("git", "status", "--porcelain") == ""
+
+
+def test_nothing_is_left_to_do_after_a_restore(project: Project) -> None:
+    assert project.repro() == ["check"]
+
+
+def test_restore_sees_through_an_index_that_takes_a_changed_file_for_unchanged(project: Project) -> None:
+    before = contents(project.folder)
+    project.run("git", "update-index", "--assume-unchanged", "params.yaml")
+    project.change({"compress_dim": 99})
+    assert project.run("git", "status", "--porcelain") == ""
+    project.run("narrowband", "restore")
+    project.run("git", "update-index", "--no-assume-unchanged", "params.yaml")
+    assert contents(project.folder) == before
+
+
+def test_restore_says_what_to_do_if_the_cache_lacks_an_output(project: Project) -> None:
+    (project.folder / ".dvc/cache").rename(project.folder / ".dvc/cache-elsewhere")
+    (project.folder / "artifacts/pca/train.json").unlink()
+    said = " ".join(project.run("narrowband", "restore", ok=False).split())
+    assert "Error: parameters and metrics are back, but not all outputs" in said and "run dvc repro" in said
