@@ -24,7 +24,7 @@ def main() -> None:
     set_up_torch()
     generation, config = params.generation, CodecConfig.of(params)
     lm = FrozenLM.load(params.base_model)
-    answerer = QuestionAnswerer(lm, params.prompt, generation.max_new_tokens, generation.batch_size)
+    answerer = QuestionAnswerer(lm, params.prompt, generation.max_new_tokens, generation.batch_size, generation.stop)
     questions = checked(paths.QA / "test.json")
     systems = load_systems(answerer, config)
     comparison = compare(answerer, systems, read_squad(questions), params.seed, console)

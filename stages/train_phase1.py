@@ -22,7 +22,7 @@ def main() -> None:
     set_up_torch()
     phase1, generation = params.phase1, params.generation
     lm = FrozenLM.load(params.base_model)
-    answerer = QuestionAnswerer(lm, params.prompt, generation.max_new_tokens, generation.batch_size)
+    answerer = QuestionAnswerer(lm, params.prompt, generation.max_new_tokens, generation.batch_size, generation.stop)
     codec = starting_codec(answerer, CodecConfig.of(params), "scratch", params.seed)
     prompts = answerer.encode(stream_squad(checked(paths.QA / "train.json")))
     loss = phase1_loss(lm, codec, prompts, Draws(params.seed, phase1.batch_size), params.loss.phase1)

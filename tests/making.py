@@ -16,7 +16,8 @@ from narrowband.training.phase2 import Lesson, Material, phase2_loss
 
 
 def answerer_of(lm: FrozenLM, params: Params) -> QuestionAnswerer:
-    return QuestionAnswerer(lm, params.prompt, params.generation.max_new_tokens, params.generation.batch_size)
+    generation = params.generation
+    return QuestionAnswerer(lm, params.prompt, generation.max_new_tokens, generation.batch_size, generation.stop)
 
 
 def codec_of(pca: PCA, params: Params, *, pca_only: bool = False) -> Codec:

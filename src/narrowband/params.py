@@ -65,6 +65,7 @@ def _renamed(old: str, new: str) -> Callable[[Any], Any]:
 Magnitude = Literal["none", "token", "example", "calibrated"]
 PromptStyle = Literal["few_shot", "completion"]
 Unanswerable = Literal["refuse", "score"]
+Stop = Literal["line", "sentence"]
 Real = Annotated[float, BeforeValidator(_real)]
 Weight = Annotated[Real, Field(ge=0)]
 Share = Annotated[Real, Field(ge=0, le=1)]
@@ -148,10 +149,15 @@ class Prompt(Section):
 
 
 class Generation(Section):
-    """New tokens an answer at the most, prompts a batch, and what writes SFT records (answers: always transformers)."""
+    """New tokens an answer at the most, prompts a batch, and what writes SFT records (answers: always transformers).
+
+    An answer begins after leading white space. It ends at a line break, the cue "Question:" or end of text; with `stop:
+    sentence` at the end of a sentence too.
+    """
 
     max_new_tokens: Count
     batch_size: Count
+    stop: Stop
     backend: Literal["transformers", "vllm"]
 
 

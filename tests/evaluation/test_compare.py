@@ -10,6 +10,7 @@ from narrowband.data.squad import Answer, Example
 from narrowband.evaluation.compare import Comparison, compare
 from narrowband.evaluation.headline import TITLES
 from narrowband.lm.frozen import FrozenLM
+from narrowband.lm.stop import Reply
 from narrowband.params import Params
 
 LONG = "Orvane is a town. " * 40
@@ -42,9 +43,10 @@ def test_prompts_that_were_cut_short_are_counted(lm: FrozenLM, settings: Params)
 def test_each_kind_of_question_has_its_own_f1_where_some_are_unanswerable(
     lm: FrozenLM, settings: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(FrozenLM, "generate", lambda self, embeddings, *rest: ["town"] * len(embeddings))
+    monkeypatch.setattr(FrozenLM, "generate", lambda self, embeddings, *rest: [Reply("town", False)] * len(embeddings))
     both = compared(lm, ANSWERABLE + UNANSWERABLE, settings)
     found = both.details["phase2"]
     assert found["answerable_f1"] == pytest.approx((100 + 100) / 2)  # articles do not count
     assert found["unanswerable_f1"] == 0 and both.headline["phase2"]["f1"] == pytest.approx(50)
+    assert found["form"] == {"empty": 0, "cut": 0, "run_on": 0}
     assert "answerable_f1" not in compared(lm, ANSWERABLE, settings).details["phase2"]

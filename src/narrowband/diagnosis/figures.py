@@ -19,6 +19,7 @@ from narrowband.codec.magnitude import restore
 from narrowband.data.prompts import EncodedPrompt, collate
 from narrowband.data.squad import Example
 from narrowband.evaluation.answer import QuestionAnswerer, batches_by_length
+from narrowband.evaluation.form import faults
 from narrowband.evaluation.reconstruction import Quality
 from narrowband.evaluation.scoring import normalize, score_all
 from narrowband.evaluation.significance import interval
@@ -91,6 +92,14 @@ class CallPath:
 
 
 @dataclass(frozen=True)
+class Form:
+    """Shares of all uncompressed answers that are empty, and that hold a right answer among too many other words."""
+
+    empty: float
+    buried: float
+
+
+@dataclass(frozen=True)
 class Figures:
     """Everything known about one compressed system; F1 and EM are of the saved answers to all questions."""
 
@@ -106,6 +115,7 @@ class Diagnosis:
     """Figures of a run, and the norms of the sample's tokens: `original`, and one entry a system."""
 
     uncompressed_f1: float
+    form: Form
     call_path: CallPath
     systems: dict[str, Figures]
     norms: dict[str, Float[Tensor, " n"]]
@@ -147,6 +157,7 @@ def diagnose(
     uncompressed = predictions["uncompressed"]
     return Diagnosis(
         sum(score.f1 for score in score_all(uncompressed, examples)) / len(examples),
+        Form(*faults(uncompressed, examples)),
         replay(answerer, probed, uncompressed, seed),
         figures,
         norms,
@@ -244,7 +255,8 @@ def rescale(answerer: QuestionAnswerer, codec: Codec, probed: Probed, saved: Pre
     batch = collate(probed.prompts, lm.pad_id)
     original, coded = lm.embed(batch.ids), batch.coded.to(lm.device)
     rebuilt = restore(codec(original, coded), original, coded, "token", codec.scale)
-    answers = {e.id: text for e, text in zip(probed.examples, answerer.generate(rebuilt, batch.mask), strict=True)}
+    replies = answerer.generate(rebuilt, batch.mask)
+    answers = {e.id: reply.text for e, reply in zip(probed.examples, replies, strict=True)}
     before, after = ([score.f1 for score in score_all(texts, probed.examples)] for texts in (saved, answers))
     gains = [b - a for a, b in zip(before, after, strict=True)]
     return Rescaled(sum(before) / len(before), sum(after) / len(after), interval(gains, seed)["low"])
@@ -253,13 +265,13 @@ def rescale(answerer: QuestionAnswerer, codec: Codec, probed: Probed, saved: Pre
 @torch.no_grad()
 def replay(answerer: QuestionAnswerer, probed: Probed, saved: Predictions, seed: int) -> CallPath:
     """Answer the uncompressed prompts of `probed` by three calls of the language model."""
-    lm, limit = answerer.lm, answerer.max_new_tokens
+    lm = answerer.lm
     batch = collate(probed.prompts, lm.pad_id)
-    unmasked = answerer.generate(lm.embed(batch.ids), torch.ones_like(batch.mask))[:REPLAYED]
+    unmasked = [reply.text for reply in answerer.generate(lm.embed(batch.ids), torch.ones_like(batch.mask))[:REPLAYED]]
     bos = lm.tokenizer.bos_token_id
     bare = [prompt.ids[prompt.ids[0] == bos :] for prompt in probed.prompts[:REPLAYED]]
-    without = [lm.generate_from_ids(ids, limit) for ids in bare]
-    with_bos = without if bos is None else [lm.generate_from_ids([bos, *ids], limit) for ids in bare]
+    without = [answerer.answer_ids(ids) for ids in bare]
+    with_bos = without if bos is None else [answerer.answer_ids([bos, *ids]) for ids in bare]
     asked = probed.examples[:REPLAYED]
 
     def same(answers: Sequence[str]) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any, Literal, NamedTuple
 
-from narrowband.diagnosis.figures import CallPath, Diagnosis, Figures
+from narrowband.diagnosis.figures import CallPath, Diagnosis, Figures, Form
 from narrowband.params import Params
 
 Confidence = Literal["low", "medium", "high"]
@@ -39,6 +39,7 @@ class Case(NamedTuple):
     figures: Figures
     call_path: CallPath
     uncompressed_f1: float
+    form: Form
     params: Params
     vector_dim: int
 
@@ -73,7 +74,9 @@ def verdicts(diagnosis: Diagnosis, params: Params, hidden_size: int) -> dict[str
     """The verdicts on every compressed system; `healthy` alone if no row applies."""
     vector_dim = params.vector_dim(hidden_size)
     return {
-        system: judge(Case(system, figures, diagnosis.call_path, diagnosis.uncompressed_f1, params, vector_dim))
+        system: judge(
+            Case(system, figures, diagnosis.call_path, diagnosis.uncompressed_f1, diagnosis.form, params, vector_dim)
+        )
         for system, figures in diagnosis.systems.items()
     }
 
@@ -91,7 +94,7 @@ def summary(diagnosis: Diagnosis, found: Mapping[str, list[Verdict]]) -> dict[st
         }
         for system, figures in diagnosis.systems.items()
     }
-    return {"call_path": asdict(diagnosis.call_path), **systems}
+    return {"call_path": asdict(diagnosis.call_path), "form": asdict(diagnosis.form), **systems}
 
 
 def verdict_lines(found: Mapping[str, list[Verdict]]) -> list[str]:
@@ -160,6 +163,16 @@ def _decoding(case: Case) -> Found | None:
     if nearest >= ALIKE:
         return None
     return Found(f"no call of the model gives more than {nearest:.0%} of the saved uncompressed answers", "high")
+
+
+def _format(case: Case) -> Found | None:
+    empty, buried = case.form.empty, case.form.buried
+    if empty + buried <= MARGIN:
+        return None
+    return Found(
+        f"{empty:.0%} of the uncompressed answers are empty, {buried:.0%} hold a right answer among too many other words",
+        "high" if empty + buried > ALIKE else "medium",
+    )
 
 
 def _base_model(case: Case) -> Found | None:
@@ -250,6 +263,11 @@ def _longer(case: Case) -> list[dict[str, Any]]:
     return [{"phase2.steps": 2 * case.params.phase2.steps}]
 
 
+def _answer_form(case: Case) -> list[dict[str, Any]]:
+    more = {"generation.max_new_tokens": 2 * case.params.generation.max_new_tokens}
+    return [more] if case.form.empty > case.form.buried else [{"generation.stop": "sentence"}, more]
+
+
 def _scale(case: Case) -> list[dict[str, Any]]:
     return [{"magnitude": "token"}, *_less(case)]
 
@@ -285,6 +303,12 @@ TABLE = (
         "The saved answers are not what the language model says to these prompts.",
         _decoding,
         lambda case: [{"generation.batch_size": 1}, {"generation.max_new_tokens": 32}, *_longer(case)],
+    ),
+    Row(
+        "format",
+        "The language model's own answers are not of the form that is scored: they are empty or say too much.",
+        _format,
+        _answer_form,
     ),
     Row(
         "base_model",

@@ -12,10 +12,12 @@ from narrowband.codec.codec import Codec
 from narrowband.codec.folded import FoldedCodec
 from narrowband.data.prompts import Batch, EncodedPrompt, collate, encode_prompts
 from narrowband.data.squad import Example
+from narrowband.evaluation.form import answer_form
 from narrowband.evaluation.reconstruction import Quality
 from narrowband.evaluation.scoring import Score, score_all
 from narrowband.lm.frozen import FrozenLM
-from narrowband.params import Prompt
+from narrowband.lm.stop import Reply
+from narrowband.params import Prompt, Stop
 from narrowband.runtime import distributed
 
 
@@ -32,13 +34,17 @@ class System(Protocol):
 
 
 class Evaluated(NamedTuple):
-    """Predictions by question id with their scores; quality and rate of the codec, if there was one; prompts cut short."""
+    """Predictions by question id with their scores; quality and rate of the codec, if there was one; prompts cut short.
+
+    `form` has the shares of answers that are empty, cut or run on.
+    """
 
     predictions: dict[str, str]
     scores: list[Score]
     quality: dict[str, float]
     bits_per_token: float
     truncated_share: float
+    form: dict[str, float]
 
     @property
     def f1(self) -> float:
@@ -59,20 +65,28 @@ def batches_by_length(prompts: Sequence[EncodedPrompt], size: int) -> list[list[
 
 @dataclass(frozen=True)
 class QuestionAnswerer:
-    """A frozen LM with the way it is asked: the form of its prompts, new tokens an answer at most, prompts a batch."""
+    """A frozen LM with the way it is asked: the form of its prompts, new tokens an answer at most, prompts a batch.
+
+    `stop` says where an answer ends.
+    """
 
     lm: FrozenLM
     prompt: Prompt
     max_new_tokens: int
     batch_size: int
+    stop: Stop
 
     def encode(self, examples: Iterable[Example]) -> list[EncodedPrompt]:
         """The prompts of `examples`."""
         return encode_prompts(self.lm.tokenizer, examples, self.prompt)
 
-    def generate(self, embeddings: Float[Tensor, "batch seq hidden"], mask: Bool[Tensor, "batch seq"]) -> list[str]:
+    def generate(self, embeddings: Float[Tensor, "batch seq hidden"], mask: Bool[Tensor, "batch seq"]) -> list[Reply]:
         """Greedy answers to left-padded prompts given as embeddings."""
-        return self.lm.generate(embeddings, mask.to(self.lm.device), self.max_new_tokens)
+        return self.lm.generate(embeddings, mask.to(self.lm.device), self.max_new_tokens, self.stop)
+
+    def answer_ids(self, ids: Sequence[int]) -> str:
+        """The greedy answer to one prompt given as token ids."""
+        return self.lm.generate_from_ids(ids, self.max_new_tokens, self.stop).text
 
     def answer(
         self, system: System | None, examples: Sequence[Example], *, advance: Callable[[int], None] = lambda n: None
@@ -84,28 +98,29 @@ class QuestionAnswerer:
         prompts = self.encode(examples)
         sender = _Sender(self.lm, system, prompts)
 
-        def answer_batch(rows: list[int]) -> tuple[dict[str, str], Quality, int]:
+        def answer_batch(rows: list[int]) -> tuple[dict[str, Reply], Quality, int]:
             batch = collate([prompts[i] for i in rows], self.lm.pad_id)
             embeddings, quality = sender.send(batch)
             answers = self.generate(embeddings, batch.mask)
             advance(len(rows))
-            predictions = {examples[i].id: text for i, text in zip(rows, answers, strict=True)}
-            return predictions, quality, system.bits(batch.coded) if system else 0
+            replies = {examples[i].id: reply for i, reply in zip(rows, answers, strict=True)}
+            return replies, quality, system.bits(batch.coded) if system else 0
 
-        predictions: dict[str, str] = {}
+        replies: dict[str, Reply] = {}
         quality, bits = sender.folded_quality(), 0
         batches = batches_by_length(prompts, self.batch_size)
         for answers, part, cost in distributed.shared_out(answer_batch, batches):
-            predictions |= answers
+            replies |= answers
             quality.merge(part)
             bits += cost
-        ordered = {example.id: predictions[example.id] for example in examples}
+        ordered = {example.id: replies[example.id].text for example in examples}
         return Evaluated(
             ordered,
             score_all(ordered, examples),
             quality.means() if system else {},
             bits / max(1, quality.count),
             sum(prompt.truncated for prompt in prompts) / len(prompts),
+            answer_form([replies[example.id] for example in examples], examples),
         )
 
 

@@ -70,10 +70,11 @@ def _headline(result: Evaluated, own: Evaluated) -> dict[str, float]:
 
 
 def _details(result: Evaluated, examples: Sequence[Example], seed: int) -> dict[str, Any]:
-    """The interval of F1, what the headline leaves out of a reconstruction, and F1 of each kind if there are two."""
+    """The interval of F1, what the headline leaves out of a reconstruction, the form of answers, and F1 of each kind if there
+    are two."""
     f1 = [score.f1 for score in result.scores]
     rest = {name: value for name, value in result.quality.items() if name not in HEADLINE}
-    return {"f1_interval": interval(f1, seed), **rest, **_by_answerability(examples, f1)}
+    return {"f1_interval": interval(f1, seed), **rest, "form": result.form, **_by_answerability(examples, f1)}
 
 
 def _gain(before: Evaluated, after: Evaluated, seed: int) -> dict[str, Any]:
