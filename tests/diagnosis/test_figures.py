@@ -3,6 +3,7 @@
 The right answers are the model's own to uncompressed prompts, so F1 means something though it knows nothing.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from functools import reduce
@@ -262,6 +263,29 @@ def test_less_and_less_is_sent(
     assert (
         found[0].command == f"dvc exp run -S {'phase2.steps=600' if verdict == 'objective' else f'compress_dim={less}'}"
     )
+
+
+def test_tokens_that_training_never_saw_are_lost(
+    lm: FrozenLM, pca: Callable[[int], PCA], examples: list[Example], small: Params
+) -> None:
+    """An adapter that knows the tokens of its training alone, as far as the verdicts can tell from outside."""
+    prompts = answerer_of(lm, small).encode(examples)
+    coded = Counter(token for prompt in prompts for token, on in zip(prompt.ids, prompt.coded, strict=True) if on)
+    unseen = torch.tensor([token for token, _ in coded.most_common()][3:12])
+    seen = torch.tensor([token for token in coded if token not in unseen])
+    original = lm.vocabulary[unseen]
+
+    def forget(rebuilt: Tensor, coded: Tensor) -> Tensor:
+        nearest = torch.cdist(rebuilt, original)  # [batch, seq, unseen]
+        return torch.where(nearest.amin(-1, keepdim=True) < 0.1, lm.vocabulary[seen[0]], rebuilt)
+
+    systems = {"uncompressed": None, "phase1": faulty(lm, pca(64), small, forget)}
+    predictions = {name: answerer_of(lm, small).answer(s, examples).predictions for name, s in systems.items()}
+    diagnosis = diagnose(answerer_of(lm, small), systems, examples, predictions, small.seed, seen=seen)
+    rebuilt = diagnosis.systems["phase1"].reconstruction
+    assert rebuilt.unseen_share > 0.1 and rebuilt.unseen_match < 10 and rebuilt.seen_match > 99
+    found = verdicts(diagnosis, small, lm.hidden_size)["phase1"]
+    assert names(found) == ["unseen_tokens"] and found[0].command == "dvc exp run -S data.train=9600"
 
 
 def changed(params: Params, settings: dict[str, object]) -> Params:

@@ -56,6 +56,9 @@ class ReconstructionFigures:
     original_effective_rank: float
     own_overlap: float  # share of a prompt's nearest tokens that stand in that prompt
     other_overlap: float  # the same for the prompt of its batch that fits best, itself left out
+    unseen_share: float  # of tokens that training never saw
+    unseen_match: float  # percent of them; of all tokens if there are none
+    seen_match: float  # percent of the others
 
 
 @dataclass(frozen=True)
@@ -134,8 +137,13 @@ def diagnose(
     examples: Sequence[Example],
     predictions: Mapping[str, Predictions],
     seed: int,
+    *,
+    seen: Int[Tensor, " known"] | None = None,
 ) -> Diagnosis:
-    """Examine every compressed system by the answers that `evaluate` saved and a few prompts embedded again."""
+    """Examine every compressed system by the answers that `evaluate` saved and a few prompts embedded again.
+
+    `seen` are the tokens that went through the codec in training; without it, all count as seen.
+    """
     prompts = answerer.encode(examples)
     rows = max(batches_by_length(prompts, answerer.batch_size), key=lambda rows: _padding(prompts, rows))
     probed = Probed([examples[i] for i in rows], [prompts[i] for i in rows])
@@ -145,7 +153,7 @@ def diagnose(
             continue
         scores = score_all(predictions[name], examples)
         reconstruction, norms["original"], norms[name] = examine(
-            answerer.lm, codec, prompts[:SAMPLE], answerer.batch_size
+            answerer.lm, codec, prompts[:SAMPLE], answerer.batch_size, seen
         )
         figures[name] = Figures(
             sum(score.f1 for score in scores) / len(scores),
@@ -171,11 +179,15 @@ def _padding(prompts: Sequence[EncodedPrompt], rows: Sequence[int]) -> int:
 
 @torch.no_grad()
 def examine(
-    lm: FrozenLM, codec: Codec, prompts: Sequence[EncodedPrompt], batch_size: int
+    lm: FrozenLM,
+    codec: Codec,
+    prompts: Sequence[EncodedPrompt],
+    batch_size: int,
+    seen: Int[Tensor, " known"] | None = None,
 ) -> tuple[ReconstructionFigures, Float[Tensor, " n"], Float[Tensor, " n"]]:
     """Reconstruct `prompts`; their figures, and the norms of their original and reconstructed coded tokens."""
-    quality = Quality()
-    seen: Counter[int] = Counter()
+    quality = Quality(seen=seen)
+    found: Counter[int] = Counter()
     kept: list[tuple[Tensor, Tensor]] = []
     norms: list[tuple[Tensor, Tensor]] = []
     overlaps: list[Tensor] = []
@@ -185,22 +197,26 @@ def examine(
         original, rebuilt = embeddings[batch.coded], codec(embeddings, batch.coded)[batch.coded]
         ids = batch.ids[batch.coded]
         nearest = quality.add(original, rebuilt, ids, lm.vocabulary).cpu()
-        seen.update(nearest.tolist())
+        found.update(nearest.tolist())
         overlaps.append(overlap(nearest, ids, batch.coded))
         norms.append((original.norm(dim=-1), rebuilt.norm(dim=-1)))
         step = -(-len(ids) // SPECTRUM)
         kept.append((original[::step], rebuilt[::step]))
     original_kept, rebuilt_kept = (torch.cat(tokens) for tokens in zip(*kept, strict=True))
     own, other = torch.cat(overlaps, 1).mean(1).tolist()
+    means, parts = quality.means(), quality.by_seen()
     reconstruction = ReconstructionFigures(
-        **quality.means(),
-        commonest_token=seen.most_common(1)[0][1] / quality.count,
+        **means,
+        commonest_token=found.most_common(1)[0][1] / quality.count,
         pairwise_cosine=pairwise_cosine(rebuilt_kept),
         original_pairwise_cosine=pairwise_cosine(original_kept),
         effective_rank=effective_rank(rebuilt_kept),
         original_effective_rank=effective_rank(original_kept),
         own_overlap=own,
         other_overlap=other,
+        unseen_share=parts["unseen"]["share"],
+        unseen_match=parts["unseen"].get("token_match", means["token_match"]),
+        seen_match=parts["seen"].get("token_match", means["token_match"]),
     )
     original_norms, rebuilt_norms = (torch.cat(values).cpu() for values in zip(*norms, strict=True))
     return reconstruction, original_norms, rebuilt_norms

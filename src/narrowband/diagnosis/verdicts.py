@@ -219,6 +219,18 @@ def _magnitude(case: Case) -> Found | None:
     )
 
 
+def _unseen(case: Case) -> Found | None:
+    rebuilt = case.figures.reconstruction
+    blamed = rebuilt.unseen_share * (100 - rebuilt.unseen_match) / max(1e-9, 100 - rebuilt.token_match)
+    if not case.lost or rebuilt.seen_match - rebuilt.unseen_match <= 100 * MARGIN or blamed <= MARGIN:
+        return None
+    return Found(
+        f"{rebuilt.unseen_share:.1%} of the tokens stand in no training prompt: {rebuilt.unseen_match:.1f}% of them are nearest "
+        f"to the original token, {rebuilt.seen_match:.1f}% of the others; {_answers(case)}",
+        "high" if blamed > ALIKE else "medium",
+    )
+
+
 def _collapse(case: Case) -> Found | None:
     match = case.figures.reconstruction.token_match
     if match >= TOKENS_COLLAPSE or not case.lost:
@@ -266,6 +278,10 @@ def _longer(case: Case) -> list[dict[str, Any]]:
 def _answer_form(case: Case) -> list[dict[str, Any]]:
     more = {"generation.max_new_tokens": 2 * case.params.generation.max_new_tokens}
     return [more] if case.form.empty > case.form.buried else [{"generation.stop": "sentence"}, more]
+
+
+def _wider(case: Case) -> list[dict[str, Any]]:
+    return [{"data.train": 2 * case.params.data.train}]
 
 
 def _scale(case: Case) -> list[dict[str, Any]]:
@@ -324,6 +340,7 @@ TABLE = (
     ),
     Row("mode_collapse", "Whatever goes in, the same comes out.", _mode_collapse, _weights),
     Row("magnitude", "Reconstructed tokens have the wrong length.", _magnitude, _scale),
+    Row("unseen_tokens", "Tokens that training never saw are lost: the adapter knows those it saw.", _unseen, _wider),
     Row("tokens_collapse", "Most tokens are lost: too little is sent, or the decoder can't read it.", _collapse, _less),
     Row("tokens_drift", "Some tokens turn into others.", _drift, _drifted),
     Row(

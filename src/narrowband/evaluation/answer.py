@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from narrowband.codec.codec import Codec
@@ -36,7 +36,8 @@ class System(Protocol):
 class Evaluated(NamedTuple):
     """Predictions by question id with their scores; quality and rate of the codec, if there was one; prompts cut short.
 
-    `form` has the shares of answers that are empty, cut or run on.
+    `form` has the shares of answers that are empty, cut or run on; `by_seen` the quality of tokens that training saw, and of
+    others, if it was told which these are.
     """
 
     predictions: dict[str, str]
@@ -45,6 +46,7 @@ class Evaluated(NamedTuple):
     bits_per_token: float
     truncated_share: float
     form: dict[str, float]
+    by_seen: dict[str, dict[str, float]]
 
     @property
     def f1(self) -> float:
@@ -89,14 +91,20 @@ class QuestionAnswerer:
         return self.lm.generate_from_ids(ids, self.max_new_tokens, self.stop).text
 
     def answer(
-        self, system: System | None, examples: Sequence[Example], *, advance: Callable[[int], None] = lambda n: None
+        self,
+        system: System | None,
+        examples: Sequence[Example],
+        *,
+        seen: Int[Tensor, " known"] | None = None,
+        advance: Callable[[int], None] = lambda n: None,
     ) -> Evaluated:
         """Answer every example greedily from embeddings, batches sorted by length; without a system they stay as they are.
 
-        A codec that takes tokens alone is folded: it and its quality are computed once for each distinct token.
+        A codec that takes tokens alone is folded: it and its quality are computed once for each distinct token. `seen` are
+        the tokens that went through it in training.
         """
         prompts = self.encode(examples)
-        sender = _Sender(self.lm, system, prompts)
+        sender = _Sender(self.lm, system, prompts, seen)
 
         def answer_batch(rows: list[int]) -> tuple[dict[str, Reply], Quality, int]:
             batch = collate([prompts[i] for i in rows], self.lm.pad_id)
@@ -121,21 +129,24 @@ class QuestionAnswerer:
             bits / max(1, quality.count),
             sum(prompt.truncated for prompt in prompts) / len(prompts),
             answer_form([replies[example.id] for example in examples], examples),
+            quality.by_seen() if system and seen is not None else {},
         )
 
 
 class _Sender:
     """Sends batches of `prompts` through a system, and measures what arrives."""
 
-    def __init__(self, lm: FrozenLM, system: System | None, prompts: Sequence[EncodedPrompt]) -> None:
-        self.lm, self.system = lm, system
+    def __init__(
+        self, lm: FrozenLM, system: System | None, prompts: Sequence[EncodedPrompt], seen: Int[Tensor, " known"] | None
+    ) -> None:
+        self.lm, self.system, self.seen = lm, system, seen
         alone = isinstance(system, Codec) and system.takes_tokens_alone
         self.folded = FoldedCodec(system, lm, prompts) if alone and isinstance(system, Codec) else None
 
     @torch.no_grad()
     def send(self, batch: Batch) -> tuple[Float[Tensor, "batch seq hidden"], Quality]:
         """Embeddings as they arrive; their quality, unless it is that of `folded_quality`."""
-        original, quality = self.lm.embed(batch.ids), Quality()
+        original, quality = self.lm.embed(batch.ids), Quality(seen=self.seen)
         if self.folded:
             return self.folded(original, batch), quality
         if self.system is None:
@@ -146,7 +157,7 @@ class _Sender:
 
     def folded_quality(self) -> Quality:
         """Quality over all prompts of a codec that takes tokens alone; empty for any other system."""
-        quality = Quality()
+        quality = Quality(seen=self.seen)
         if folded := self.folded:
             quality.add(folded.original, folded.reconstructed, folded.ids, self.lm.vocabulary, folded.counts)
         return quality

@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
 
+from jaxtyping import Int
 from rich.console import Console
+from torch import Tensor
 
 from narrowband.codec.codec import Codec
 from narrowband.data.squad import Example
@@ -34,12 +36,17 @@ def compare(
     examples: Sequence[Example],
     seed: int,
     console: Console,
+    *,
+    seen: Int[Tensor, " known"] | None = None,
 ) -> Comparison:
-    """Evaluate every system; F1, EM and agreement are 0 to 100, `seed` is that of the bootstrap."""
+    """Evaluate every system; F1, EM and agreement are 0 to 100, `seed` is that of the bootstrap.
+
+    Details have the quality of tokens that training saw and of others apart, if `seen` says which it saw.
+    """
     answered = {}
     with bar("questions", len(examples) * len(systems), console) as advance:
         for name, system in systems.items():
-            answered[name] = answerer.answer(system, examples, advance=advance)
+            answered[name] = answerer.answer(system, examples, seen=seen, advance=advance)
     own = answered["uncompressed"]
     headline: dict[str, Any] = {name: _headline(result, own) for name, result in answered.items()}
     codec = next(system for system in systems.values() if system)
@@ -74,7 +81,13 @@ def _details(result: Evaluated, examples: Sequence[Example], seed: int) -> dict[
     are two."""
     f1 = [score.f1 for score in result.scores]
     rest = {name: value for name, value in result.quality.items() if name not in HEADLINE}
-    return {"f1_interval": interval(f1, seed), **rest, "form": result.form, **_by_answerability(examples, f1)}
+    return {
+        "f1_interval": interval(f1, seed),
+        **rest,
+        "form": result.form,
+        **result.by_seen,
+        **_by_answerability(examples, f1),
+    }
 
 
 def _gain(before: Evaluated, after: Evaluated, seed: int) -> dict[str, Any]:
