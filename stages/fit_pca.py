@@ -14,6 +14,7 @@ def main() -> None:
     from narrowband.codec.pca import PCA
     from narrowband.data.prompts import encode_prompts
     from narrowband.data.squad import stream_squad
+    from narrowband.data.vocabulary import mixed_in, plain_tokens
     from narrowband.lm.frozen import FrozenLM
     from narrowband.runtime.artifacts import checked
     from narrowband.runtime.files import write_json
@@ -24,11 +25,13 @@ def main() -> None:
     lm = FrozenLM.load(params.base_model)
     vector_dim = params.vector_dim(lm.hidden_size)
     prompts = encode_prompts(lm.tokenizer, stream_squad(checked(paths.QA / "train.json")), params.prompt)
-    vectors, windows = token_windows(lm, prompts, params.window)
+    share = params.phase1.vocabulary_share
+    mixed = mixed_in(prompts, share, plain_tokens(lm.tokenizer), f"{params.seed}/vocabulary/pca")
+    vectors, windows = token_windows(lm, mixed, params.window)
     with bar("PCA", params.window * (params.window + 1) // 2, console) as advance:
         pca = PCA.fit(vectors, params.compress_dim, windows, advance=advance)
     config = CodecConfig.of(params)
-    pca.save(paths.PCA, {**config.geometry, "prompt": params.prompt.model_dump()})
+    pca.save(paths.PCA, {**config.geometry, "prompt": params.prompt.model_dump(), "vocabulary_share": share})
     truncated = sum(prompt.truncated for prompt in prompts) / len(prompts)
     figures = {"explained_variance": pca.explained_share, "truncated_share": truncated}
     write_json(paths.METRICS / "pca.json", rounded(figures))

@@ -127,6 +127,15 @@ class Training(Section):
     patience: Natural
 
 
+class Phase1(Training):
+    """A share of the coded tokens of each batch, and of the windows of the PCA, may be drawn from the whole vocabulary.
+
+    The codec then knows tokens that no training prompt holds. Special tokens are not drawn.
+    """
+
+    vocabulary_share: Share
+
+
 class Phase2(Training):
     """Phase 2 begins from the adapter of Phase 1, or from scratch: a new one.
 
@@ -230,7 +239,7 @@ class Params(Section):
     latent_bits: Annotated[int, Field(strict=True), AfterValidator(_bits)]
     adapter: Adapter
     loss: Loss
-    phase1: Training
+    phase1: Phase1
     phase2: Phase2
     prompt: Prompt
     generation: Generation

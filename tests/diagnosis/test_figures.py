@@ -285,7 +285,7 @@ def test_tokens_that_training_never_saw_are_lost(
     rebuilt = diagnosis.systems["phase1"].reconstruction
     assert rebuilt.unseen_share > 0.1 and rebuilt.unseen_match < 10 and rebuilt.seen_match > 99
     found = verdicts(diagnosis, small, lm.hidden_size)["phase1"]
-    assert names(found) == ["unseen_tokens"] and found[0].command == "dvc exp run -S data.train=9600"
+    assert names(found) == ["unseen_tokens"] and found[0].command == "dvc exp run -S phase1.vocabulary_share=0.5"
 
 
 def changed(params: Params, settings: dict[str, object]) -> Params:

@@ -281,7 +281,8 @@ def _answer_form(case: Case) -> list[dict[str, Any]]:
 
 
 def _wider(case: Case) -> list[dict[str, Any]]:
-    return [{"data.train": 2 * case.params.data.train}]
+    share = max(0.5, case.params.phase1.vocabulary_share)
+    return [{"phase1.vocabulary_share": share}, {"data.train": 2 * case.params.data.train}]
 
 
 def _scale(case: Case) -> list[dict[str, Any]]:
