@@ -24,6 +24,8 @@ def main() -> None:
             f"{params.data.sft_records}; raise it"
         )
     revisions = {"base_model": model_revision(params.base_model), "dataset": dataset_revision(params.dataset)}
+    if params.test_dataset:
+        revisions["test_dataset"] = dataset_revision(params.test_dataset)
     pools = [Path(params.data.few_shot_pool), Path(params.data.instruction_pool)]
     state = {
         **revisions,
@@ -54,7 +56,7 @@ def examine(params: Params, few_shot_pool: Path, instruction_pool: Path) -> None
     read_instructions(instruction_pool)
     if params.generation.backend == "vllm":
         require_vllm()
-    check_dataset(params.dataset, params.data.sizes, params.data.unanswerable)
+    check_dataset(params.dataset, params.data.sizes, params.data.unanswerable, params.test_dataset)
 
 
 if __name__ == "__main__":

@@ -233,6 +233,7 @@ class Params(Section):
     seed: Seed
     base_model: Annotated[str, Field(min_length=1)]
     dataset: Annotated[str, BeforeValidator(_renamed("embedded", "bundled")), Field(min_length=1)]
+    test_dataset: Annotated[str, Field(min_length=1)] | None
     compress_dim: Count
     window: Count
     magnitude: Magnitude
