@@ -23,7 +23,7 @@ def main() -> None:
     set_up_torch()
     generation = params.generation
     lm = FrozenLM.load(params.base_model)
-    answerer = QuestionAnswerer(lm, params.prompt, generation.max_new_tokens, generation.batch_size)
+    answerer = QuestionAnswerer(lm, params.prompt, generation.max_new_tokens, generation.batch_size, generation.stop)
     systems = load_systems(answerer, CodecConfig.of(params))
     pca, phase1, phase2 = (systems[name] for name in ("pca", "phase1", "phase2"))
     assert pca and phase1 and phase2

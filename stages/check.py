@@ -24,6 +24,8 @@ def main() -> None:
             f"{params.data.sft_records}; raise it"
         )
     revisions = {"base_model": model_revision(params.base_model), "dataset": dataset_revision(params.dataset)}
+    if params.test_dataset:
+        revisions["test_dataset"] = dataset_revision(params.test_dataset)
     pools = [Path(params.data.few_shot_pool), Path(params.data.instruction_pool)]
     state = {
         **revisions,
@@ -43,7 +45,7 @@ def examine(params: Params, few_shot_pool: Path, instruction_pool: Path) -> None
     """Open base model, pools and data set; raises an InputError if one of them can't be used."""
     from narrowband.codec.batches import check_windows
     from narrowband.data.prompts import check_questions, stream_prompts
-    from narrowband.data.splits import check_dataset
+    from narrowband.data.splits import BUNDLED, check_dataset
     from narrowband.lm.needs import check_needs
     from narrowband.lm.source import load_tokenizer, outline, positions
     from narrowband.sft.instructions import read_instructions
@@ -59,7 +61,8 @@ def examine(params: Params, few_shot_pool: Path, instruction_pool: Path) -> None
     if params.generation.backend == "vllm":
         require_vllm()
     data, prompt, dim = params.data, params.prompt, params.compress_dim
-    splits = check_dataset(params.dataset, data.sizes, params.seed, data.unanswerable, enough=dim + 1)
+    sizes = {split: min(n, dim + 1) for split, n in data.sizes.items()} if params.dataset == BUNDLED else data.sizes
+    splits = check_dataset(params.dataset, sizes, params.seed, data.unanswerable, params.test_dataset)
     tokenizer = load_tokenizer(params.base_model)
     for examples in splits.values():
         check_questions(tokenizer, examples, prompt)

@@ -11,8 +11,8 @@ def main() -> None:
 
     from narrowband.codec.config import CodecConfig
     from narrowband.codec.spectrum import prompt_spectrum
-    from narrowband.data.prompts import encode_prompts
-    from narrowband.data.squad import read_squad
+    from narrowband.data.prompts import coded_counts
+    from narrowband.data.squad import read_squad, stream_squad
     from narrowband.diagnosis.figures import diagnose, histogram
     from narrowband.diagnosis.verdicts import summary, verdict_lines, verdicts
     from narrowband.evaluation.answer import QuestionAnswerer
@@ -27,19 +27,19 @@ def main() -> None:
     set_up_torch()
     generation, config = params.generation, CodecConfig.of(params)
     lm = FrozenLM.load(params.base_model)
-    answerer = QuestionAnswerer(lm, params.prompt, generation.max_new_tokens, generation.batch_size)
+    answerer = QuestionAnswerer(lm, params.prompt, generation.max_new_tokens, generation.batch_size, generation.stop)
     systems = load_systems(answerer, config)
     questions = checked(paths.QA / "test.json")
     examples = read_squad(questions)
     read_config(paths.PREDICTIONS, evaluated(answerer, config, questions))
     results = read_results()
     answers = {name: read_json(checked(paths.PREDICTIONS / f"predictions_{name}.json")) for name in systems}
-    diagnosis = diagnose(answerer, systems, examples, answers, params.seed)
+    train = answerer.encode(stream_squad(checked(paths.QA / "train.json")))
+    diagnosis = diagnose(answerer, systems, examples, answers, params.seed, seen=coded_counts(train)[0])
     found = verdicts(diagnosis, params, lm.hidden_size)
     figures, norms = rounded(summary(diagnosis, found)), rounded(histogram(diagnosis.norms))
     shown = rounded(first_examples(answerer, systems, examples, answers))
-    train = read_squad(checked(paths.QA / "train.json"))
-    spectrum = prompt_spectrum(lm, encode_prompts(lm.tokenizer, train, params.prompt))
+    spectrum = prompt_spectrum(lm, train)
     write_json(paths.RESULTS / "diagnosis.json", figures)
     write_json(paths.REPORT / "examples.json", shown)
     write_json(paths.REPORT / "norms.json", norms)

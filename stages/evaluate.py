@@ -10,7 +10,8 @@ def main() -> None:
     params = load_params()
 
     from narrowband.codec.config import CodecConfig
-    from narrowband.data.squad import read_squad
+    from narrowband.data.prompts import coded_counts
+    from narrowband.data.squad import read_squad, stream_squad
     from narrowband.evaluation.answer import QuestionAnswerer
     from narrowband.evaluation.compare import compare
     from narrowband.evaluation.headline import headline_table
@@ -24,10 +25,11 @@ def main() -> None:
     set_up_torch()
     generation, config = params.generation, CodecConfig.of(params)
     lm = FrozenLM.load(params.base_model)
-    answerer = QuestionAnswerer(lm, params.prompt, generation.max_new_tokens, generation.batch_size)
+    answerer = QuestionAnswerer(lm, params.prompt, generation.max_new_tokens, generation.batch_size, generation.stop)
     questions = checked(paths.QA / "test.json")
     systems = load_systems(answerer, config)
-    comparison = compare(answerer, systems, read_squad(questions), params.seed, console)
+    seen, _ = coded_counts(answerer.encode(stream_squad(checked(paths.QA / "train.json"))))
+    comparison = compare(answerer, systems, read_squad(questions), params.seed, console, seen=seen)
     if not distributed.is_main():
         return
     for name, predictions in comparison.predictions.items():

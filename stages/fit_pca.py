@@ -14,6 +14,7 @@ def main() -> None:
     from narrowband.codec.pca import PCA
     from narrowband.data.prompts import encode_prompts, say_truncated, truncated_share
     from narrowband.data.squad import stream_squad
+    from narrowband.data.vocabulary import mixed_in, plain_tokens
     from narrowband.lm.frozen import FrozenLM
     from narrowband.runtime.artifacts import checked
     from narrowband.runtime.files import write_json
@@ -26,11 +27,13 @@ def main() -> None:
     prompts = encode_prompts(lm.tokenizer, stream_squad(checked(paths.QA / "train.json")), params.prompt)
     cut = truncated_share(prompts)
     say_truncated(cut, params.prompt, console)
-    vectors, windows = token_windows(lm, prompts, params.window)
+    share = params.phase1.vocabulary_share
+    mixed = mixed_in(prompts, share, plain_tokens(lm.tokenizer), f"{params.seed}/vocabulary/pca")
+    vectors, windows = token_windows(lm, mixed, params.window)
     with bar("PCA", params.window * (params.window + 1) // 2, console) as advance:
         pca = PCA.fit(vectors, params.compress_dim, windows, advance=advance)
     config = CodecConfig.of(params)
-    pca.save(paths.PCA, {**config.geometry, "prompt": params.prompt.model_dump()})
+    pca.save(paths.PCA, {**config.geometry, "prompt": params.prompt.model_dump(), "vocabulary_share": share})
     figures = {"explained_variance": pca.explained_share, "truncated_share": cut}
     write_json(paths.METRICS / "pca.json", rounded(figures))
     console.print(f"{params.compress_dim} of {vector_dim} components explain {pca.explained_share:.1%} of the variance")

@@ -25,15 +25,22 @@ def main() -> None:
     data = params.data
     apart = READINGS * data.sft_records
     wanted = {**data.sizes, "train": data.train + apart}
-    splits = make_splits(params.dataset, wanted, params.seed, data.unanswerable)
+    splits = make_splits(params.dataset, wanted, params.seed, data.unanswerable, params.test_dataset)
     tokenizer = load_tokenizer(params.base_model)
     for examples in splits.values():
         check_questions(tokenizer, examples, params.prompt)
     readings, splits["train"] = splits["train"][data.train :], splits["train"][: data.train]
+    sources = dict.fromkeys(splits, params.dataset) | {"test": params.test_dataset or params.dataset}
     for split, examples in splits.items():
-        write_squad(paths.QA / f"{split}.json", f"{params.dataset} {split}", examples)
+        write_squad(paths.QA / f"{split}.json", f"{sources[split]} {split}", examples)
         console.print(f"{split}: {len(examples)} questions")
-    write_config(paths.QA, {"seed": params.seed, "dataset": params.dataset, "data": data.sizes})
+    made_with = {
+        "seed": params.seed,
+        "dataset": params.dataset,
+        "test_dataset": params.test_dataset,
+        "data": data.sizes,
+    }
+    write_config(paths.QA, made_with)
     if not data.sft_records:
         write_text(paths.SFT / "train.jsonl", "")
         write_json(paths.METRICS / "data.json", {})

@@ -23,11 +23,12 @@ def main() -> None:
     set_up_torch()
     phase1, generation = params.phase1, params.generation
     lm = FrozenLM.load(params.base_model)
-    answerer = QuestionAnswerer(lm, params.prompt, generation.max_new_tokens, generation.batch_size)
+    answerer = QuestionAnswerer(lm, params.prompt, generation.max_new_tokens, generation.batch_size, generation.stop)
     codec = starting_codec(answerer, CodecConfig.of(params), "scratch", params.seed)
     prompts = answerer.encode(stream_squad(checked(paths.QA / "train.json")))
     say_truncated(truncated_share(prompts), params.prompt, console)
-    loss = phase1_loss(lm, codec, prompts, Draws(params.seed, phase1.batch_size), params.loss.phase1)
+    draws, share = Draws(params.seed, phase1.batch_size), phase1.vocabulary_share
+    loss = phase1_loss(lm, codec, prompts, draws, params.loss.phase1, vocabulary_share=share)
     phase = PhaseRun("phase1", phase1, params.seed, stage_fingerprint("train_phase1"), console)
     evaluate = quick_evaluation("phase1", answerer, codec, validation_questions(params.data.quick), console)
     figures = phase.train(codec, loss, len(prompts), evaluate)

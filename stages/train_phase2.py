@@ -24,7 +24,7 @@ def main() -> None:
     lm = FrozenLM.load(params.base_model)
     if phase2.gradient_checkpointing:
         lm.checkpoint_gradients()
-    answerer = QuestionAnswerer(lm, params.prompt, generation.max_new_tokens, generation.batch_size)
+    answerer = QuestionAnswerer(lm, params.prompt, generation.max_new_tokens, generation.batch_size, generation.stop)
     codec = starting_codec(answerer, CodecConfig.of(params), phase2.start, params.seed)
     lessons = read_lessons(answerer, checked(paths.QA / "train.json"))
     say_truncated(truncated_share([lesson.prompt for lesson in lessons]), params.prompt, console)

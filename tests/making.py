@@ -16,7 +16,8 @@ from narrowband.training.phase2 import Lesson, Material, phase2_loss
 
 
 def answerer_of(lm: FrozenLM, params: Params) -> QuestionAnswerer:
-    return QuestionAnswerer(lm, params.prompt, params.generation.max_new_tokens, params.generation.batch_size)
+    generation = params.generation
+    return QuestionAnswerer(lm, params.prompt, generation.max_new_tokens, generation.batch_size, generation.stop)
 
 
 def codec_of(pca: PCA, params: Params, *, pca_only: bool = False) -> Codec:
@@ -24,7 +25,8 @@ def codec_of(pca: PCA, params: Params, *, pca_only: bool = False) -> Codec:
 
 
 def phase1_loss_of(lm: FrozenLM, codec: Codec, prompts: Sequence[EncodedPrompt], params: Params) -> PhaseLoss:
-    return phase1_loss(lm, codec, prompts, Draws(params.seed, params.phase1.batch_size), params.loss.phase1)
+    draws, share = Draws(params.seed, params.phase1.batch_size), params.phase1.vocabulary_share
+    return phase1_loss(lm, codec, prompts, draws, params.loss.phase1, vocabulary_share=share)
 
 
 def phase2_loss_of(

@@ -61,6 +61,9 @@ def write(folder: Path, changes: dict[str, Any]) -> Path:
         ("data.prompt_style", "chat", "data.prompt_style is 'chat', which should be 'few_shot' or 'completion'"),
         ("data.phase2_sft_share", 1.5, "data.phase2_sft_share is 1.5, which should be less than or equal to 1"),
         ("data.gates.keep", 0.5, "unknown parameter data.gates.keep; did you mean data.gates.kept?"),
+        ("generation.stop", "\n", "generation.stop is '\\n', which should be 'line' or 'sentence'"),
+        ("phase1.vocabulary_share", 1.5, "phase1.vocabulary_share is 1.5, which should be less than or equal to 1"),
+        ("phase2.vocabulary_share", 0.5, "unknown parameter phase2.vocabulary_share"),
         ("generation.backend", "tgi", "generation.backend is 'tgi', which should be 'transformers' or 'vllm'"),
     ],
 )

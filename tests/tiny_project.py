@@ -24,7 +24,7 @@ PHASE = {"steps": 24, "batch_size": 4, "warmup": 2, "evaluate_every": 8}
 SMALL = {
     "compress_dim": 16,
     "window": 4,
-    "phase1": PHASE,
+    "phase1": {**PHASE, "vocabulary_share": 0.25},
     "phase2": PHASE,
     "data": {
         "train": 40,

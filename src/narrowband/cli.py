@@ -89,7 +89,7 @@ def ask(
     set_up_torch()
     generation = params.generation
     lm = FrozenLM.load(params.base_model)
-    answerer = QuestionAnswerer(lm, params.prompt, generation.max_new_tokens, generation.batch_size)
+    answerer = QuestionAnswerer(lm, params.prompt, generation.max_new_tokens, generation.batch_size, generation.stop)
     console.print(ask_systems(context, question, answerer, CodecConfig.of(params)))
 
 

@@ -65,6 +65,7 @@ def _renamed(old: str, new: str) -> Callable[[Any], Any]:
 Magnitude = Literal["none", "token", "example", "calibrated"]
 PromptStyle = Literal["few_shot", "completion"]
 Unanswerable = Literal["refuse", "score"]
+Stop = Literal["line", "sentence"]
 Real = Annotated[float, BeforeValidator(_real)]
 Weight = Annotated[Real, Field(ge=0)]
 Share = Annotated[Real, Field(ge=0, le=1)]
@@ -126,6 +127,15 @@ class Training(Section):
     patience: Natural
 
 
+class Phase1(Training):
+    """A share of the coded tokens of each batch, and of the windows of the PCA, may be drawn from the whole vocabulary.
+
+    The codec then knows tokens that no training prompt holds. Special tokens are not drawn.
+    """
+
+    vocabulary_share: Share
+
+
 class Phase2(Training):
     """Phase 2 begins from the adapter of Phase 1, or from scratch: a new one.
 
@@ -148,10 +158,15 @@ class Prompt(Section):
 
 
 class Generation(Section):
-    """New tokens an answer at the most, prompts a batch, and what writes SFT records (answers: always transformers)."""
+    """New tokens an answer at the most, prompts a batch, and what writes SFT records (answers: always transformers).
+
+    An answer begins after leading white space. It ends at a line break, the cue "Question:" or end of text; with `stop:
+    sentence` at the end of a sentence too.
+    """
 
     max_new_tokens: Count
     batch_size: Count
+    stop: Stop
     backend: Literal["transformers", "vllm"]
 
 
@@ -218,13 +233,14 @@ class Params(Section):
     seed: Seed
     base_model: Annotated[str, Field(min_length=1)]
     dataset: Annotated[str, BeforeValidator(_renamed("embedded", "bundled")), Field(min_length=1)]
+    test_dataset: Annotated[str, Field(min_length=1)] | None
     compress_dim: Count
     window: Count
     magnitude: Magnitude
     latent_bits: Annotated[int, Field(strict=True), AfterValidator(_bits)]
     adapter: Adapter
     loss: Loss
-    phase1: Training
+    phase1: Phase1
     phase2: Phase2
     prompt: Prompt
     generation: Generation

@@ -18,11 +18,11 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def splits_of(params: Params) -> dict[Split, list[Example]]:
-    return make_splits(params.dataset, params.data.sizes, params.seed, params.data.unanswerable)
+    return make_splits(params.dataset, params.data.sizes, params.seed, params.data.unanswerable, params.test_dataset)
 
 
 def checked_dataset(params: Params) -> None:
-    check_dataset(params.dataset, params.data.sizes, params.seed, params.data.unanswerable, enough=5)
+    check_dataset(params.dataset, params.data.sizes, params.seed, params.data.unanswerable, params.test_dataset)
 
 
 def small(params: Params, **data: object) -> Params:
@@ -217,3 +217,44 @@ def test_no_sft_records_are_written_where_none_are_wanted(
     assert len(read_squad(Path("data/qa/train.json"))) == 6
     assert Path("data/sft/train.jsonl").read_text() == ""
     assert json.loads(Path("metrics/data.json").read_text()) == {}
+
+
+def on_two_files(params: Params, tmp_path: Path, dev: list[Example], **data: object) -> Params:
+    write_squad(tmp_path / "train.json", "any", [world_example(0, "train", i) for i in range(60)])
+    write_squad(tmp_path / "dev.json", "any", dev)
+    files = {"dataset": str(tmp_path / "train.json"), "test_dataset": str(tmp_path / "dev.json")}
+    return small(params, **data).model_copy(update=files)
+
+
+def test_a_test_data_set_is_scored_whole_and_the_other_gives_training_and_validation(
+    params: Params, tmp_path: Path
+) -> None:
+    dev = [world_example(0, "test", i) for i in range(9)]
+    all_of_it = on_two_files(params, tmp_path, dev, train=999, validation=999, test=999)
+    checked_dataset(all_of_it)
+    splits = splits_of(all_of_it)
+    assert splits["test"] == dev
+    ids = {name: {example.id for example in splits[name]} for name in ("train", "validation")}
+    assert ids["train"] | ids["validation"] == {f"train-{i:05d}" for i in range(60)} and all(ids.values())
+    assert not ids["train"] & ids["validation"]
+    assert splits_of(on_two_files(params, tmp_path, dev))["test"] == dev[:4]
+
+
+def test_the_bundled_questions_go_with_a_file_on_either_side(params: Params, tmp_path: Path) -> None:
+    files = on_two_files(params, tmp_path, [world_example(1, "test", i) for i in range(2)])
+    trained = splits_of(files.model_copy(update={"dataset": "bundled"}))
+    assert trained["train"] == splits_of(small(params))["train"] and len(trained["test"]) == 2
+    tested = splits_of(files.model_copy(update={"test_dataset": "bundled"}))
+    assert tested["test"] == splits_of(small(params))["test"] and len(tested["train"]) == 6
+
+
+def test_a_test_data_set_that_can_not_be_used_is_named(params: Params, tmp_path: Path) -> None:
+    dev = [world_example(0, "test", 0)]
+    files = on_two_files(params, tmp_path, dev)
+    with pytest.raises(InputError, match="test_dataset nowhere does not exist"):
+        checked_dataset(files.model_copy(update={"test_dataset": "nowhere"}))
+    with pytest.raises(InputError, match=r"with test_dataset .*train.json has the id train-0000. twice"):
+        checked_dataset(files.model_copy(update={"test_dataset": files.dataset}))
+    unanswerable = Example("c", "Orvane is a town.", "Who is Belmir?", ())
+    with pytest.raises(InputError, match=r"test_dataset .*dev.json: question c is unanswerable"):
+        checked_dataset(on_two_files(params, tmp_path, [*dev, unanswerable]))

@@ -3,6 +3,7 @@
 The right answers are the model's own to uncompressed prompts, so F1 means something though it knows nothing.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from functools import reduce
@@ -27,7 +28,8 @@ from narrowband.data.squad import Answer, Example
 from narrowband.diagnosis.figures import Diagnosis, diagnose, effective_rank, overlap, pairwise_cosine
 from narrowband.diagnosis.verdicts import TABLE, Case, Row, Verdict, norm_status, verdicts
 from narrowband.lm.frozen import FrozenLM
-from narrowband.params import Params
+from narrowband.lm.stop import Reply
+from narrowband.params import Params, Stop
 
 QUESTIONS = 40
 
@@ -49,7 +51,7 @@ def examples(lm: FrozenLM, small: Params) -> list[Example]:
     for i in range(3 * QUESTIONS):
         example = world_example(0, "test", i)
         prompt = encode_prompt(lm.tokenizer, example.context, example.question, small.prompt)
-        said = lm.generate_from_ids(prompt.ids, small.generation.max_new_tokens)
+        said = lm.generate_from_ids(prompt.ids, small.generation.max_new_tokens).text
         if said:
             found.append(replace(example, answers=(Answer(said, 0),)))
     assert len(found) >= QUESTIONS
@@ -181,8 +183,8 @@ def test_answers_cut_as_if_the_prompt_came_back_with_them(
     lm: FrozenLM, sound: Codec, examples: list[Example], small: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The original run's decoding: `generate(inputs_embeds=...)` returns new tokens only, and they were cut off."""
-    decode = FrozenLM.decode_answers
-    monkeypatch.setattr(FrozenLM, "decode_answers", lambda self, tokens: decode(self, tokens[:, 100:]))
+    replies = FrozenLM.replies
+    monkeypatch.setattr(FrozenLM, "replies", lambda self, tokens, stop: replies(self, tokens[:, 100:], stop))
     systems = {"uncompressed": None, "phase1": sound}
     predictions = {
         name: answerer_of(lm, small).answer(system, examples).predictions for name, system in systems.items()
@@ -200,9 +202,9 @@ def test_one_answer_for_every_question(
     """Phase 2's collapse: tokens are what they were, and the model says the same to all of them."""
     systems = {"uncompressed": None, "phase2": sound}
     predictions = {"uncompressed": answerer_of(lm, small).answer(None, examples).predictions}
-    decode = FrozenLM.decode_answers
+    replies = FrozenLM.replies
     monkeypatch.setattr(
-        FrozenLM, "decode_answers", lambda self, tokens: decode(self, tokens[:1].expand(len(tokens), -1))
+        FrozenLM, "replies", lambda self, tokens, stop: replies(self, tokens[:1].expand(len(tokens), -1), stop)
     )
     one = small.model_copy(update={"generation": small.generation.model_copy(update={"batch_size": QUESTIONS})})
     predictions["phase2"] = answerer_of(lm, one).answer(sound, examples).predictions
@@ -212,6 +214,36 @@ def test_one_answer_for_every_question(
     )["phase2"]
     assert names(found) == ["mode_collapse"]
     assert found[0].command == "dvc exp run -S loss.phase2.reconstruction=1.0"
+
+
+def test_a_model_whose_answers_are_mostly_empty(
+    lm: FrozenLM, pca: Callable[[int], PCA], examples: list[Example], small: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the scale nor the tokens are blamed, though both are bad."""
+    replies = FrozenLM.replies
+
+    def mostly_empty(self: FrozenLM, tokens: Tensor, stop: Stop) -> list[Reply]:
+        return [reply if len(reply.text) % 5 > 2 else Reply("", True) for reply in replies(self, tokens, stop)]
+
+    monkeypatch.setattr(FrozenLM, "replies", mostly_empty)
+    diagnosis, found = run(lm, faulty(lm, pca(4), small, lambda rebuilt, coded: rebuilt / 30), examples, small)
+    assert 0.5 < diagnosis.form.empty < 0.9
+    assert names(found) == ["format"]
+    assert found[0].command == "dvc exp run -S generation.max_new_tokens=12"
+
+
+def test_a_model_that_goes_on_after_the_right_answer(
+    lm: FrozenLM, sound: Codec, examples: list[Example], small: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replies = FrozenLM.replies
+
+    def talkative(self: FrozenLM, tokens: Tensor, stop: Stop) -> list[Reply]:
+        return [Reply(f"{reply.text}. {'And more of it. ' * 9}", True) for reply in replies(self, tokens, stop)]
+
+    monkeypatch.setattr(FrozenLM, "replies", talkative)
+    diagnosis, found = run(lm, sound, examples, small)
+    assert names(found) == ["format"] and diagnosis.form.buried > 0.9
+    assert found[0].command == "dvc exp run -S generation.stop=sentence"
 
 
 def test_a_model_that_answers_nothing_right(lm: FrozenLM, sound: Codec, examples: list[Example], small: Params) -> None:
@@ -233,6 +265,29 @@ def test_less_and_less_is_sent(
     )
 
 
+def test_tokens_that_training_never_saw_are_lost(
+    lm: FrozenLM, pca: Callable[[int], PCA], examples: list[Example], small: Params
+) -> None:
+    """An adapter that knows the tokens of its training alone, as far as the verdicts can tell from outside."""
+    prompts = answerer_of(lm, small).encode(examples)
+    coded = Counter(token for prompt in prompts for token, on in zip(prompt.ids, prompt.coded, strict=True) if on)
+    unseen = torch.tensor([token for token, _ in coded.most_common()][3:12])
+    seen = torch.tensor([token for token in coded if token not in unseen])
+    original = lm.vocabulary[unseen]
+
+    def forget(rebuilt: Tensor, coded: Tensor) -> Tensor:
+        nearest = torch.cdist(rebuilt, original)  # [batch, seq, unseen]
+        return torch.where(nearest.amin(-1, keepdim=True) < 0.1, lm.vocabulary[seen[0]], rebuilt)
+
+    systems = {"uncompressed": None, "phase1": faulty(lm, pca(64), small, forget)}
+    predictions = {name: answerer_of(lm, small).answer(s, examples).predictions for name, s in systems.items()}
+    diagnosis = diagnose(answerer_of(lm, small), systems, examples, predictions, small.seed, seen=seen)
+    rebuilt = diagnosis.systems["phase1"].reconstruction
+    assert rebuilt.unseen_share > 0.1 and rebuilt.unseen_match < 10 and rebuilt.seen_match > 99
+    found = verdicts(diagnosis, small, lm.hidden_size)["phase1"]
+    assert names(found) == ["unseen_tokens"] and found[0].command == "dvc exp run -S phase1.vocabulary_share=0.5"
+
+
 def changed(params: Params, settings: dict[str, object]) -> Params:
     """`params` as `dvc exp run -S` would make them."""
     content = params.model_dump()
@@ -248,7 +303,7 @@ def test_every_row_proposes_something_new_that_is_allowed(
     healthy: tuple[Diagnosis, list[Verdict]], small: Params, row: Row, system: str
 ) -> None:
     diagnosis, _ = healthy
-    case = Case(system, diagnosis.systems["phase1"], diagnosis.call_path, 100.0, small, 64)
+    case = Case(system, diagnosis.systems["phase1"], diagnosis.call_path, 100.0, diagnosis.form, small, 64)
     proposed = [changed(small, settings) for settings in row.remedies(case)]
     assert any(other != small for other in proposed)
     assert all(other.vector_dim(32) == 64 for other in proposed)

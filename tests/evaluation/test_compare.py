@@ -10,6 +10,7 @@ from narrowband.data.squad import Answer, Example
 from narrowband.evaluation.compare import Comparison, compare
 from narrowband.evaluation.headline import TITLES
 from narrowband.lm.frozen import FrozenLM
+from narrowband.lm.stop import Reply
 from narrowband.params import Params
 
 LONG = "Orvane is a town. " * 40
@@ -27,11 +28,11 @@ def settings(params: Params) -> Params:
     return params.model_copy(update={**changes, "generation": generation})
 
 
-def compared(lm: FrozenLM, examples: list[Example], settings: Params) -> Comparison:
-    vectors = torch.randn(40, 2 * lm.hidden_size, generator=torch.Generator().manual_seed(0))
+def compared(lm: FrozenLM, examples: list[Example], settings: Params, seen: torch.Tensor | None = None) -> Comparison:
+    vectors = torch.randn(40, settings.window * lm.hidden_size, generator=torch.Generator().manual_seed(0))
     codec = codec_of(PCA.fit(vectors, settings.compress_dim), settings, pca_only=True)
     systems = {name: codec if name != "uncompressed" else None for name in TITLES}
-    return compare(answerer_of(lm, settings), systems, examples, 0, Console(file=StringIO()))
+    return compare(answerer_of(lm, settings), systems, examples, 0, Console(file=StringIO()), seen=seen)
 
 
 def test_prompts_that_were_cut_short_are_counted(lm: FrozenLM, settings: Params) -> None:
@@ -42,9 +43,30 @@ def test_prompts_that_were_cut_short_are_counted(lm: FrozenLM, settings: Params)
 def test_each_kind_of_question_has_its_own_f1_where_some_are_unanswerable(
     lm: FrozenLM, settings: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(FrozenLM, "generate", lambda self, embeddings, *rest: ["town"] * len(embeddings))
+    monkeypatch.setattr(FrozenLM, "generate", lambda self, embeddings, *rest: [Reply("town", False)] * len(embeddings))
     both = compared(lm, ANSWERABLE + UNANSWERABLE, settings)
     found = both.details["phase2"]
     assert found["answerable_f1"] == pytest.approx((100 + 100) / 2)  # articles do not count
     assert found["unanswerable_f1"] == 0 and both.headline["phase2"]["f1"] == pytest.approx(50)
+    assert found["form"] == {"empty": 0, "cut": 0, "run_on": 0}
     assert "answerable_f1" not in compared(lm, ANSWERABLE, settings).details["phase2"]
+
+
+@pytest.mark.parametrize("window", [1, 2])
+def test_quality_is_told_apart_for_tokens_that_training_saw(lm: FrozenLM, settings: Params, window: int) -> None:
+    """At window 1 each distinct token is reconstructed once, and counts as often as it occurs."""
+    settings = settings.model_copy(update={"window": window})
+    prompts = answerer_of(lm, settings).encode(ANSWERABLE)
+    coded = [token for prompt in prompts for token, on in zip(prompt.ids, prompt.coded, strict=True) if on]
+    known = sorted(set(coded))[::2]
+    found = compared(lm, ANSWERABLE, settings, torch.tensor(known))
+    share = sum(token not in known for token in coded) / len(coded)
+    assert 0 < share < 1 and "unseen" not in found.details["uncompressed"]
+    for system in ("pca", "phase1", "phase2"):
+        seen, unseen = found.details[system]["seen"], found.details[system]["unseen"]
+        assert unseen["share"] == pytest.approx(share)
+        for name in ("cosine", "token_match"):
+            mean = share * unseen[name] + (1 - share) * seen[name]
+            assert mean == pytest.approx(found.headline[system][name])
+            assert unseen[name] != seen[name]
+    assert "seen" not in compared(lm, ANSWERABLE, settings).details["pca"]

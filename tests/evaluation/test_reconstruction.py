@@ -28,3 +28,21 @@ def test_token_match_of_the_embeddings_themselves_is_everything() -> None:
     quality = Quality()
     quality.add(vocabulary, 3 * vocabulary, torch.arange(50), vocabulary)
     assert quality.means()["token_match"] == 100
+
+
+def test_tokens_that_training_saw_and_others_are_told_apart() -> None:
+    vocabulary = torch.eye(3)
+    quality, rest = Quality(seen=torch.tensor([0, 2])), Quality(seen=torch.tensor([0, 2]))
+    rebuilt = torch.tensor([[1.0, 0, 0], [0, 3.0, 4.0], [1.0, 0, 0]])
+    quality.add(vocabulary, rebuilt, torch.tensor([0, 1, 2]), vocabulary, counts=torch.tensor([3, 2, 1]))
+    rest.add(vocabulary[1:2], vocabulary[1:2], torch.tensor([1]), vocabulary)
+    quality.merge(rest)
+    parts = quality.by_seen()
+    assert parts["seen"] == pytest.approx({"cosine": 3 / 4, "token_match": 75})
+    assert parts["unseen"] == pytest.approx({"share": 3 / 7, "cosine": (0.6 * 2 + 1) / 3, "token_match": 100 / 3})
+
+
+def test_where_all_tokens_were_seen_there_is_a_share_and_nothing_else() -> None:
+    quality = Quality(seen=torch.tensor([0]))
+    quality.add(torch.eye(1), torch.eye(1), torch.tensor([0]), torch.eye(1))
+    assert quality.by_seen() == {"seen": {"cosine": 1, "token_match": 100}, "unseen": {"share": 0}}

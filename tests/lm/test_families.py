@@ -13,6 +13,7 @@ from narrowband.data.prompts import EncodedPrompt, collate, encode_answer, encod
 from narrowband.data.splits import world_example
 from narrowband.lm.frozen import FrozenLM
 from narrowband.lm.source import outline, positions
+from narrowband.lm.stop import Reply
 from narrowband.params import Params
 from narrowband.training.losses import generation_loss
 from narrowband.training.phase2 import Lesson, teacher_forced
@@ -39,7 +40,7 @@ def prompts(family: FrozenLM, params: Params) -> list[EncodedPrompt]:
 
 
 @pytest.fixture
-def answers(family: FrozenLM, prompts: list[EncodedPrompt]) -> list[str]:
+def answers(family: FrozenLM, prompts: list[EncodedPrompt]) -> list[Reply]:
     """The model's own greedy answers to the prompts' token ids, one prompt at a time."""
     found = []
     for prompt in prompts:
@@ -49,11 +50,11 @@ def answers(family: FrozenLM, prompts: list[EncodedPrompt]) -> list[str]:
             attention_mask=torch.ones_like(ids),
             max_new_tokens=NEW,
             do_sample=False,
-            eos_token_id=family.stop_ids,
+            eos_token_id=family.tokenizer.eos_token_id,
             pad_token_id=family.pad_id,
         )
-        found += family.decode_answers(tokens[:, ids.shape[1] :])
-    assert any(found)
+        found += family.replies(tokens[:, ids.shape[1] :], "line")
+    assert any(reply.text for reply in found)
     return found
 
 
@@ -67,7 +68,7 @@ def identity(family: FrozenLM, params: Params) -> Codec:
 
 @pytest.mark.parametrize("batch", [1, 3])
 def test_an_identity_codec_answers_as_the_model_does_from_ids(
-    family: FrozenLM, params: Params, prompts: list[EncodedPrompt], answers: list[str], batch: int
+    family: FrozenLM, params: Params, prompts: list[EncodedPrompt], answers: list[Reply], batch: int
 ) -> None:
     codec = identity(family, params)
     for rebuild in (lambda embeddings, coded: embeddings, codec):

@@ -11,7 +11,7 @@ from narrowband.data.splits import world_example
 from narrowband.lm.frozen import FrozenLM, blocks
 from narrowband.params import InputError, Params
 from narrowband.runtime import distributed
-from narrowband.training import phase2
+from narrowband.training import phase1, phase2
 from narrowband.training.micro_batches import WHOLE, Part, PhaseLoss, own_parts
 from narrowband.training.phase2 import Lesson
 
@@ -41,7 +41,7 @@ def lessons(lm: FrozenLM, small: Params) -> list[Lesson]:
 
 
 def make_codec(lm: FrozenLM, params: Params) -> Codec:
-    vectors = torch.randn(200, 2 * lm.hidden_size, generator=torch.Generator().manual_seed(0))
+    vectors = torch.randn(200, params.window * lm.hidden_size, generator=torch.Generator().manual_seed(0))
     codec = codec_of(PCA.fit(vectors, params.compress_dim), params)
     torch.nn.init.normal_(codec.adapter.leave.weight, generator=torch.Generator().manual_seed(1))
     return codec
@@ -59,10 +59,16 @@ def gradient(codec: Codec, loss: PhaseLoss, parts: list[Part]) -> tuple[dict[str
     return values, torch.cat([p.grad.flatten() for p in codec.parameters() if p.grad is not None])
 
 
-@pytest.mark.parametrize("phase", [1, 2])
+def with_vocabulary(params: Params, share: float, window: int = 2) -> Params:
+    phase1 = params.phase1.model_copy(update={"vocabulary_share": share})
+    return params.model_copy(update={"phase1": phase1, "window": window})
+
+
+@pytest.mark.parametrize(("phase", "share", "window"), [(1, 0.0, 2), (1, 0.5, 2), (1, 0.5, 1), (2, 0.0, 2)])
 def test_losses_and_gradients_of_parts_add_up_to_those_of_the_batch(
-    phase: int, lm: FrozenLM, lessons: list[Lesson], small: Params
+    phase: int, share: float, window: int, lm: FrozenLM, lessons: list[Lesson], small: Params
 ) -> None:
+    small = with_vocabulary(small, share, window)
     codec = make_codec(lm, small)
     prompts = [lesson.prompt for lesson in lessons]
     loss = phase1_loss_of(lm, codec, prompts, small) if phase == 1 else phase2_loss_of(lm, codec, lessons, small)
@@ -73,6 +79,28 @@ def test_losses_and_gradients_of_parts_add_up_to_those_of_the_batch(
         found, summed = gradient(codec, loss, parts)
         assert found == pytest.approx(values, rel=1e-4)
         torch.testing.assert_close(summed, expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("window", [1, 2])
+def test_tokens_of_the_vocabulary_in_a_step_depend_on_seed_and_step_alone(
+    lm: FrozenLM, lessons: list[Lesson], small: Params, window: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A resumed run sees what an undisturbed one does: which steps were taken before, it does not know."""
+    prompts = [lesson.prompt for lesson in lessons]
+    fed = []
+    coded_tokens = phase1.coded_tokens
+    monkeypatch.setattr(phase1, "coded_tokens", lambda *given: fed.append(given[2].ids) or coded_tokens(*given))
+    mixing = with_vocabulary(small, 0.5, window)
+    codec = make_codec(lm, mixing)
+    loss = phase1_loss_of(lm, codec, prompts, mixing)
+    first = [loss(step).loss.item() for step in range(3)]
+    assert phase1_loss_of(lm, codec, prompts, mixing)(2).loss.item() == first[2]
+    assert torch.equal(fed[-1], fed[2])
+    phase1_loss_of(lm, codec, prompts, mixing.model_copy(update={"seed": 1}))(2)
+    assert not torch.equal(fed[-1].unique(), fed[2].unique())
+    phase1_loss_of(lm, codec, prompts, with_vocabulary(small, 0.0, window))(2)
+    known = {token for prompt in prompts for token in prompt.ids} | {lm.pad_id}
+    assert set(fed[-1].unique().tolist()) <= known and not set(fed[2].unique().tolist()) <= known
 
 
 def test_no_limit_is_one_part_and_a_batch_smaller_than_the_limit_too() -> None:

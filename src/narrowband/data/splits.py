@@ -2,9 +2,10 @@
 
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 from narrowband.data.squad import Answer, Example, require_sound, require_unique, stream_squad
 from narrowband.params import InputError, Unanswerable, first_line
@@ -17,53 +18,61 @@ Sizes = Mapping[Split, int]
 """Number of questions wanted in each split."""
 
 
-def make_splits(dataset: str, sizes: Sizes, seed: int, unanswerable: Unanswerable) -> dict[Split, list[Example]]:
+class _Stream(NamedTuple):
+    """Questions in stored order, each with its split; what they are called in a refusal, and which splits they fill."""
+
+    name: str
+    fills: Sequence[Split]
+    questions: Iterator[tuple[Split, Example]]
+
+
+def make_splits(
+    dataset: str, sizes: Sizes, seed: int, unanswerable: Unanswerable, test_dataset: str | None = None
+) -> dict[Split, list[Example]]:
     """Questions of `dataset` for each split: as many as `sizes` asks for, or all if there are fewer.
 
-    A file or a data set on the hub is read no further than needed, and only the questions asked for are kept.
+    With a `test_dataset` the test split is its first questions, and `dataset` fills the other two alone. A file or a data
+    set on the hub is read no further than needed, and only the questions asked for are kept.
 
     Raises:
-        InputError: the data set does not exist, is malformed, leaves a split empty, or has an unanswerable question while
-            `data.unanswerable` is `refuse`.
+        InputError: a data set does not exist, is malformed, leaves a split empty, or has an unanswerable question while
+            `data.unanswerable` is `refuse`; or both have a question of the same id.
     """
-    if dataset == BUNDLED:
-        return {split: [world_example(seed, split, i) for i in range(n)] for split, n in sizes.items()}
     splits: dict[Split, list[Example]] = {split: [] for split in sizes}
-    for fed, questions in _streams(dataset):
-        for split, example in questions:
+    for stream in _streams(dataset, test_dataset, seed):
+        for split, example in stream.questions:
             if len(splits[split]) < sizes[split]:
-                _check(dataset, example, unanswerable)
+                _check(stream.name, example, unanswerable)
                 splits[split].append(example)
-            if all(len(splits[name]) == sizes[name] for name in fed):
+            if all(len(splits[name]) == sizes[name] for name in stream.fills):
                 break
-    for split, examples in splits.items():
-        if not examples:
-            raise InputError(f"dataset {dataset} leaves the {split} split empty; give more contexts")
-    require_unique(f"dataset {dataset}", [example for examples in splits.values() for example in examples])
+        for split in stream.fills:
+            if not splits[split]:
+                raise InputError(f"{stream.name} leaves the {split} split empty; give more contexts")
+    both = f"dataset {dataset}" + (f" with test_dataset {test_dataset}" if test_dataset else "")
+    require_unique(both, [example for examples in splits.values() for example in examples])
     return splits
 
 
 def check_dataset(
-    dataset: str, sizes: Sizes, seed: int, unanswerable: Unanswerable, enough: int
+    dataset: str, sizes: Sizes, seed: int, unanswerable: Unanswerable, test_dataset: str | None = None
 ) -> dict[Split, list[Example]]:
-    """Check what `make_splits` would read, and return it; of a data set on the hub, its first questions are checked alone.
-
-    Of the bundled world, the first `enough` questions of each split are returned; of the hub, none.
+    """Check what `make_splits` would read, and return it; of a data set on the hub, only its first questions, and nothing.
 
     Raises:
         InputError: see `make_splits`.
     """
-    if dataset == BUNDLED:
-        return make_splits(dataset, {split: min(n, enough) for split, n in sizes.items()}, seed, unanswerable)
-    if Path(dataset).suffix == ".json":
-        return make_splits(dataset, sizes, seed, unanswerable)
-    if dataset.count("/") == 1:
-        for _, questions in _streams(dataset):
-            _check(dataset, next(iter(questions))[1], unanswerable)
-        return {}
-    raise InputError(
-        f"dataset {dataset} does not exist; give `{BUNDLED}`, a .json file of the SQuAD schema or a hub id (owner/name)"
-    )
+    given = {"dataset": dataset, **({"test_dataset": test_dataset} if test_dataset else {})}
+    for parameter, name in given.items():
+        if name != BUNDLED and not _is_file(name) and name.count("/") != 1:
+            raise InputError(
+                f"{parameter} {name} does not exist; give `{BUNDLED}`, a .json file of the SQuAD schema or a hub id (owner/name)"
+            )
+    if all(name == BUNDLED or _is_file(name) for name in given.values()):
+        return make_splits(dataset, sizes, seed, unanswerable, test_dataset)
+    for stream in _streams(dataset, test_dataset, seed):
+        _check(stream.name, next(stream.questions)[1], unanswerable)
+    return {}
 
 
 def world_example(seed: int, split: Split, index: int) -> Example:
@@ -76,18 +85,41 @@ def world_example(seed: int, split: Split, index: int) -> Example:
     )
 
 
-def _streams(dataset: str) -> list[tuple[Sequence[Split], Iterator[tuple[Split, Example]]]]:
-    """Streams of questions in stored order: which splits a stream fills, and each question with its split.
+def _streams(dataset: str, test_dataset: str | None, seed: int) -> list[_Stream]:
+    """What fills the splits.
 
-    A file fills all three splits, 80/10/10 by context. Of a data set on the hub, `train` fills training and validation,
-    and `validation` fills the test split.
+    A file fills all three, 80/10/10 by context. Of a data set on the hub, `train` fills training and validation, and
+    `validation` fills the test split. What stands apart for the test leaves its share to training.
     """
-    if Path(dataset).suffix == ".json":
-        return [(("train", "validation", "test"), ((_bucket(e), e) for e in stream_squad(Path(dataset))))]
-    train: Iterator[tuple[Split, Example]] = (
-        ("train" if _bucket(e) == "test" else _bucket(e), e) for e in _rows(dataset, "train")
-    )
-    return [(("train", "validation"), train), (("test",), (("test", e) for e in _rows(dataset, "validation")))]
+    name = f"dataset {dataset}"
+    if test_dataset is None and _is_file(dataset):
+        return [_Stream(name, ("train", "validation", "test"), ((_bucket(e), e) for e in stream_squad(Path(dataset))))]
+    return [*_training(name, dataset, seed), _test(dataset, test_dataset, seed)]
+
+
+def _training(name: str, dataset: str, seed: int) -> list[_Stream]:
+    if dataset == BUNDLED:
+        return [_Stream(name, (split,), _world(seed, split)) for split in ("train", "validation")]
+    questions = stream_squad(Path(dataset)) if _is_file(dataset) else _rows(dataset, "train")
+    fed: Iterator[tuple[Split, Example]] = (("train" if _bucket(e) == "test" else _bucket(e), e) for e in questions)
+    return [_Stream(name, ("train", "validation"), fed)]
+
+
+def _test(dataset: str, test_dataset: str | None, seed: int) -> _Stream:
+    held_out = test_dataset or dataset
+    name = f"test_dataset {test_dataset}" if test_dataset else f"dataset {dataset}"
+    if held_out == BUNDLED:
+        return _Stream(name, ("test",), _world(seed, "test"))
+    questions = stream_squad(Path(held_out)) if _is_file(held_out) else _rows(held_out, "validation")
+    return _Stream(name, ("test",), (("test", example) for example in questions))
+
+
+def _world(seed: int, split: Split) -> Iterator[tuple[Split, Example]]:
+    return ((split, world_example(seed, split, index)) for index in count())
+
+
+def _is_file(name: str) -> bool:
+    return Path(name).suffix == ".json"
 
 
 def _bucket(example: Example) -> Split:
@@ -118,10 +150,10 @@ def _from_row(name: str, row: Mapping[str, Any]) -> Example:
     return Example(str(row["id"]), str(row["context"]), str(row["question"]), spans)
 
 
-def _check(dataset: str, example: Example, unanswerable: Unanswerable) -> None:
-    require_sound(f"dataset {dataset}", example)
+def _check(name: str, example: Example, unanswerable: Unanswerable) -> None:
+    require_sound(name, example)
     if not example.answers and unanswerable == "refuse":
         raise InputError(
-            f"dataset {dataset}: question {example.id} is unanswerable; use a SQuAD v1.1 data set, or set data.unanswerable to "
+            f"{name}: question {example.id} is unanswerable; use a SQuAD v1.1 data set, or set data.unanswerable to "
             "score, where an empty answer to it is right (SQuAD v2.0)"
         )

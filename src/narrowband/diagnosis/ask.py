@@ -29,8 +29,8 @@ def ask_systems(context: str, question: str, answerer: QuestionAnswerer, config:
     for name, codec in load_systems(answerer, config).items():
         with torch.no_grad():
             embeddings = codec(original, batch.coded) if codec else original
-        (answer,) = answerer.generate(embeddings, batch.mask)
-        row: list[str | Text] = [TITLES[name], Text(answer or "(nothing)")]
+        (reply,) = answerer.generate(embeddings, batch.mask)
+        row: list[str | Text] = [TITLES[name], Text(reply.text or "(nothing)")]
         if codec:
             view = token_view(lm, codec, prompt)
             row += [f"{view.quality['token_match']:.1f}", f"{view.quality['cosine']:.3f}", marked(view)]

@@ -19,6 +19,7 @@ from narrowband.codec.magnitude import restore
 from narrowband.data.prompts import EncodedPrompt, collate
 from narrowband.data.squad import Example
 from narrowband.evaluation.answer import QuestionAnswerer, batches_by_length
+from narrowband.evaluation.form import faults
 from narrowband.evaluation.reconstruction import Quality
 from narrowband.evaluation.scoring import normalize, score_all
 from narrowband.evaluation.significance import interval
@@ -55,6 +56,9 @@ class ReconstructionFigures:
     original_effective_rank: float
     own_overlap: float  # share of a prompt's nearest tokens that stand in that prompt
     other_overlap: float  # the same for the prompt of its batch that fits best, itself left out
+    unseen_share: float  # of tokens that training never saw
+    unseen_match: float  # percent of them; of all tokens if there are none
+    seen_match: float  # percent of the others
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,14 @@ class CallPath:
 
 
 @dataclass(frozen=True)
+class Form:
+    """Shares of all uncompressed answers that are empty, and that hold a right answer among too many other words."""
+
+    empty: float
+    buried: float
+
+
+@dataclass(frozen=True)
 class Figures:
     """Everything known about one compressed system; F1 and EM are of the saved answers to all questions."""
 
@@ -106,6 +118,7 @@ class Diagnosis:
     """Figures of a run, and the norms of the sample's tokens: `original`, and one entry a system."""
 
     uncompressed_f1: float
+    form: Form
     call_path: CallPath
     systems: dict[str, Figures]
     norms: dict[str, Float[Tensor, " n"]]
@@ -124,8 +137,13 @@ def diagnose(
     examples: Sequence[Example],
     predictions: Mapping[str, Predictions],
     seed: int,
+    *,
+    seen: Int[Tensor, " known"] | None = None,
 ) -> Diagnosis:
-    """Examine every compressed system by the answers that `evaluate` saved and a few prompts embedded again."""
+    """Examine every compressed system by the answers that `evaluate` saved and a few prompts embedded again.
+
+    `seen` are the tokens that went through the codec in training; without it, all count as seen.
+    """
     prompts = answerer.encode(examples)
     rows = max(batches_by_length(prompts, answerer.batch_size), key=lambda rows: _padding(prompts, rows))
     probed = Probed([examples[i] for i in rows], [prompts[i] for i in rows])
@@ -135,7 +153,7 @@ def diagnose(
             continue
         scores = score_all(predictions[name], examples)
         reconstruction, norms["original"], norms[name] = examine(
-            answerer.lm, codec, prompts[:SAMPLE], answerer.batch_size
+            answerer.lm, codec, prompts[:SAMPLE], answerer.batch_size, seen
         )
         figures[name] = Figures(
             sum(score.f1 for score in scores) / len(scores),
@@ -147,6 +165,7 @@ def diagnose(
     uncompressed = predictions["uncompressed"]
     return Diagnosis(
         sum(score.f1 for score in score_all(uncompressed, examples)) / len(examples),
+        Form(*faults(uncompressed, examples)),
         replay(answerer, probed, uncompressed, seed),
         figures,
         norms,
@@ -160,11 +179,15 @@ def _padding(prompts: Sequence[EncodedPrompt], rows: Sequence[int]) -> int:
 
 @torch.no_grad()
 def examine(
-    lm: FrozenLM, codec: Codec, prompts: Sequence[EncodedPrompt], batch_size: int
+    lm: FrozenLM,
+    codec: Codec,
+    prompts: Sequence[EncodedPrompt],
+    batch_size: int,
+    seen: Int[Tensor, " known"] | None = None,
 ) -> tuple[ReconstructionFigures, Float[Tensor, " n"], Float[Tensor, " n"]]:
     """Reconstruct `prompts`; their figures, and the norms of their original and reconstructed coded tokens."""
-    quality = Quality()
-    seen: Counter[int] = Counter()
+    quality = Quality(seen=seen)
+    found: Counter[int] = Counter()
     kept: list[tuple[Tensor, Tensor]] = []
     norms: list[tuple[Tensor, Tensor]] = []
     overlaps: list[Tensor] = []
@@ -174,22 +197,26 @@ def examine(
         original, rebuilt = embeddings[batch.coded], codec(embeddings, batch.coded)[batch.coded]
         ids = batch.ids[batch.coded]
         nearest = quality.add(original, rebuilt, ids, lm.vocabulary).cpu()
-        seen.update(nearest.tolist())
+        found.update(nearest.tolist())
         overlaps.append(overlap(nearest, ids, batch.coded))
         norms.append((original.norm(dim=-1), rebuilt.norm(dim=-1)))
         step = -(-len(ids) // SPECTRUM)
         kept.append((original[::step], rebuilt[::step]))
     original_kept, rebuilt_kept = (torch.cat(tokens) for tokens in zip(*kept, strict=True))
     own, other = torch.cat(overlaps, 1).mean(1).tolist()
+    means, parts = quality.means(), quality.by_seen()
     reconstruction = ReconstructionFigures(
-        **quality.means(),
-        commonest_token=seen.most_common(1)[0][1] / quality.count,
+        **means,
+        commonest_token=found.most_common(1)[0][1] / quality.count,
         pairwise_cosine=pairwise_cosine(rebuilt_kept),
         original_pairwise_cosine=pairwise_cosine(original_kept),
         effective_rank=effective_rank(rebuilt_kept),
         original_effective_rank=effective_rank(original_kept),
         own_overlap=own,
         other_overlap=other,
+        unseen_share=parts["unseen"]["share"],
+        unseen_match=parts["unseen"].get("token_match", means["token_match"]),
+        seen_match=parts["seen"].get("token_match", means["token_match"]),
     )
     original_norms, rebuilt_norms = (torch.cat(values).cpu() for values in zip(*norms, strict=True))
     return reconstruction, original_norms, rebuilt_norms
@@ -244,7 +271,8 @@ def rescale(answerer: QuestionAnswerer, codec: Codec, probed: Probed, saved: Pre
     batch = collate(probed.prompts, lm.pad_id)
     original, coded = lm.embed(batch.ids), batch.coded.to(lm.device)
     rebuilt = restore(codec(original, coded), original, coded, "token", codec.scale)
-    answers = {e.id: text for e, text in zip(probed.examples, answerer.generate(rebuilt, batch.mask), strict=True)}
+    replies = answerer.generate(rebuilt, batch.mask)
+    answers = {e.id: reply.text for e, reply in zip(probed.examples, replies, strict=True)}
     before, after = ([score.f1 for score in score_all(texts, probed.examples)] for texts in (saved, answers))
     gains = [b - a for a, b in zip(before, after, strict=True)]
     return Rescaled(sum(before) / len(before), sum(after) / len(after), interval(gains, seed)["low"])
@@ -253,13 +281,13 @@ def rescale(answerer: QuestionAnswerer, codec: Codec, probed: Probed, saved: Pre
 @torch.no_grad()
 def replay(answerer: QuestionAnswerer, probed: Probed, saved: Predictions, seed: int) -> CallPath:
     """Answer the uncompressed prompts of `probed` by three calls of the language model."""
-    lm, limit = answerer.lm, answerer.max_new_tokens
+    lm = answerer.lm
     batch = collate(probed.prompts, lm.pad_id)
-    unmasked = answerer.generate(lm.embed(batch.ids), torch.ones_like(batch.mask))[:REPLAYED]
+    unmasked = [reply.text for reply in answerer.generate(lm.embed(batch.ids), torch.ones_like(batch.mask))[:REPLAYED]]
     bos = lm.tokenizer.bos_token_id
     bare = [prompt.ids[prompt.ids[0] == bos :] for prompt in probed.prompts[:REPLAYED]]
-    without = [lm.generate_from_ids(ids, limit) for ids in bare]
-    with_bos = without if bos is None else [lm.generate_from_ids([bos, *ids], limit) for ids in bare]
+    without = [answerer.answer_ids(ids) for ids in bare]
+    with_bos = without if bos is None else [answerer.answer_ids([bos, *ids]) for ids in bare]
     asked = probed.examples[:REPLAYED]
 
     def same(answers: Sequence[str]) -> float:

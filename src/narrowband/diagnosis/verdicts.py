@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any, Literal, NamedTuple
 
-from narrowband.diagnosis.figures import CallPath, Diagnosis, Figures
+from narrowband.diagnosis.figures import CallPath, Diagnosis, Figures, Form
 from narrowband.params import Params
 
 Confidence = Literal["low", "medium", "high"]
@@ -39,6 +39,7 @@ class Case(NamedTuple):
     figures: Figures
     call_path: CallPath
     uncompressed_f1: float
+    form: Form
     params: Params
     vector_dim: int
 
@@ -73,7 +74,9 @@ def verdicts(diagnosis: Diagnosis, params: Params, hidden_size: int) -> dict[str
     """The verdicts on every compressed system; `healthy` alone if no row applies."""
     vector_dim = params.vector_dim(hidden_size)
     return {
-        system: judge(Case(system, figures, diagnosis.call_path, diagnosis.uncompressed_f1, params, vector_dim))
+        system: judge(
+            Case(system, figures, diagnosis.call_path, diagnosis.uncompressed_f1, diagnosis.form, params, vector_dim)
+        )
         for system, figures in diagnosis.systems.items()
     }
 
@@ -91,7 +94,7 @@ def summary(diagnosis: Diagnosis, found: Mapping[str, list[Verdict]]) -> dict[st
         }
         for system, figures in diagnosis.systems.items()
     }
-    return {"call_path": asdict(diagnosis.call_path), **systems}
+    return {"call_path": asdict(diagnosis.call_path), "form": asdict(diagnosis.form), **systems}
 
 
 def verdict_lines(found: Mapping[str, list[Verdict]]) -> list[str]:
@@ -162,6 +165,16 @@ def _decoding(case: Case) -> Found | None:
     return Found(f"no call of the model gives more than {nearest:.0%} of the saved uncompressed answers", "high")
 
 
+def _format(case: Case) -> Found | None:
+    empty, buried = case.form.empty, case.form.buried
+    if empty + buried <= MARGIN:
+        return None
+    return Found(
+        f"{empty:.0%} of the uncompressed answers are empty, {buried:.0%} hold a right answer among too many other words",
+        "high" if empty + buried > ALIKE else "medium",
+    )
+
+
 def _base_model(case: Case) -> Found | None:
     if case.uncompressed_f1 >= READS:
         return None
@@ -203,6 +216,18 @@ def _magnitude(case: Case) -> Found | None:
         f"norm ratio {ratio:.2f} is {status}; with the originals' norms F1 on {_batch(case)} goes from "
         f"{trial.f1_before:.1f} to {trial.f1_after:.1f}",
         "low" if trial.gain_low <= 0 else "high" if restored else "medium",
+    )
+
+
+def _unseen(case: Case) -> Found | None:
+    rebuilt = case.figures.reconstruction
+    blamed = rebuilt.unseen_share * (100 - rebuilt.unseen_match) / max(1e-9, 100 - rebuilt.token_match)
+    if not case.lost or rebuilt.seen_match - rebuilt.unseen_match <= 100 * MARGIN or blamed <= MARGIN:
+        return None
+    return Found(
+        f"{rebuilt.unseen_share:.1%} of the tokens stand in no training prompt: {rebuilt.unseen_match:.1f}% of them are nearest "
+        f"to the original token, {rebuilt.seen_match:.1f}% of the others; {_answers(case)}",
+        "high" if blamed > ALIKE else "medium",
     )
 
 
@@ -250,6 +275,16 @@ def _longer(case: Case) -> list[dict[str, Any]]:
     return [{"phase2.steps": 2 * case.params.phase2.steps}]
 
 
+def _answer_form(case: Case) -> list[dict[str, Any]]:
+    more = {"generation.max_new_tokens": 2 * case.params.generation.max_new_tokens}
+    return [more] if case.form.empty > case.form.buried else [{"generation.stop": "sentence"}, more]
+
+
+def _wider(case: Case) -> list[dict[str, Any]]:
+    share = max(0.5, case.params.phase1.vocabulary_share)
+    return [{"phase1.vocabulary_share": share}, {"data.train": 2 * case.params.data.train}]
+
+
 def _scale(case: Case) -> list[dict[str, Any]]:
     return [{"magnitude": "token"}, *_less(case)]
 
@@ -287,6 +322,12 @@ TABLE = (
         lambda case: [{"generation.batch_size": 1}, {"generation.max_new_tokens": 32}, *_longer(case)],
     ),
     Row(
+        "format",
+        "The language model's own answers are not of the form that is scored: they are empty or say too much.",
+        _format,
+        _answer_form,
+    ),
+    Row(
         "base_model",
         "The language model can't answer even from the original embeddings.",
         _base_model,
@@ -300,6 +341,7 @@ TABLE = (
     ),
     Row("mode_collapse", "Whatever goes in, the same comes out.", _mode_collapse, _weights),
     Row("magnitude", "Reconstructed tokens have the wrong length.", _magnitude, _scale),
+    Row("unseen_tokens", "Tokens that training never saw are lost: the adapter knows those it saw.", _unseen, _wider),
     Row("tokens_collapse", "Most tokens are lost: too little is sent, or the decoder can't read it.", _collapse, _less),
     Row("tokens_drift", "Some tokens turn into others.", _drift, _drifted),
     Row(

@@ -5,17 +5,19 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from narrowband.codec.codec import Codec
 from narrowband.codec.folded import FoldedCodec
 from narrowband.data.prompts import Batch, EncodedPrompt, collate, encode_prompts, truncated_share
 from narrowband.data.squad import Example
+from narrowband.evaluation.form import answer_form
 from narrowband.evaluation.reconstruction import Quality
 from narrowband.evaluation.scoring import Score, score_all
 from narrowband.lm.frozen import FrozenLM
-from narrowband.params import Prompt
+from narrowband.lm.stop import Reply
+from narrowband.params import Prompt, Stop
 from narrowband.runtime import distributed
 
 
@@ -32,13 +34,19 @@ class System(Protocol):
 
 
 class Evaluated(NamedTuple):
-    """Predictions by question id with their scores; quality and rate of the codec, if there was one; prompts cut short."""
+    """Predictions by question id with their scores; quality and rate of the codec, if there was one; prompts cut short.
+
+    `form` has the shares of answers that are empty, cut or run on; `by_seen` the quality of tokens that training saw, and of
+    others, if it was told which these are.
+    """
 
     predictions: dict[str, str]
     scores: list[Score]
     quality: dict[str, float]
     bits_per_token: float
     truncated_share: float
+    form: dict[str, float]
+    by_seen: dict[str, dict[str, float]]
 
     @property
     def f1(self) -> float:
@@ -59,68 +67,86 @@ def batches_by_length(prompts: Sequence[EncodedPrompt], size: int) -> list[list[
 
 @dataclass(frozen=True)
 class QuestionAnswerer:
-    """A frozen LM with the way it is asked: the form of its prompts, new tokens an answer at most, prompts a batch."""
+    """A frozen LM with the way it is asked: the form of its prompts, new tokens an answer at most, prompts a batch.
+
+    `stop` says where an answer ends.
+    """
 
     lm: FrozenLM
     prompt: Prompt
     max_new_tokens: int
     batch_size: int
+    stop: Stop
 
     def encode(self, examples: Iterable[Example]) -> list[EncodedPrompt]:
         """The prompts of `examples`."""
         return encode_prompts(self.lm.tokenizer, examples, self.prompt)
 
-    def generate(self, embeddings: Float[Tensor, "batch seq hidden"], mask: Bool[Tensor, "batch seq"]) -> list[str]:
+    def generate(self, embeddings: Float[Tensor, "batch seq hidden"], mask: Bool[Tensor, "batch seq"]) -> list[Reply]:
         """Greedy answers to left-padded prompts given as embeddings."""
-        return self.lm.generate(embeddings, mask.to(self.lm.device), self.max_new_tokens)
+        return self.lm.generate(embeddings, mask.to(self.lm.device), self.max_new_tokens, self.stop)
+
+    def answer_ids(self, ids: Sequence[int]) -> str:
+        """The greedy answer to one prompt given as token ids."""
+        return self.lm.generate_from_ids(ids, self.max_new_tokens, self.stop).text
 
     def answer(
-        self, system: System | None, examples: Sequence[Example], *, advance: Callable[[int], None] = lambda n: None
+        self,
+        system: System | None,
+        examples: Sequence[Example],
+        *,
+        seen: Int[Tensor, " known"] | None = None,
+        advance: Callable[[int], None] = lambda n: None,
     ) -> Evaluated:
         """Answer every example greedily from embeddings, batches sorted by length; without a system they stay as they are.
 
-        A codec that takes tokens alone is folded: it and its quality are computed once for each distinct token.
+        A codec that takes tokens alone is folded: it and its quality are computed once for each distinct token. `seen` are
+        the tokens that went through it in training.
         """
         prompts = self.encode(examples)
-        sender = _Sender(self.lm, system, prompts)
+        sender = _Sender(self.lm, system, prompts, seen)
 
-        def answer_batch(rows: list[int]) -> tuple[dict[str, str], Quality, int]:
+        def answer_batch(rows: list[int]) -> tuple[dict[str, Reply], Quality, int]:
             batch = collate([prompts[i] for i in rows], self.lm.pad_id)
             embeddings, quality = sender.send(batch)
             answers = self.generate(embeddings, batch.mask)
             advance(len(rows))
-            predictions = {examples[i].id: text for i, text in zip(rows, answers, strict=True)}
-            return predictions, quality, system.bits(batch.coded) if system else 0
+            replies = {examples[i].id: reply for i, reply in zip(rows, answers, strict=True)}
+            return replies, quality, system.bits(batch.coded) if system else 0
 
-        predictions: dict[str, str] = {}
+        replies: dict[str, Reply] = {}
         quality, bits = sender.folded_quality(), 0
         batches = batches_by_length(prompts, self.batch_size)
         for answers, part, cost in distributed.shared_out(answer_batch, batches):
-            predictions |= answers
+            replies |= answers
             quality.merge(part)
             bits += cost
-        ordered = {example.id: predictions[example.id] for example in examples}
+        ordered = {example.id: replies[example.id].text for example in examples}
         return Evaluated(
             ordered,
             score_all(ordered, examples),
             quality.means() if system else {},
             bits / max(1, quality.count),
             truncated_share(prompts),
+            answer_form([replies[example.id] for example in examples], examples),
+            quality.by_seen() if system and seen is not None else {},
         )
 
 
 class _Sender:
     """Sends batches of `prompts` through a system, and measures what arrives."""
 
-    def __init__(self, lm: FrozenLM, system: System | None, prompts: Sequence[EncodedPrompt]) -> None:
-        self.lm, self.system = lm, system
+    def __init__(
+        self, lm: FrozenLM, system: System | None, prompts: Sequence[EncodedPrompt], seen: Int[Tensor, " known"] | None
+    ) -> None:
+        self.lm, self.system, self.seen = lm, system, seen
         alone = isinstance(system, Codec) and system.takes_tokens_alone
         self.folded = FoldedCodec(system, lm, prompts) if alone and isinstance(system, Codec) else None
 
     @torch.no_grad()
     def send(self, batch: Batch) -> tuple[Float[Tensor, "batch seq hidden"], Quality]:
         """Embeddings as they arrive; their quality, unless it is that of `folded_quality`."""
-        original, quality = self.lm.embed(batch.ids), Quality()
+        original, quality = self.lm.embed(batch.ids), Quality(seen=self.seen)
         if self.folded:
             return self.folded(original, batch), quality
         if self.system is None:
@@ -131,7 +157,7 @@ class _Sender:
 
     def folded_quality(self) -> Quality:
         """Quality over all prompts of a codec that takes tokens alone; empty for any other system."""
-        quality = Quality()
+        quality = Quality(seen=self.seen)
         if folded := self.folded:
             quality.add(folded.original, folded.reconstructed, folded.ids, self.lm.vocabulary, folded.counts)
         return quality

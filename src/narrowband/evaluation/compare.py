@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
 
+from jaxtyping import Int
 from rich.console import Console
+from torch import Tensor
 
 from narrowband.codec.codec import Codec
 from narrowband.data.prompts import say_truncated
@@ -35,12 +37,17 @@ def compare(
     examples: Sequence[Example],
     seed: int,
     console: Console,
+    *,
+    seen: Int[Tensor, " known"] | None = None,
 ) -> Comparison:
-    """Evaluate every system; F1, EM and agreement are 0 to 100, `seed` is that of the bootstrap."""
+    """Evaluate every system; F1, EM and agreement are 0 to 100, `seed` is that of the bootstrap.
+
+    Details have the quality of tokens that training saw and of others apart, if `seen` says which it saw.
+    """
     answered = {}
     with bar("questions", len(examples) * len(systems), console) as advance:
         for name, system in systems.items():
-            answered[name] = answerer.answer(system, examples, advance=advance)
+            answered[name] = answerer.answer(system, examples, seen=seen, advance=advance)
     own = answered["uncompressed"]
     say_truncated(own.truncated_share, answerer.prompt, console)
     headline: dict[str, Any] = {name: _headline(result, own) for name, result in answered.items()}
@@ -72,10 +79,17 @@ def _headline(result: Evaluated, own: Evaluated) -> dict[str, float]:
 
 
 def _details(result: Evaluated, examples: Sequence[Example], seed: int) -> dict[str, Any]:
-    """The interval of F1, what the headline leaves out of a reconstruction, and F1 of each kind if there are two."""
+    """The interval of F1, what the headline leaves out of a reconstruction, the form of answers, and F1 of each kind if there
+    are two."""
     f1 = [score.f1 for score in result.scores]
     rest = {name: value for name, value in result.quality.items() if name not in HEADLINE}
-    return {"f1_interval": interval(f1, seed), **rest, **_by_answerability(examples, f1)}
+    return {
+        "f1_interval": interval(f1, seed),
+        **rest,
+        "form": result.form,
+        **result.by_seen,
+        **_by_answerability(examples, f1),
+    }
 
 
 def _gain(before: Evaluated, after: Evaluated, seed: int) -> dict[str, Any]:

@@ -45,6 +45,7 @@ def evaluated(answerer: QuestionAnswerer, config: CodecConfig, questions: Path) 
         "prompt": answerer.prompt.model_dump(),
         "max_new_tokens": answerer.max_new_tokens,
         "batch_size": answerer.batch_size,
+        "stop": answerer.stop,
         "questions": sha256([questions]),
         **{folder.name: sha256([folder / CONFIG]) for folder in artifacts},
     }

@@ -17,12 +17,14 @@ from transformers import (
     LogitsProcessorList,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    StoppingCriteriaList,
 )
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from narrowband.lm.sampling import SeededRows
 from narrowband.lm.source import load_tokenizer, locate, read_config, refusal, require_embeddings
-from narrowband.params import InputError
+from narrowband.lm.stop import AnswerEnd, Reply, decode, until_end
+from narrowband.params import InputError, Stop
 from narrowband.runtime import distributed
 
 transformers.utils.logging.disable_progress_bar()
@@ -90,13 +92,6 @@ class FrozenLM:
         """Width of a token embedding."""
         return self.embedding.weight.shape[1]
 
-    @cached_property
-    def stop_ids(self) -> list[int]:
-        """Every token that ends an answer: end of text, and all tokens that contain a line break."""
-        ids = range(len(self.tokenizer))
-        texts = self.tokenizer.batch_decode([[i] for i in ids], clean_up_tokenization_spaces=False)
-        return [i for i, text in zip(ids, texts, strict=True) if "\n" in text or i == self.tokenizer.eos_token_id]
-
     @property
     def pad_id(self) -> int:
         """What fills short rows; never attended to, so any token does where the tokenizer names none."""
@@ -142,8 +137,9 @@ class FrozenLM:
         embeddings: Float[Tensor, "batch seq hidden"],
         mask: Bool[Tensor, "batch seq"],
         max_new_tokens: int,
-    ) -> list[str]:
-        """Greedy answers to left-padded prompts given as embeddings, cut at the first line break.
+        stop: Stop = "line",
+    ) -> list[Reply]:
+        """Greedy answers to left-padded prompts given as embeddings, each up to its end by the rule `stop`.
 
         `generate(inputs_embeds=...)` returns new tokens only; nothing of the prompt is to be cut off.
         """
@@ -152,10 +148,11 @@ class FrozenLM:
             attention_mask=mask.long(),
             max_new_tokens=max_new_tokens,
             do_sample=False,
-            eos_token_id=self.stop_ids,
+            stopping_criteria=StoppingCriteriaList([AnswerEnd(self.tokenizer, stop, 0)]),
+            eos_token_id=self.tokenizer.eos_token_id,
             pad_token_id=self.pad_id,
         )
-        return self.decode_answers(tokens)
+        return self.replies(tokens, stop)
 
     @torch.no_grad()
     def sample(
@@ -186,7 +183,7 @@ class FrozenLM:
         return tokens[:, ids.shape[1] :]
 
     @torch.no_grad()
-    def generate_from_ids(self, ids: Sequence[int], max_new_tokens: int) -> str:
+    def generate_from_ids(self, ids: Sequence[int], max_new_tokens: int, stop: Stop = "line") -> Reply:
         """The greedy answer to one prompt given as token ids.
 
         No embeddings and no padding come between, so it is what `generate` should say to the original embeddings.
@@ -197,15 +194,19 @@ class FrozenLM:
             attention_mask=torch.ones_like(prompt),
             max_new_tokens=max_new_tokens,
             do_sample=False,
-            eos_token_id=self.stop_ids,
+            stopping_criteria=StoppingCriteriaList([AnswerEnd(self.tokenizer, stop, len(ids))]),
+            eos_token_id=self.tokenizer.eos_token_id,
             pad_token_id=self.pad_id,
         )
-        return self.decode_answers(tokens[:, len(ids) :])[0]
+        return self.replies(tokens[:, len(ids) :], stop)[0]
 
-    def decode_answers(self, tokens: Int[Tensor, "batch new"]) -> list[str]:
-        """Text of generated tokens up to the first line break, stripped."""
-        texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return [text.split("\n", 1)[0].strip() for text in texts]
+    def replies(self, tokens: Int[Tensor, "batch new"], stop: Stop) -> list[Reply]:
+        """The answers in rows of generated tokens, which end at end of text or where `stop` says."""
+        found = []
+        for text, ids in zip(decode(self.tokenizer, tokens), tokens.tolist(), strict=True):
+            answer, ended = until_end(text, stop)
+            found.append(Reply(answer, cut=not ended and self.tokenizer.eos_token_id not in ids))
+        return found
 
 
 def blocks(model: nn.Module) -> list[nn.Module]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from narrowband.codec.codec import Codec
 from narrowband.data.prompts import Batch, EncodedPrompt, collate
+from narrowband.data.vocabulary import mixed_in, plain_tokens
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import ReconstructionLoss
 from narrowband.training.batches import Draws
@@ -13,12 +14,23 @@ from narrowband.training.micro_batches import WHOLE, Part, PhaseLoss, in_batch
 
 
 def phase1_loss(
-    lm: FrozenLM, codec: Codec, prompts: Sequence[EncodedPrompt], draws: Draws, weights: ReconstructionLoss
+    lm: FrozenLM,
+    codec: Codec,
+    prompts: Sequence[EncodedPrompt],
+    draws: Draws,
+    weights: ReconstructionLoss,
+    *,
+    vocabulary_share: float = 0.0,
 ) -> PhaseLoss:
-    """The loss of a step: cosine and squared error over the coded tokens of a batch of training prompts."""
+    """The loss of a step: cosine and squared error over the coded tokens of a batch of training prompts.
+
+    `vocabulary_share` of these are replaced by tokens of the whole vocabulary, by the seed and the step.
+    """
+    tokens = plain_tokens(lm.tokenizer)
 
     def step_loss(step: int, part: Part = WHOLE) -> StepLoss:
-        drawn = draws.batch(prompts, step)
+        own = draws.batch(prompts, step)
+        drawn = mixed_in(own, vocabulary_share, tokens, f"{draws.seed}/vocabulary/{step}")
         pair = coded_tokens(lm, codec, collate(part.of(drawn), lm.pad_id))
         return reconstruction_loss(in_batch(lm, pair, drawn), weights)
 

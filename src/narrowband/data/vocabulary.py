@@ -1,0 +1,38 @@
+"""Tokens of the whole vocabulary in place of some of a prompt's own, so that the codec learns those no prompt holds."""
+
+from collections.abc import Sequence
+from random import Random
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from narrowband.data.prompts import EncodedPrompt
+
+
+def plain_tokens(tokenizer: PreTrainedTokenizerBase) -> Int[Tensor, " n"]:
+    """Every token of the vocabulary but special ones, in ascending order."""
+    special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
+    special.update(tokenizer.all_special_ids)
+    return torch.tensor([token for token in range(len(tokenizer)) if token not in special])
+
+
+def mixed_in(
+    prompts: Sequence[EncodedPrompt], share: float, tokens: Int[Tensor, " n"], seed: str
+) -> Sequence[EncodedPrompt]:
+    """`prompts` with a share of all their coded tokens replaced by uniform draws from `tokens`; `seed` decides which by what.
+
+    Prompts keep their lengths, and tokens that are not coded stay. Nothing is drawn if the share is 0.
+    """
+    if not share:
+        return prompts
+    places = [(row, place) for row, prompt in enumerate(prompts) for place, on in enumerate(prompt.coded) if on]
+    generator = torch.Generator().manual_seed(Random(seed).getrandbits(63))
+    chosen = torch.randperm(len(places), generator=generator)[: round(share * len(places))]
+    drawn = tokens[torch.randint(len(tokens), (len(chosen),), generator=generator)]
+    rows = [list(prompt.ids) for prompt in prompts]
+    for index, token in zip(chosen.tolist(), drawn.tolist(), strict=True):
+        row, place = places[index]
+        rows[row][place] = token
+    return [prompt._replace(ids=ids) for prompt, ids in zip(prompts, rows, strict=True)]

@@ -1,0 +1,46 @@
+"""The form of answers: those that are empty, cut short, run on, or hold the right answer among other words."""
+
+from collections.abc import Mapping, Sequence
+
+from narrowband.data.squad import Example
+from narrowband.evaluation.scoring import f1, normalize
+from narrowband.lm.stop import SENTENCE_END, Reply
+
+MISSED = 50.0
+"""F1 below which an answer that holds a gold answer is scored as wrong, because of what else it says."""
+
+
+def answer_form(replies: Sequence[Reply], examples: Sequence[Example]) -> dict[str, float]:
+    """Shares (0 to 1) of answers that are `empty`, `cut` by the limit on new tokens, and that `run_on`.
+
+    An empty answer to an unanswerable question is right and not counted. An answer runs on if it goes on after a sentence,
+    which no gold answer to its question does.
+    """
+    pairs = list(zip(replies, examples, strict=True))
+    return {
+        "empty": sum(is_empty(reply.text, example) for reply, example in pairs) / len(pairs),
+        "cut": sum(reply.cut for reply in replies) / len(pairs),
+        "run_on": sum(_runs_on(reply.text, example) for reply, example in pairs) / len(pairs),
+    }
+
+
+def is_empty(text: str, example: Example) -> bool:
+    """Whether nothing is said to a question that has an answer."""
+    return not text and bool(example.answers)
+
+
+def is_buried(text: str, example: Example) -> bool:
+    """Whether a gold answer stands in `text` word for word, among so many others that it counts as missed."""
+    said = f" {normalize(text)} "
+    golds = [gold for gold in example.golds if normalize(gold)]
+    return any(f" {normalize(gold)} " in said for gold in golds) and max(f1(text, gold) for gold in golds) < MISSED
+
+
+def faults(predictions: Mapping[str, str], examples: Sequence[Example]) -> tuple[float, float]:
+    """The shares (0 to 1) of answers that are empty, and of those that are buried."""
+    pairs = [(predictions[example.id], example) for example in examples]
+    return sum(is_empty(*pair) for pair in pairs) / len(pairs), sum(is_buried(*pair) for pair in pairs) / len(pairs)
+
+
+def _runs_on(text: str, example: Example) -> bool:
+    return bool(SENTENCE_END.search(text)) and not any(SENTENCE_END.search(gold) for gold in example.golds)

@@ -1,0 +1,53 @@
+"""Where an answer ends: the rule that text is cut by, and the same rule as a criterion that stops generation."""
+
+import re
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase, StoppingCriteria
+
+from narrowband.params import Stop
+
+SENTENCE_END = re.compile(r"(?<=\w{4}[.!?])\s+")
+"""Between two sentences. The word before has four letters at least, so that "St. Louis" and "the U.S. Army" are no ends."""
+
+ENDS = {"line": re.compile(r"\n|Question:"), "sentence": re.compile(rf"\n|Question:|{SENTENCE_END.pattern}")}
+"""What an answer ends before, leading white space skipped, by `generation.stop`."""
+
+
+class Reply(NamedTuple):
+    """The text of an answer, stripped; whether it was cut by the limit on new tokens before it had ended."""
+
+    text: str
+    cut: bool
+
+
+def until_end(text: str, stop: Stop) -> tuple[str, bool]:
+    """`text` without white space around it, up to where the answer ends; whether that end was reached."""
+    text = text.lstrip()
+    end = ENDS[stop].search(text)
+    return (text[: end.start()].rstrip(), True) if end else (text.rstrip(), False)
+
+
+class AnswerEnd(StoppingCriteria):
+    """Ends a row as soon as its answer has, by the text of what follows the first `skipped` tokens."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: Stop, skipped: int) -> None:
+        self.tokenizer, self.stop, self.skipped = tokenizer, stop, skipped
+        self.ended: set[int] = set()
+
+    def __call__(
+        self, input_ids: Int[Tensor, "batch seq"], scores: Float[Tensor, "batch vocab"] | None, **kwargs: object
+    ) -> Bool[Tensor, " batch"]:
+        """Which rows have ended; texts of those that had before are not looked at again."""
+        going = [row for row in range(len(input_ids)) if row not in self.ended]
+        texts = decode(self.tokenizer, input_ids[going, self.skipped :])
+        self.ended.update(row for row, text in zip(going, texts, strict=True) if until_end(text, self.stop)[1])
+        return torch.tensor([row in self.ended for row in range(len(input_ids))], device=input_ids.device)
+
+
+def decode(tokenizer: PreTrainedTokenizerBase, tokens: Int[Tensor, "batch new"]) -> list[str]:
+    """The text of each row, special tokens left out."""
+    return tokenizer.batch_decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
