@@ -9,7 +9,10 @@ def main() -> None:
     """Fit on the training questions; write artifacts/pca and metrics/pca.json."""
     params = load_params()
 
+    import torch
+
     from narrowband.codec.batches import token_windows
+    from narrowband.codec.coder import LatentCoder
     from narrowband.codec.config import CodecConfig
     from narrowband.codec.pca import PCA
     from narrowband.data.prompts import encode_prompts
@@ -28,7 +31,11 @@ def main() -> None:
     with bar("PCA", params.window * (params.window + 1) // 2, console) as advance:
         pca = PCA.fit(vectors, params.compress_dim, windows, advance=advance)
     config = CodecConfig.of(params)
-    pca.save(paths.PCA, {**config.geometry, "prompt": params.prompt.model_dump()})
+    if params.latent_coding.kind == "entropy":
+        coded = torch.tensor([sum(prompt.coded) for prompt in prompts])
+        LatentCoder.fit(pca, vectors, windows, config, coded).save(paths.PCA)
+    made_with = {"latent_coding": params.latent_coding.model_dump(), "prompt": params.prompt.model_dump()}
+    pca.save(paths.PCA, {**config.geometry, **made_with})
     truncated = sum(prompt.truncated for prompt in prompts) / len(prompts)
     figures = {"explained_variance": pca.explained_share, "truncated_share": truncated}
     write_json(paths.METRICS / "pca.json", rounded(figures))

@@ -30,6 +30,9 @@ VERSION = 1
 MARKS = 32
 MOST_TOKENS = 2**21 - 1
 CHECK_BITS = 24
+STREAM_BITS = 44
+"""What a stream of fewer than 128 tokens costs on average beside symbols and side information."""
+
 """A damaged stream passes for another message once in 2^24 times."""
 
 AGAIN = "send the stream again"
@@ -104,13 +107,17 @@ class Bitstream:
         """Bits that symbols and side information cost in theory: no header, no checksum, no rounding to bytes."""
         return float(self.model.ideal_bits(message.symbols).sum()) + 16 * len(message.side)
 
+    def side_values(self, n_tokens: int) -> int:
+        """Values of side information that a prompt of so many tokens has."""
+        return {"token": n_tokens, "example": 1}.get(self.magnitude, 0)
+
     @property
     def _first_byte(self) -> int:
         return VERSION * MARKS + hashlib.blake2b(self.codec_id, digest_size=1).digest()[0] % MARKS
 
     def _counts(self, n_tokens: int) -> tuple[int, int]:
         """Windows of symbols and values of side information that so many tokens come as."""
-        return -(-n_tokens // self.window), {"token": n_tokens, "example": 1}.get(self.magnitude, 0)
+        return -(-n_tokens // self.window), self.side_values(n_tokens)
 
     def _identify(self, stream: bytes) -> None:
         if not stream:

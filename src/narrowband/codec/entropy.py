@@ -163,7 +163,7 @@ def _alphabets(symbols: Tensor, latents: Tensor, step: float) -> tuple[Tensor, T
         least = float((latents.amax(0) - latents.amin(0)).max()) * 1.5 / LARGEST_ALPHABET
         raise InputError(
             f"a step of {step:.3g} cuts a component into {largest} cells but at most {LARGEST_ALPHABET} are coded; "
-            f"choose a step of at least {least:.2g} or latent_bits: 16"
+            f"choose a step of at least {least:.2g} or set latent_coding.kind to fixed"
         )
     return torch.where(dropped, 0, low - margin), sizes
 

@@ -34,7 +34,13 @@ class ExactProjection:
 
         Longer vectors are projected as well, but their last bits may depend on the order of the sums.
         """
-        scale = 2.0 ** (VECTOR_BITS - math.ceil(math.log2(largest_norm)))
+        return cls.scaled(components, mean, 2.0 ** (VECTOR_BITS - math.ceil(math.log2(largest_norm))))
+
+    @classmethod
+    def scaled(
+        cls, components: Float[Tensor, "compress vector"], mean: Float[Tensor, " vector"], scale: float
+    ) -> "ExactProjection":
+        """The one that has this `scale`, a power of two."""
         return cls((components.double() * 2**FRACTION_BITS).round(), mean, scale)
 
     def __call__(self, vectors: Float[Tensor, "n vector"]) -> Float[Tensor, "n compress"]:
