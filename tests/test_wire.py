@@ -1,12 +1,12 @@
 """A run whose latents are entropy-coded, through its stages and the two sides of the wire."""
 
 import json
-import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
-from tiny_project import contents, finish, make_project, start
+from tiny_project import STAGES, contents, copied, finish, make_project, start
 
 TEXTS = ["--context=Mara Velt lives in Tornby. Ode Rusk lives in Kell.", "--question=Where does Ode Rusk live?"]
 
@@ -22,7 +22,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, stopping_model: Path) -> 
     content["latent_coding"] = {"kind": "entropy", "bits_per_token": 24, "step": 0}
     content["data"] |= {"sft_records": 0, "phase2_sft_share": 0.0}
     path.write_text(yaml.safe_dump(content))
-    for name in ("generate_data", "fit_pca", "train_phase1", "train_phase2", "evaluate"):
+    for name in STAGES:
         finish(folder, name)
     return folder
 
@@ -62,7 +62,7 @@ def test_the_rate_in_metrics_is_near_the_one_asked_for(finished: Path) -> None:
         (lambda stream: b"", "the stream is empty"),
     ],
 )
-def test_a_damaged_stream_is_one_sentence(finished: Path, tmp_path: Path, change, sentence: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_damaged_stream_is_one_sentence(finished: Path, change: Callable[[bytes], bytes], sentence: str) -> None:
     said(finished, "encode", *TEXTS, "whole.nb")
     (finished / "damaged.nb").write_bytes(change((finished / "whole.nb").read_bytes()))
     refusal = said(finished, "decode", "damaged.nb", code=2)
@@ -83,7 +83,7 @@ def test_a_damaged_stream_is_one_sentence(finished: Path, tmp_path: Path, change
 def test_what_can_not_be_sent_is_one_sentence_and_nothing_is_written(
     finished: Path, tmp_path: Path, words: tuple[str, ...], coding: dict[str, object], sentence: str
 ) -> None:
-    folder = shutil.copytree(finished, tmp_path / "project")
+    folder = copied(finished, tmp_path / "project")
     (folder / "old.nb").write_bytes(b"x")
     path = folder / "params.yaml"
     content = yaml.safe_load(path.read_text())

@@ -182,7 +182,7 @@ def grid(config: CodecConfig, bits: int) -> str:
     return f"{config.compress_dim} latents of {bits} bits"
 
 
-def setting(config: CodecConfig) -> str:
+def rate_of(config: CodecConfig) -> str:
     """The setting of a codec, by its rate."""
     coding = config.latent_coding
     if coding.kind == "fixed":
@@ -194,7 +194,7 @@ def rates(codec: Codec) -> dict[str, Codec]:
     """`codec` at its own rate and with latents of `LATENT_BITS`, by setting."""
     own = [codec] if codec.coder else []
     grids = {*LATENT_BITS} if own else {codec.config.latent_bits, *LATENT_BITS}
-    return {setting(one.config): one for one in (*own, *map(codec.with_latent_bits, sorted(grids, reverse=True)))}
+    return {rate_of(one.config): one for one in (*own, *map(codec.with_latent_bits, sorted(grids, reverse=True)))}
 
 
 SYSTEMS: dict[str, Callable[[Fitting], Mapping[str, System]]] = {
@@ -202,7 +202,7 @@ SYSTEMS: dict[str, Callable[[Fitting], Mapping[str, System]]] = {
     "random projection": random_projections,
     "scalar quantiser": lambda fitting: {f"int{depth}": ScalarQuantizer(depth, fitting.hidden) for depth in DEPTHS},
     "pca": lambda fitting: rates(fitting.pca),
-    "pca snapped": lambda fitting: {setting(fitting.pca.config): Snapped(fitting.pca, fitting.vocabulary)},
+    "pca snapped": lambda fitting: {rate_of(fitting.pca.config): Snapped(fitting.pca, fitting.vocabulary)},
     "token id": lambda fitting: {f"{TokenId(fitting.vocabulary).depth} bits": TokenId(fitting.vocabulary)},
 }
 """Every way to send embeddings that needs no training by steps, by name: one system for each setting."""

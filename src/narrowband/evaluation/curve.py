@@ -12,7 +12,7 @@ from narrowband.codec.windows import cut
 from narrowband.data.prompts import EncodedPrompt
 from narrowband.data.squad import Example
 from narrowband.evaluation.answer import QuestionAnswerer, System
-from narrowband.evaluation.baselines import SYSTEMS, Fitting, rates, setting
+from narrowband.evaluation.baselines import SYSTEMS, Fitting, rate_of, rates
 from narrowband.evaluation.significance import interval
 from narrowband.runtime.progress import track
 
@@ -36,7 +36,7 @@ def baselines(answerer: QuestionAnswerer, pca: Codec, train: Sequence[EncodedPro
 def adapters(phase1: Codec, phase2: Codec) -> list[Entry]:
     """Phase 1 as it was trained; Phase 2 as it was trained, and with its latents rounded to fewer bits afterwards."""
     return [
-        Entry("phase1", setting(phase1.config), phase1),
+        Entry("phase1", rate_of(phase1.config), phase1),
         *[Entry("phase2", rate, codec) for rate, codec in rates(phase2).items()],
     ]
 
