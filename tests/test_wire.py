@@ -70,24 +70,25 @@ def test_a_damaged_stream_is_one_sentence(finished: Path, change: Callable[[byte
 
 
 @pytest.mark.parametrize(
-    ("words", "coding", "sentence"),
+    ("words", "changes", "sentence"),
     [
-        (("encode", *TEXTS, "new.nb"), {"kind": "fixed"}, "latent_coding.kind is fixed, which writes no streams"),
-        (("decode", "old.nb"), {"kind": "fixed"}, "latent_coding.kind is fixed, which writes no streams"),
-        (("encode", *TEXTS, "new.nb"), {"bits_per_token": 30}, "artifacts/pca was made with latent_coding"),
+        (("encode", *TEXTS, "new.nb"), {"latent_coding": {"kind": "fixed"}}, "is fixed, which writes no streams"),
+        (("decode", "old.nb"), {"latent_coding": {"kind": "fixed"}}, "is fixed, which writes no streams"),
+        (("encode", *TEXTS, "new.nb"), {"latent_coding": {"step": 1}}, "artifacts/pca was made with latent_coding"),
         (("encode", TEXTS[0], "--question= ", "new.nb"), {}, "--context and --question must hold text"),
-        (("encode", "--context=  two spaces", TEXTS[1], "new.nb"), {}, "share a token with what stands around them"),
+        (("encode", "--context=\na", TEXTS[1], "new.nb"), {"prompt": {"prefix": "text"}}, "share a token with what"),
         (("decode", "nowhere.nb"), {}, "nowhere.nb: No such file"),
     ],
 )
 def test_what_can_not_be_sent_is_one_sentence_and_nothing_is_written(
-    finished: Path, tmp_path: Path, words: tuple[str, ...], coding: dict[str, object], sentence: str
+    finished: Path, tmp_path: Path, words: tuple[str, ...], changes: dict[str, dict[str, object]], sentence: str
 ) -> None:
     folder = copied(finished, tmp_path / "project")
     (folder / "old.nb").write_bytes(b"x")
     path = folder / "params.yaml"
     content = yaml.safe_load(path.read_text())
-    content["latent_coding"] |= coding
+    for section, values in changes.items():
+        content[section] |= values
     path.write_text(yaml.safe_dump(content))
     before = contents(folder)
     assert sentence in said(folder, *words, code=2)
