@@ -56,7 +56,7 @@ def folded_cost() -> Row:
         Quality().add(folded.original, folded.reconstructed, folded.ids, lm.vocabulary, folded.counts)
         for batch, original in zip(batches, originals, strict=True):
             folded(original, batch)
-            made.bits(batch.coded)
+            made.bits(original, batch.coded)
 
     @torch.no_grad()
     def per_position() -> None:
@@ -64,7 +64,7 @@ def folded_cost() -> Row:
         for batch, original in zip(batches, originals, strict=True):
             rebuilt = made(original, batch.coded)
             quality.add(original[batch.coded], rebuilt[batch.coded], batch.ids[batch.coded], lm.vocabulary)
-            made.bits(batch.coded)
+            made.bits(original, batch.coded)
 
     def generation() -> None:
         for batch, original in zip(batches, originals, strict=True):

@@ -148,7 +148,7 @@ def measure_speed() -> dict[str, Any]:
     params = of_a_micro_batch(load_params())
     generation = params.generation
     lm = FrozenLM.load(params.base_model)
-    answerer = QuestionAnswerer(lm, params.prompt, generation.max_new_tokens, generation.batch_size)
+    answerer = QuestionAnswerer(lm, params.prompt, generation.max_new_tokens, generation.batch_size, generation.stop)
     codec = Codec.load(paths.PHASE1, lm.device).train()
     lessons = read_lessons(answerer, paths.QA / "train.json")
 

@@ -72,7 +72,7 @@ def answer(
         embeddings = system(original, batch.coded) if system else original
         if system:
             quality.add(original[batch.coded], embeddings[batch.coded], batch.ids[batch.coded], lm.vocabulary)
-            bits += system.bits(batch.coded)
+            bits += system.bits(original, batch.coded)
         (text,) = answerer.generate(embeddings, batch.mask)
         predictions[example.id] = text
         advance(1)

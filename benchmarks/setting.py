@@ -67,7 +67,8 @@ def codec(window: int) -> Codec:
 
 def answerer(params: Params) -> QuestionAnswerer:
     """The base model, asked as `params` say."""
-    return QuestionAnswerer(base_lm(), params.prompt, params.generation.max_new_tokens, params.generation.batch_size)
+    generation = params.generation
+    return QuestionAnswerer(base_lm(), params.prompt, generation.max_new_tokens, generation.batch_size, generation.stop)
 
 
 def phase_loss(phase: str, lm: FrozenLM, made: Codec, taught: Sequence[Lesson], params: Params) -> PhaseLoss:

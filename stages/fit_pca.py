@@ -9,7 +9,10 @@ def main() -> None:
     """Fit on the training questions; write artifacts/pca and metrics/pca.json."""
     params = load_params()
 
+    import torch
+
     from narrowband.codec.batches import token_windows
+    from narrowband.codec.coder import LatentCoder
     from narrowband.codec.config import CodecConfig
     from narrowband.codec.pca import PCA
     from narrowband.data.prompts import encode_prompts, say_truncated, truncated_share
@@ -33,7 +36,15 @@ def main() -> None:
     with bar("PCA", params.window * (params.window + 1) // 2, console) as advance:
         pca = PCA.fit(vectors, params.compress_dim, windows, advance=advance)
     config = CodecConfig.of(params)
-    pca.save(paths.PCA, {**config.geometry, "prompt": params.prompt.model_dump(), "vocabulary_share": share})
+    if params.latent_coding.kind == "entropy":
+        coded = torch.tensor([sum(prompt.coded) for prompt in prompts])
+        LatentCoder.fit(pca, vectors, windows, config, coded).save(paths.PCA)
+    made_with = {
+        "latent_coding": params.latent_coding.model_dump(),
+        "prompt": params.prompt.model_dump(),
+        "vocabulary_share": share,
+    }
+    pca.save(paths.PCA, {**config.geometry, **made_with})
     figures = {"explained_variance": pca.explained_share, "truncated_share": cut}
     write_json(paths.METRICS / "pca.json", rounded(figures))
     console.print(f"{params.compress_dim} of {vector_dim} components explain {pca.explained_share:.1%} of the variance")

@@ -85,7 +85,8 @@ IMPORT = "from narrowband.params import load_params\nparams = load_params()\n"
         (
             "def main():\n    from narrowband.codec.config import CodecConfig\n    CodecConfig.of(params)",
             {"base_model", "compress_dim", "window", "magnitude", "latent_bits"}
-            | {f"adapter.{name}" for name in ("kind", "hidden_mult", "dropout")},
+            | {f"adapter.{name}" for name in ("kind", "hidden_mult", "dropout")}
+            | {f"latent_coding.{name}" for name in ("kind", "bits_per_token", "step")},
         ),
         ("def f(n, all_of_them):\n    return all_of_them.seed\nf(1, params)", {"seed"}),
         (

@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import yaml
@@ -15,10 +15,14 @@ from narrowband.experiments.profiles import read_profiles, use_profile
 from narrowband.experiments.queue import DETAILS, METRICS, collect, queue_missing, with_details
 from narrowband.experiments.sweep import DATA, PICTURE, sweep_rows, sweep_runs, write_sweep
 from narrowband.experiments.verify import compare_metrics, read_tolerances
-from narrowband.params import InputError, first_line, load_params
+from narrowband.params import InputError, Params, first_line, load_params
 from narrowband.runtime.entry import console, one_sentence, set_up_torch
-from narrowband.runtime.files import write_text
+from narrowband.runtime.files import write_bytes, write_text
 from narrowband.runtime.fingerprint import DVC_FILE
+
+if TYPE_CHECKING:
+    from narrowband.codec.codec import Codec
+    from narrowband.evaluation.answer import QuestionAnswerer
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 profiles = typer.Typer(no_args_is_help=True, help="Parameters that belong together, for a base model and a data set.")
@@ -91,6 +95,53 @@ def ask(
     lm = FrozenLM.load(params.base_model)
     answerer = QuestionAnswerer(lm, params.prompt, generation.max_new_tokens, generation.batch_size, generation.stop)
     console.print(ask_systems(context, question, answerer, CodecConfig.of(params)))
+
+
+@app.command()
+def encode(
+    context: Annotated[str, typer.Option(help="A passage to read.")],
+    question: Annotated[str, typer.Option(help="What to ask about it.")],
+    out: Annotated[Path, typer.Argument(help="File to be written.")],
+) -> None:
+    """Write a question with its passage to OUT as Phase 2's codec sends it; needs latent_coding.kind entropy."""
+    params = load_params()
+
+    from narrowband.evaluation.wire import write_stream
+
+    written = write_stream(*_sender(params), context, question)
+    write_bytes(out, written.stream)
+    rate = 8 * len(written.stream) / written.n_tokens
+    cut = f"; the end of the context was left out at {params.prompt.max_length} tokens" if written.truncated else ""
+    console.print(
+        f"{len(written.stream)} bytes for {written.n_tokens} tokens, {rate:.1f} bits a token{cut}", soft_wrap=True
+    )
+
+
+@app.command()
+def decode(file: Annotated[Path, typer.Argument(metavar="IN", help="File that `narrowband encode` wrote.")]) -> None:
+    """Answer the question in IN from its bytes alone, with Phase 2's codec."""
+    params = load_params()
+
+    from narrowband.evaluation.wire import answer_stream
+
+    answer = answer_stream(*_sender(params), file.read_bytes())
+    console.print(answer or "(nothing)", markup=False, highlight=False)
+
+
+def _sender(params: Params) -> "tuple[QuestionAnswerer, Codec]":
+    """The base model and Phase 2's codec."""
+    from narrowband.codec.config import CodecConfig
+    from narrowband.evaluation.answer import QuestionAnswerer
+    from narrowband.evaluation.systems import load_systems
+    from narrowband.lm.frozen import FrozenLM
+
+    set_up_torch()
+    generation = params.generation
+    lm = FrozenLM.load(params.base_model)
+    answerer = QuestionAnswerer(lm, params.prompt, generation.max_new_tokens, generation.batch_size, generation.stop)
+    codec = load_systems(answerer, CodecConfig.of(params))["phase2"]
+    assert codec
+    return answerer, codec
 
 
 @app.command()

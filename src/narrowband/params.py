@@ -88,6 +88,17 @@ class Adapter(Section):
     dropout: Annotated[Real, Field(ge=0, lt=1)]
 
 
+class LatentCoding(Section):
+    """How latents become bits: `fixed` grids of `latent_bits` each, or one step for all, entropy-coded.
+
+    The `step` is in units of the latents; where it is 0, it is the one that spends `bits_per_token` on training prompts.
+    """
+
+    kind: Literal["fixed", "entropy"]
+    bits_per_token: Annotated[Real, Field(gt=0)]
+    step: Weight
+
+
 class ReconstructionLoss(Section):
     """Weights of the terms of Phase 1: 1 - cosine, and squared error relative to the mean square of the original."""
 
@@ -238,6 +249,7 @@ class Params(Section):
     window: Count
     magnitude: Magnitude
     latent_bits: Annotated[int, Field(strict=True), AfterValidator(_bits)]
+    latent_coding: LatentCoding
     adapter: Adapter
     loss: Loss
     phase1: Phase1

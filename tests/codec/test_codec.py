@@ -14,6 +14,7 @@ from narrowband.params import InputError, Params
 
 HIDDEN = 8
 CODED = torch.tensor([[False, True, True, True, True, True], [False, False, False, True, True, False]])
+EMPTY = torch.zeros(2, 6, HIDDEN)
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ def test_magnitude_restores_the_scale(
 
 def test_side_information_is_counted(params: Params, pca: PCA) -> None:
     bits = {
-        mode: codec_of(pca, changed(params, magnitude=mode)).bits(CODED)
+        mode: codec_of(pca, changed(params, magnitude=mode)).bits(EMPTY, CODED)
         for mode in ("none", "calibrated", "example", "token")
     }
     latents = (3 + 1) * 5 * 32  # windows, the filled-up ones too, x components x bits
@@ -86,7 +87,7 @@ def test_a_loaded_codec_has_no_dropout(params: Params, pca: PCA, embeddings: tor
 
 
 def test_uncoded_positions_are_never_scaled(embeddings: torch.Tensor) -> None:
-    scaled = restore(embeddings, embeddings, CODED, "calibrated", torch.tensor(3.0))
+    scaled = restore(embeddings, torch.zeros(0), CODED, "calibrated", torch.tensor(3.0))
     assert torch.equal(scaled[~CODED], embeddings[~CODED])
     assert torch.equal(scaled[CODED], 3 * embeddings[CODED])
 

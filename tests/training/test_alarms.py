@@ -9,7 +9,7 @@ EXAMPLES = [world_example(0, "validation", i) for i in range(8)]
 
 def told(predictions: list[str], norm_ratio: float) -> list[str]:
     answers = {example.id: text for example, text in zip(EXAMPLES, predictions, strict=True)}
-    return alarms(Evaluated(answers, [], {"norm_ratio": norm_ratio}, 1.0, 0.0), EXAMPLES, "phase2")
+    return alarms(Evaluated(answers, [], {"norm_ratio": norm_ratio}, 1.0, 0.0, {}, {}), EXAMPLES, "phase2")
 
 
 @pytest.mark.parametrize("repeated", ["the the", "", "Orvane"])

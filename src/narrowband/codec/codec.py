@@ -1,6 +1,6 @@
 """The whole path of a prompt: embeddings -> windows -> PCA -> latents -> adapter -> magnitude -> embeddings."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -12,29 +12,42 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from narrowband.codec.adapter import Shape, make_adapter
+from narrowband.codec.bitstream import Bitstream, Message
+from narrowband.codec.coder import LatentCoder
 from narrowband.codec.config import CodecConfig
-from narrowband.codec.magnitude import restore, side_information_bits
+from narrowband.codec.magnitude import restore, side_information, side_information_bits
 from narrowband.codec.pca import PCA
 from narrowband.codec.quantize import quantize
 from narrowband.codec.windows import cut, join, positions
+from narrowband.params import InputError
 from narrowband.runtime.artifacts import checked, read_config, write_config
 from narrowband.runtime.files import digest, write_tensors
 
 FILE = "adapter.safetensors"
 PCA_PREFIX = "pca."
+CODER_PREFIX = "coder."
 
 
 class Codec(nn.Module):
     """PCA with an adapter, or with its own inverse if `pca_only`; only the adapter has gradients.
 
-    `seed` draws the adapter's starting weights.
+    `seed` draws the adapter's starting weights. With a `coder`, latents are rounded by it, and can be sent as bytes.
     """
 
     scale: Tensor
 
-    def __init__(self, pca: PCA, config: CodecConfig, *, seed: int = 0, pca_only: bool = False) -> None:
+    def __init__(
+        self,
+        pca: PCA,
+        config: CodecConfig,
+        coder: LatentCoder | None = None,
+        *,
+        seed: int = 0,
+        pca_only: bool = False,
+    ) -> None:
         super().__init__()
-        self.pca, self.config, self.window = pca, config, config.window
+        self.pca, self.config, self.coder, self.window = pca, config, coder, config.window
+        self._known: tuple[list[int], Bitstream] | None = None
         self.adapter = None
         if not pca_only:
             with torch.random.fork_rng():
@@ -49,18 +62,72 @@ class Codec(nn.Module):
         """Numbers of a window of embeddings over numbers sent for it."""
         return self.pca.vector_dim / len(self.pca.components)
 
+    def with_rate(self, config: CodecConfig, coder: LatentCoder | None) -> "Codec":
+        """The same codec, weights shared, with its latents sent as `config` says, by its `coder` if it has one."""
+        other = copy(self)
+        other.config = replace(self.config, latent_bits=config.latent_bits, latent_coding=config.latent_coding)
+        other.coder, other._known = coder, None
+        return other
+
     def with_latent_bits(self, bits: int) -> "Codec":
         """The same codec, weights shared, with its latents rounded to `bits` each."""
-        other = copy(self)
-        other.config = replace(self.config, latent_bits=bits)
-        return other
+        fixed = self.config.latent_coding.model_copy(update={"kind": "fixed"})
+        return self.with_rate(replace(self.config, latent_bits=bits, latent_coding=fixed), None)
 
     def forward(
         self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]
     ) -> Float[Tensor, "batch seq hidden"]:
         """`embeddings` with the coded tokens replaced by their reconstruction."""
         coded = coded.to(embeddings.device)
-        return restore(self._reconstruct(embeddings, coded), embeddings, coded, self.config.magnitude, self.scale)
+        reconstructed = self._reconstruct(embeddings, coded)
+        return restore(reconstructed, self._side(embeddings, coded), coded, self.config.magnitude, self.scale)
+
+    @torch.no_grad()
+    def encode(self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]) -> list[bytes]:
+        """The coded tokens of each row as a stream of bytes, the same whatever the batch and the number of threads.
+
+        Raises:
+            InputError: `latent_coding.kind` is `fixed`, or a row has no coded tokens.
+        """
+        coded = coded.to(embeddings.device)
+        stream, counts = self.bitstream, coded.sum(-1).tolist()
+        symbols = self._coder.symbols(cut(embeddings, coded, self.window)).cpu()
+        parts = symbols.split([-(-count // self.window) for count in counts])
+        side = self._side(embeddings, coded).cpu()
+        sides = side.split([stream.side_values(count) for count in counts])
+        return [stream.pack(Message(*message)) for message in zip(parts, counts, sides, strict=True)]
+
+    @torch.no_grad()
+    def decode(self, streams: Sequence[bytes]) -> list[Float[Tensor, "tokens hidden"]]:
+        """The tokens that each stream stands for, as `forward` returns them.
+
+        Raises:
+            InputError: `latent_coding.kind` is `fixed`, or a stream is damaged or was written by another codec.
+        """
+        messages = [self.bitstream.unpack(stream) for stream in streams]
+        device = self.pca.mean.device
+        counts = torch.tensor([message.n_tokens for message in messages], device=device)
+        coded = torch.arange(int(counts.max()), device=device) < counts[:, None]  # [batch, seq]
+        latents = self._coder.latents(torch.cat([message.symbols for message in messages]).to(device))
+        blank = torch.zeros(*coded.shape, self.pca.vector_dim // self.window, device=device)
+        side = torch.cat([message.side for message in messages]).to(device)
+        rebuilt = restore(self._rebuild(latents, blank, coded), side, coded, self.config.magnitude, self.scale)
+        return [row[:count] for row, count in zip(rebuilt, counts.tolist(), strict=True)]
+
+    @property
+    def bitstream(self) -> Bitstream:
+        """What writes and reads streams. Its id is a digest of all weights, taken again when they have changed.
+
+        Raises:
+            InputError: `latent_coding.kind` is `fixed`.
+        """
+        coder, state = self._coder, self.state_dict()
+        versions = [tensor._version for tensor in state.values()]
+        if not self._known or self._known[0] != versions:
+            codec_id = digest({**state, **self._prefixed()}, f"{self.config.fixed} pca_only={self.adapter is None}")
+            model = coder.model.to(torch.device("cpu"))
+            self._known = versions, Bitstream(model, bytes.fromhex(codec_id), self.window, self.config.magnitude)
+        return self._known[1]
 
     @property
     def takes_tokens_alone(self) -> bool:
@@ -76,10 +143,33 @@ class Codec(nn.Module):
         return self(embeddings[None], torch.ones(1, len(embeddings), dtype=torch.bool))[0]
 
     def _reconstruct(self, embeddings: Tensor, coded: Tensor) -> Tensor:
-        latents = self.pca.encode(cut(embeddings, coded, self.window))
-        latents = quantize(latents, self.pca.explained_variance, self.config.latent_bits)
+        windows = cut(embeddings, coded, self.window)
+        if self.coder:
+            latents = self.coder.latents(self.coder.symbols(windows))
+        else:
+            latents = quantize(self.pca.encode(windows), self.pca.explained_variance, self.config.latent_bits)
+        return self._rebuild(latents, embeddings, coded)
+
+    def _rebuild(self, latents: Tensor, embeddings: Tensor, coded: Tensor) -> Tensor:
         vectors = self.adapter(latents) if self.adapter else self.pca.decode(latents)
         return join(vectors, embeddings, coded, self.window)
+
+    def _side(self, embeddings: Tensor, coded: Tensor) -> Tensor:
+        """Side information; where it is written to a stream, in float64, so that the order of sums has no say in it."""
+        return side_information(embeddings.double() if self.coder else embeddings, coded, self.config.magnitude)
+
+    @property
+    def _coder(self) -> LatentCoder:
+        if self.coder is None:
+            raise InputError(
+                "latent_coding.kind is fixed, which writes no streams; set it to entropy and run dvc repro"
+            )
+        return self.coder
+
+    def _prefixed(self) -> dict[str, Tensor]:
+        """PCA and coder as they are saved beside the weights."""
+        parts = {PCA_PREFIX: self.pca.tensors, CODER_PREFIX: self.coder.tensors if self.coder else {}}
+        return {f"{prefix}{name}": tensor for prefix, part in parts.items() for name, tensor in part.items()}
 
     @torch.no_grad()
     def calibrate(self, batches: Iterable[tuple[Float[Tensor, "_ _ hidden"], Bool[Tensor, "_ _"]]]) -> None:
@@ -90,16 +180,17 @@ class Codec(nn.Module):
             found += float(self._reconstruct(embeddings, coded.to(embeddings.device))[coded].square().sum())
         self.scale.fill_((wanted / max(found, 1e-12)) ** 0.5)
 
-    def bits(self, coded: Bool[Tensor, "batch seq"]) -> int:
-        """Bits that a batch costs: latents of all its windows, the filled-up ones too, and side information."""
+    def bits(self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]) -> int:
+        """Bits that a batch costs: those of its streams, or latents of all windows, filled-up ones too, and side information."""
+        if self.coder:
+            return 8 * sum(map(len, self.encode(embeddings, coded)))
         n_windows = len(positions(coded, self.window))
         latents = n_windows * len(self.pca.components) * self.config.latent_bits
         return latents + side_information_bits(coded, self.config.magnitude)
 
     def save(self, folder: Path, trained_with: Mapping[str, Any]) -> None:
-        """Write weights and PCA as `adapter.safetensors`; `config.json` has the settings, and `trained_with` as well."""
-        tensors = {f"{PCA_PREFIX}{name}": tensor for name, tensor in self.pca.tensors.items()}
-        write_tensors(folder / FILE, {**self.state_dict(), **tensors})
+        """Write weights, PCA and coder as `adapter.safetensors`; `config.json` has the settings, and `trained_with` as well."""
+        write_tensors(folder / FILE, {**self.state_dict(), **self._prefixed()})
         write_config(folder, {**self.config.as_json(), "pca": digest(self.pca.tensors), **trained_with})
 
     @classmethod
@@ -112,11 +203,17 @@ class Codec(nn.Module):
         folder = Path(folder)
         config = CodecConfig.read(folder)
         tensors = load_file(checked(folder / FILE))
-        names = [name for name in tensors if name.startswith(PCA_PREFIX)]
-        pca = PCA(**{name.removeprefix(PCA_PREFIX): tensors.pop(name) for name in names})
-        codec = cls(pca.to(torch.device(device)), config)
+        pca = PCA(**_taken(tensors, PCA_PREFIX)).to(torch.device(device))
+        parts = _taken(tensors, CODER_PREFIX)
+        codec = cls(pca, config, LatentCoder.of(pca, parts) if parts else None)
         codec.load_state_dict(tensors)
         return codec
+
+
+def _taken(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Take those out of `tensors` whose names begin with `prefix`, which they lose."""
+    names = [name for name in tensors if name.startswith(prefix)]
+    return {name.removeprefix(prefix): tensors.pop(name) for name in names}
 
 
 def require_match(folder: Path, config: CodecConfig, pca: PCA) -> Path:

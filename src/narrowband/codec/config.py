@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from narrowband.lm.revision import model_revision
-from narrowband.params import Adapter, Magnitude, Params
+from narrowband.params import Adapter, LatentCoding, Magnitude, Params
 from narrowband.runtime.artifacts import read_config
 
 
@@ -18,13 +18,21 @@ class CodecConfig:
     window: int
     magnitude: Magnitude
     latent_bits: int
+    latent_coding: LatentCoding
     adapter: Adapter
 
     @classmethod
     def of(cls, params: Params) -> "CodecConfig":
         """The settings that `params.yaml` asks for."""
-        revision = model_revision(params.base_model)
-        return cls(revision, params.compress_dim, params.window, params.magnitude, params.latent_bits, params.adapter)
+        return cls(
+            model_revision(params.base_model),
+            params.compress_dim,
+            params.window,
+            params.magnitude,
+            params.latent_bits,
+            params.latent_coding,
+            params.adapter,
+        )
 
     @classmethod
     def read(cls, folder: Path) -> "CodecConfig":
@@ -34,10 +42,8 @@ class CodecConfig:
             InputError: its `config.json` is missing or was changed.
         """
         content = read_config(folder)
-        names = cls.__dataclass_fields__
-        return cls(
-            **{name: content[name] for name in names if name != "adapter"}, adapter=Adapter(**content["adapter"])
-        )
+        sections = {"latent_coding": LatentCoding(**content["latent_coding"]), "adapter": Adapter(**content["adapter"])}
+        return cls(**{name: sections.get(name, content[name]) for name in cls.__dataclass_fields__})
 
     @property
     def geometry(self) -> dict[str, Any]:
@@ -46,9 +52,10 @@ class CodecConfig:
 
     @property
     def fixed(self) -> dict[str, Any]:
-        """Settings that an adapter must match to be loaded; its latents may be rounded to other bits afterwards."""
+        """Settings that an adapter must match to be loaded; its latents may be sent at another rate afterwards."""
         return {**self.geometry, "magnitude": self.magnitude, "adapter": self.adapter.model_dump()}
 
     def as_json(self) -> dict[str, Any]:
         """All settings, as `read` reads them."""
-        return {**asdict(self), "adapter": self.adapter.model_dump()}
+        sections = {"latent_coding": self.latent_coding.model_dump(), "adapter": self.adapter.model_dump()}
+        return {**asdict(self), **sections}

@@ -14,23 +14,32 @@ SIDE_INFORMATION_BITS = 16
 
 def restore(
     reconstructed: Float[Tensor, "batch seq hidden"],
-    original: Float[Tensor, "batch seq hidden"],
+    side: Float[Tensor, " values"],
     coded: Bool[Tensor, "batch seq"],
     mode: Magnitude,
     scale: Float[Tensor, ""],
 ) -> Float[Tensor, "batch seq hidden"]:
-    """Scale the coded tokens so that their RMS is that of the originals, per token or per example, or by `scale`.
-
-    `token` and `example` use the original's RMS as side information, rounded to float16 as it would be sent.
-    """
+    """Scale the coded tokens so that their RMS is that of `side`, per token or per example, or by `scale`."""
     if mode == "none":
         return reconstructed
     if mode == "calibrated":
         factor = scale.expand(coded.shape)
     else:
-        wanted, found = mean_square(original, coded, mode).sqrt(), mean_square(reconstructed, coded, mode).sqrt()
-        factor = wanted.half().float() / found.clamp(min=1e-12)
+        wanted = side[:, None] if mode == "example" else torch.zeros(coded.shape, device=coded.device)
+        if mode == "token":
+            wanted[coded] = side
+        factor = wanted / mean_square(reconstructed, coded, mode).sqrt().clamp(min=1e-12)
     return torch.where(coded, factor, 1.0)[..., None] * reconstructed
+
+
+def side_information(
+    embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"], mode: Magnitude
+) -> Float[Tensor, " values"]:
+    """What `mode` sends beside the latents: RMS of each coded token or of each row, rounded to float16; or nothing."""
+    if mode not in ("token", "example"):
+        return embeddings.new_zeros(0, dtype=torch.float32)
+    rms = mean_square(embeddings, coded, mode).sqrt()  # [batch, seq]
+    return (rms[coded] if mode == "token" else rms[:, 0]).half().float()
 
 
 def mean_square(

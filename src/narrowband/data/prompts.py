@@ -74,6 +74,12 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, context: str, question: st
     return EncodedPrompt(bos + ids, [prompt.bos == "codec"] * len(bos) + coded, truncated=excess > 0)
 
 
+def require_texts(context: str, question: str) -> None:
+    """Refuse a passage or a question without any text."""
+    if not context.strip() or not question.strip():
+        raise InputError("--context and --question must hold text; give a passage and a question about it")
+
+
 def encode_prompts(
     tokenizer: PreTrainedTokenizerBase, examples: Iterable[Example], prompt: Prompt
 ) -> list[EncodedPrompt]:

@@ -5,12 +5,11 @@ from rich.table import Table
 from rich.text import Text
 
 from narrowband.codec.config import CodecConfig
-from narrowband.data.prompts import collate, encode_prompt
+from narrowband.data.prompts import collate, encode_prompt, require_texts
 from narrowband.evaluation.answer import QuestionAnswerer
 from narrowband.evaluation.headline import TITLES
 from narrowband.evaluation.systems import load_systems
 from narrowband.evaluation.tokens import marked, token_view
-from narrowband.params import InputError
 
 
 def ask_systems(context: str, question: str, answerer: QuestionAnswerer, config: CodecConfig) -> Table:
@@ -19,8 +18,7 @@ def ask_systems(context: str, question: str, answerer: QuestionAnswerer, config:
     Raises:
         InputError: an artifact is missing, the question is longer than a prompt may be, or one of the texts is empty.
     """
-    if not context.strip() or not question.strip():
-        raise InputError("--context and --question must hold text; give a passage and a question about it")
+    require_texts(context, question)
     lm = answerer.lm
     prompt = encode_prompt(lm.tokenizer, context, question, answerer.prompt)
     batch = collate([prompt], lm.pad_id)

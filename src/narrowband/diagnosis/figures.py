@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from narrowband.codec.codec import Codec
-from narrowband.codec.magnitude import restore
+from narrowband.codec.magnitude import restore, side_information
 from narrowband.data.prompts import EncodedPrompt, collate
 from narrowband.data.squad import Example
 from narrowband.evaluation.answer import QuestionAnswerer, batches_by_length
@@ -270,7 +270,7 @@ def rescale(answerer: QuestionAnswerer, codec: Codec, probed: Probed, saved: Pre
     lm = answerer.lm
     batch = collate(probed.prompts, lm.pad_id)
     original, coded = lm.embed(batch.ids), batch.coded.to(lm.device)
-    rebuilt = restore(codec(original, coded), original, coded, "token", codec.scale)
+    rebuilt = restore(codec(original, coded), side_information(original, coded, "token"), coded, "token", codec.scale)
     replies = answerer.generate(rebuilt, batch.mask)
     answers = {e.id: reply.text for e, reply in zip(probed.examples, replies, strict=True)}
     before, after = ([score.f1 for score in score_all(texts, probed.examples)] for texts in (saved, answers))

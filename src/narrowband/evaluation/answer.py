@@ -29,7 +29,7 @@ class System(Protocol):
     ) -> Float[Tensor, "batch seq hidden"]:
         """`embeddings` with the coded tokens as they arrive."""
 
-    def bits(self, coded: Bool[Tensor, "batch seq"]) -> int:
+    def bits(self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]) -> int:
         """Bits that a batch costs, side information included."""
 
 
@@ -108,11 +108,11 @@ class QuestionAnswerer:
 
         def answer_batch(rows: list[int]) -> tuple[dict[str, Reply], Quality, int]:
             batch = collate([prompts[i] for i in rows], self.lm.pad_id)
-            embeddings, quality = sender.send(batch)
+            embeddings, quality, cost = sender.send(batch)
             answers = self.generate(embeddings, batch.mask)
             advance(len(rows))
             replies = {examples[i].id: reply for i, reply in zip(rows, answers, strict=True)}
-            return replies, quality, system.bits(batch.coded) if system else 0
+            return replies, quality, cost
 
         replies: dict[str, Reply] = {}
         quality, bits = sender.folded_quality(), 0
@@ -133,6 +133,17 @@ class QuestionAnswerer:
         )
 
 
+def sent(
+    system: System, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]
+) -> tuple[Float[Tensor, "batch seq hidden"], int]:
+    """What arrives of `embeddings`, and its bits: where a codec writes streams, what it makes of these, and their length."""
+    if not (isinstance(system, Codec) and system.coder):
+        return system(embeddings, coded), system.bits(embeddings, coded)
+    streams = system.encode(embeddings, coded)
+    tokens = torch.cat(system.decode(streams))
+    return embeddings.index_put((coded.to(embeddings.device),), tokens), 8 * sum(map(len, streams))
+
+
 class _Sender:
     """Sends batches of `prompts` through a system, and measures what arrives."""
 
@@ -140,20 +151,20 @@ class _Sender:
         self, lm: FrozenLM, system: System | None, prompts: Sequence[EncodedPrompt], seen: Int[Tensor, " known"] | None
     ) -> None:
         self.lm, self.system, self.seen = lm, system, seen
-        alone = isinstance(system, Codec) and system.takes_tokens_alone
+        alone = isinstance(system, Codec) and system.takes_tokens_alone and not system.coder
         self.folded = FoldedCodec(system, lm, prompts) if alone and isinstance(system, Codec) else None
 
     @torch.no_grad()
-    def send(self, batch: Batch) -> tuple[Float[Tensor, "batch seq hidden"], Quality]:
-        """Embeddings as they arrive; their quality, unless it is that of `folded_quality`."""
+    def send(self, batch: Batch) -> tuple[Float[Tensor, "batch seq hidden"], Quality, int]:
+        """Embeddings as they arrive; their quality, unless it is that of `folded_quality`; and the bits they cost."""
         original, quality = self.lm.embed(batch.ids), Quality(seen=self.seen)
-        if self.folded:
-            return self.folded(original, batch), quality
         if self.system is None:
-            return original, quality
-        embeddings = self.system(original, batch.coded)
+            return original, quality, 0
+        if self.folded:
+            return self.folded(original, batch), quality, self.system.bits(original, batch.coded)
+        embeddings, cost = sent(self.system, original, batch.coded)
         quality.add(original[batch.coded], embeddings[batch.coded], batch.ids[batch.coded], self.lm.vocabulary)
-        return embeddings, quality
+        return embeddings, quality, cost
 
     def folded_quality(self) -> Quality:
         """Quality over all prompts of a codec that takes tokens alone; empty for any other system."""

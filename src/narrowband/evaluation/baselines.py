@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from narrowband.codec.codec import Codec
+from narrowband.codec.config import CodecConfig
 from narrowband.codec.pca import PCA
 from narrowband.codec.windows import cut, join, positions
 from narrowband.evaluation.answer import System
@@ -39,7 +40,7 @@ class Truncation:
         dropped = embeddings.shape[-1] - self.kept
         return _replace(embeddings, coded, F.pad(embeddings[coded][:, : self.kept].half().float(), (0, dropped)))
 
-    def bits(self, coded: Bool[Tensor, "batch seq"]) -> int:
+    def bits(self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]) -> int:
         """Bits that a batch costs."""
         return int(coded.sum()) * self.kept * HALF
 
@@ -77,7 +78,7 @@ class RandomProjection:
         latents = ((cut(embeddings, coded, self.window) - self.mean) @ self.directions.T).half().float()
         return join(latents @ self.decoder + self.mean, embeddings, coded, self.window)
 
-    def bits(self, coded: Bool[Tensor, "batch seq"]) -> int:
+    def bits(self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]) -> int:
         """Bits that a batch costs: latents of all its windows, the filled-up ones too."""
         return len(positions(coded, self.window)) * len(self.directions) * HALF
 
@@ -102,7 +103,7 @@ class ScalarQuantizer:
         levels = torch.floor((tokens - low) / cell).clamp(0, 2**self.depth - 1)
         return _replace(embeddings, coded, low + (levels + 0.5) * cell)
 
-    def bits(self, coded: Bool[Tensor, "batch seq"]) -> int:
+    def bits(self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]) -> int:
         """Bits that a batch costs, side information included."""
         return int(coded.sum()) * (self.hidden * self.depth + 2 * HALF)
 
@@ -121,9 +122,9 @@ class Snapped:
         received = self.system(embeddings, coded)
         return _replace(received, coded, self.vocabulary[nearest_tokens(received[coded], self.vocabulary)])
 
-    def bits(self, coded: Bool[Tensor, "batch seq"]) -> int:
+    def bits(self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]) -> int:
         """Bits that a batch costs: those of `system`."""
-        return self.system.bits(coded)
+        return self.system.bits(embeddings, coded)
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ class TokenId:
         """`embeddings` with the coded tokens looked up again."""
         return _replace(embeddings, coded, self.vocabulary[nearest_tokens(embeddings[coded], self.vocabulary)])
 
-    def bits(self, coded: Bool[Tensor, "batch seq"]) -> int:
+    def bits(self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]) -> int:
         """Bits that a batch costs."""
         return int(coded.sum()) * self.depth
 
@@ -161,11 +162,6 @@ class Fitting(NamedTuple):
         """Width of a token embedding."""
         return self.vocabulary.shape[1]
 
-    @property
-    def latent_bits(self) -> list[int]:
-        """Bits a latent that PCA is evaluated with, most first."""
-        return sorted({self.pca.config.latent_bits, *LATENT_BITS}, reverse=True)
-
 
 def truncations(fitting: Fitting) -> dict[str, System]:
     """As many components as give the rate of PCA at 16 bits, and four times as many."""
@@ -178,27 +174,35 @@ def random_projections(fitting: Fitting) -> dict[str, System]:
     """As many random directions as PCA has components."""
     config = fitting.pca.config
     projection = RandomProjection.fit(fitting.windows, fitting.pca.pca, config.window, fitting.seed)
-    return {latents(config.compress_dim, HALF): projection}
+    return {grid(config, HALF): projection}
 
 
-def latents(compress_dim: int, bits: int) -> str:
-    """The setting of a system that sends latents."""
-    return f"{compress_dim} latents of {bits} bits"
+def grid(config: CodecConfig, bits: int) -> str:
+    """The setting of a system that sends latents of so many bits."""
+    return f"{config.compress_dim} latents of {bits} bits"
+
+
+def rate_of(config: CodecConfig) -> str:
+    """The setting of a codec, by its rate."""
+    coding = config.latent_coding
+    if coding.kind == "fixed":
+        return grid(config, config.latent_bits)
+    return f"entropy-coded, step {coding.step:g}" if coding.step else f"entropy-coded to {coding.bits_per_token:g} bits"
+
+
+def rates(codec: Codec) -> dict[str, Codec]:
+    """`codec` at its own rate and with latents of `LATENT_BITS`, by setting."""
+    own = [codec] if codec.coder else []
+    grids = {*LATENT_BITS} if own else {codec.config.latent_bits, *LATENT_BITS}
+    return {rate_of(one.config): one for one in (*own, *map(codec.with_latent_bits, sorted(grids, reverse=True)))}
 
 
 SYSTEMS: dict[str, Callable[[Fitting], Mapping[str, System]]] = {
     "truncation": truncations,
     "random projection": random_projections,
     "scalar quantiser": lambda fitting: {f"int{depth}": ScalarQuantizer(depth, fitting.hidden) for depth in DEPTHS},
-    "pca": lambda fitting: {
-        latents(fitting.pca.config.compress_dim, bits): fitting.pca.with_latent_bits(bits)
-        for bits in fitting.latent_bits
-    },
-    "pca snapped": lambda fitting: {
-        latents(fitting.pca.config.compress_dim, fitting.pca.config.latent_bits): Snapped(
-            fitting.pca, fitting.vocabulary
-        )
-    },
+    "pca": lambda fitting: rates(fitting.pca),
+    "pca snapped": lambda fitting: {rate_of(fitting.pca.config): Snapped(fitting.pca, fitting.vocabulary)},
     "token id": lambda fitting: {f"{TokenId(fitting.vocabulary).depth} bits": TokenId(fitting.vocabulary)},
 }
 """Every way to send embeddings that needs no training by steps, by name: one system for each setting."""

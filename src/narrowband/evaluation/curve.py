@@ -12,7 +12,7 @@ from narrowband.codec.windows import cut
 from narrowband.data.prompts import EncodedPrompt
 from narrowband.data.squad import Example
 from narrowband.evaluation.answer import QuestionAnswerer, System
-from narrowband.evaluation.baselines import LATENT_BITS, SYSTEMS, Fitting, latents
+from narrowband.evaluation.baselines import SYSTEMS, Fitting, rate_of, rates
 from narrowband.evaluation.significance import interval
 from narrowband.runtime.progress import track
 
@@ -35,13 +35,9 @@ def baselines(answerer: QuestionAnswerer, pca: Codec, train: Sequence[EncodedPro
 
 def adapters(phase1: Codec, phase2: Codec) -> list[Entry]:
     """Phase 1 as it was trained; Phase 2 as it was trained, and with its latents rounded to fewer bits afterwards."""
-    config = phase2.config
     return [
-        Entry("phase1", latents(config.compress_dim, config.latent_bits), phase1),
-        *[
-            Entry("phase2", latents(config.compress_dim, bits), phase2.with_latent_bits(bits))
-            for bits in sorted({config.latent_bits, *LATENT_BITS}, reverse=True)
-        ],
+        Entry("phase1", rate_of(phase1.config), phase1),
+        *[Entry("phase2", rate, codec) for rate, codec in rates(phase2).items()],
     ]
 
 

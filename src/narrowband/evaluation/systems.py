@@ -5,6 +5,7 @@ from typing import Any
 
 from narrowband.codec.batches import CALIBRATION_PROMPTS, embedded
 from narrowband.codec.codec import Codec, require_match
+from narrowband.codec.coder import LatentCoder
 from narrowband.codec.config import CodecConfig
 from narrowband.codec.pca import PCA
 from narrowband.data.prompts import EncodedPrompt
@@ -22,11 +23,12 @@ def load_systems(answerer: QuestionAnswerer, config: CodecConfig) -> dict[str, C
     """
     device = answerer.lm.device
     pca = PCA.load(paths.PCA, config.geometry)
-    pca_only = Codec(pca.to(device), config, pca_only=True)
+    coder = LatentCoder.load(paths.PCA, pca.to(device), config)
+    pca_only = Codec(pca.to(device), config, coder, pca_only=True)
     if config.magnitude == "calibrated":
         pca_only.calibrate(embedded(answerer.lm, calibration_prompts(answerer), answerer.batch_size))
     trained = {
-        name: Codec.load(require_match(folder, config, pca), device).with_latent_bits(config.latent_bits)
+        name: Codec.load(require_match(folder, config, pca), device).with_rate(config, coder)
         for name, folder in (("phase1", paths.PHASE1), ("phase2", paths.PHASE2))
     }
     return {"uncompressed": None, "pca": pca_only, **trained}

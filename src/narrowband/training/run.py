@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from narrowband.codec.batches import embedded
 from narrowband.codec.codec import Codec, require_match
+from narrowband.codec.coder import LatentCoder
 from narrowband.codec.config import CodecConfig
 from narrowband.codec.pca import PCA
 from narrowband.data.prompts import encode_answer
@@ -160,9 +161,10 @@ def starting_codec(
     """
     lm = answerer.lm
     pca = PCA.load(paths.PCA, config.geometry)
+    coder = LatentCoder.load(paths.PCA, pca.to(lm.device), config)
     if start == "phase1":
-        return Codec.load(require_match(paths.PHASE1, config, pca), lm.device)
-    codec = Codec(pca.to(lm.device), config, seed=seed)
+        return Codec.load(require_match(paths.PHASE1, config, pca), lm.device).with_rate(config, coder)
+    codec = Codec(pca.to(lm.device), config, coder, seed=seed)
     if config.magnitude == "calibrated":
         codec.calibrate(embedded(lm, calibration_prompts(answerer), answerer.batch_size))
     return codec

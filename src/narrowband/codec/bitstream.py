@@ -1,0 +1,191 @@
+"""A prompt's symbols as bytes and back: a small header, side information, and what an entropy coder makes of the rest.
+
+| bytes | what |
+| --- | --- |
+| 1 | format version (3 bits) and mark of the codec (5 bits) |
+| 1 to 3 | number of tokens, 7 bits a byte, the lowest first |
+| 2 each | side information, float16, little-endian |
+| the rest | the coder's state, little-endian, without the zeros at its end |
+
+The coder (asymmetric numeral systems, Duda 2013, arXiv:1311.2540) is a stack. What lies at its bottom, under all symbols,
+is a checksum of symbols, side information, header and codec: whoever has taken the symbols off must find it there. So a
+stream costs 5 bytes (6 from 128 tokens on) beside symbols and side information, and on average half a byte of rounding.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import constriction
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from narrowband.codec.entropy import ESCAPE_BITS, LIMIT, EntropyModel
+from narrowband.params import InputError, Magnitude
+
+VERSION = 1
+MARKS = 32
+MOST_TOKENS = 2**21 - 1
+CHECK_BITS = 24
+STREAM_BITS = 44
+"""What a stream of fewer than 128 tokens costs on average beside symbols and side information."""
+
+"""A damaged stream passes for another message once in 2^24 times."""
+
+AGAIN = "send the stream again"
+
+Coder = constriction.stream.stack.AnsCoder
+ESCAPED = constriction.stream.model.Uniform(2**ESCAPE_BITS)
+
+
+class Message(NamedTuple):
+    """What one prompt's stream says."""
+
+    symbols: Int[Tensor, "windows compress"]
+    n_tokens: int
+    side: Float[Tensor, " values"]
+    """RMS values that `magnitude` sends: one a token, one a prompt, or none."""
+
+
+@dataclass(frozen=True)
+class Bitstream:
+    """Writes and reads the streams of one codec, which `codec_id` (any bytes) tells apart from all others."""
+
+    model: EntropyModel
+    codec_id: bytes
+    window: int
+    magnitude: Magnitude
+
+    def pack(self, message: Message) -> bytes:
+        """The stream of one prompt.
+
+        Raises:
+            InputError: the prompt has no tokens or more than 2,097,151.
+            ValueError: symbols or side information are not as many as the tokens need.
+        """
+        if not 1 <= message.n_tokens <= MOST_TOKENS:
+            raise InputError(
+                f"a stream holds 1 to {MOST_TOKENS} tokens but the prompt has {message.n_tokens}; cut it into several"
+            )
+        if (counts := (len(message.symbols), len(message.side))) != self._counts(message.n_tokens):
+            raise ValueError(f"{message.n_tokens} tokens do not come as {counts} windows and values")
+        side = message.side.cpu().numpy().astype("<f2").tobytes()
+        head = bytes([self._first_byte]) + _varint(message.n_tokens) + side
+        symbols = message.symbols.cpu()
+        coder = Coder(np.array([self._check(head, symbols)], dtype=np.uint32))
+        self._push(coder, symbols)
+        return head + coder.get_compressed().astype("<u4").tobytes().rstrip(b"\0")
+
+    def unpack(self, stream: bytes) -> Message:
+        """What `pack` was given; the work is bounded by the length of the stream, whatever it claims to hold.
+
+        Raises:
+            InputError: the stream is of another format or codec, cut short, changed, or longer than it was.
+        """
+        self._identify(stream)
+        n_tokens, start = _read_varint(stream)
+        n_windows, n_values = self._counts(n_tokens)
+        stop = start + 2 * n_values
+        head, body = stream[:stop], stream[stop:]
+        if n_windows * self.model.least_bits > 8 * len(body) + 64:
+            raise InputError(
+                f"the stream claims {n_tokens} tokens, more than its {len(stream)} bytes can hold; {AGAIN}"
+            )
+        if not body or body[-1] == 0:
+            raise _damaged(stream)
+        coder = Coder(np.frombuffer(body + bytes(-len(body) % 4), dtype="<u4").astype(np.uint32))
+        symbols = self._pop(coder, n_windows)
+        if coder.get_compressed().tolist() != [self._check(head, symbols)]:
+            raise _damaged(stream)
+        side = np.frombuffer(stream[start:stop], dtype="<f2").astype(np.float32)
+        return Message(symbols, n_tokens, torch.from_numpy(side))
+
+    def ideal_bits(self, message: Message) -> float:
+        """Bits that symbols and side information cost in theory: no header, no checksum, no rounding to bytes."""
+        return float(self.model.ideal_bits(message.symbols).sum()) + 16 * len(message.side)
+
+    def side_values(self, n_tokens: int) -> int:
+        """Values of side information that a prompt of so many tokens has."""
+        return {"token": n_tokens, "example": 1}.get(self.magnitude, 0)
+
+    @property
+    def _first_byte(self) -> int:
+        return VERSION * MARKS + hashlib.blake2b(self.codec_id, digest_size=1).digest()[0] % MARKS
+
+    def _counts(self, n_tokens: int) -> tuple[int, int]:
+        """Windows of symbols and values of side information that so many tokens come as."""
+        return -(-n_tokens // self.window), self.side_values(n_tokens)
+
+    def _identify(self, stream: bytes) -> None:
+        if not stream:
+            raise InputError(f"the stream is empty but at least 5 bytes are needed; {AGAIN}")
+        version, mark = divmod(stream[0], MARKS)
+        if version != VERSION:
+            raise InputError(
+                f"the stream is of format {version} but only {VERSION} can be read; encode the prompt again"
+            )
+        if mark != self._first_byte % MARKS:
+            raise InputError(
+                f"the stream was written by another codec (mark {mark}, not {self._first_byte % MARKS}); "
+                "decode it with the codec that wrote it"
+            )
+
+    def _check(self, head: bytes, symbols: Tensor) -> int:
+        """The checksum as the coder's first state, from 2^24 to 2^25."""
+        digest = hashlib.blake2b(head + symbols.numpy().astype("<i4").tobytes(), digest_size=CHECK_BITS // 8)
+        digest.update(self.codec_id)
+        return 2**CHECK_BITS + int.from_bytes(digest.digest(), "little")
+
+    @cached_property
+    def _tables(self) -> list[tuple[int, int, Any]]:
+        """Component, its number of symbols and its model, for all components that are sent.
+
+        constriction adds 2^-24 to each probability. Less that, they are whole numbers that need no scaling, and floating
+        point has no say in them.
+        """
+        kept = (self.model.sizes > 1).nonzero()[:, 0].tolist()
+        tables = self.model.frequencies.cpu().split(self.model.sizes.tolist())
+        categorical = constriction.stream.model.Categorical
+        return [(i, len(tables[i]), categorical((tables[i] - 1).double().numpy(), perfect=False)) for i in kept]
+
+    def _push(self, coder: Any, symbols: Tensor) -> None:
+        """Component by component, the last first; on each component's symbols, those that escaped."""
+        index, escaped = (table.T.contiguous().numpy() for table in self.model.index(symbols))
+        index, values = index.astype(np.int32), symbols.T.numpy()
+        for i, _, table in reversed(self._tables):
+            if escaped[i].any():
+                coder.encode_reverse(values[i][escaped[i]].astype(np.int32) + np.int32(LIMIT), ESCAPED)
+            coder.encode_reverse(index[i], table)
+
+    def _pop(self, coder: Any, n_windows: int) -> Tensor:
+        """Undo `_push`."""
+        symbols = np.zeros((len(self.model.sizes), n_windows), dtype=np.int32)
+        low = self.model.low.cpu().numpy()
+        for i, size, table in self._tables:
+            index = coder.decode(table, n_windows)
+            symbols[i] = index + low[i]
+            if (escaped := index == size - 1).any():
+                symbols[i, escaped] = coder.decode(ESCAPED, int(escaped.sum())) - LIMIT
+        return torch.from_numpy(symbols.T.copy())
+
+
+def _varint(number: int) -> bytes:
+    """Seven bits a byte, the lowest first; the high bit says that more follow (LEB128)."""
+    low, rest = number % 128, number // 128
+    return bytes([low + 128]) + _varint(rest) if rest else bytes([low])
+
+
+def _read_varint(stream: bytes) -> tuple[int, int]:
+    """The number of tokens, which is written after the first byte, and where it ends."""
+    stop = next((place for place, byte in enumerate(stream[1:4], 2) if byte < 128), None)
+    number = sum(byte % 128 << 7 * place for place, byte in enumerate(stream[1:stop]))
+    if stop is None or stream[1:stop] != _varint(number) or not number:
+        raise _damaged(stream)
+    return number, stop
+
+
+def _damaged(stream: bytes) -> InputError:
+    return InputError(f"the stream of {len(stream)} bytes was cut short, changed, or written by another codec; {AGAIN}")

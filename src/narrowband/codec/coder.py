@@ -1,0 +1,115 @@
+"""From windows to whole numbers and back: the projection and the entropy model of one PCA at one rate."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from safetensors.torch import load_file
+from torch import Tensor
+
+from narrowband.codec.bitstream import STREAM_BITS
+from narrowband.codec.config import CodecConfig
+from narrowband.codec.entropy import EntropyModel
+from narrowband.codec.exact import ExactProjection
+from narrowband.codec.magnitude import SIDE_INFORMATION_BITS
+from narrowband.codec.pca import PCA
+from narrowband.params import InputError
+from narrowband.runtime.artifacts import checked, read_config
+from narrowband.runtime.files import write_tensors
+
+FILE = "coder.safetensors"
+BLOCK = 4096
+"""Windows projected at a time."""
+
+MOST_WINDOWS = 2**17
+"""Training windows that a coder is fitted on, evenly spaced where there are more."""
+
+
+@dataclass(frozen=True)
+class LatentCoder:
+    """Rounds latents to whole numbers of steps, the same ones on every machine, and reads them back."""
+
+    model: EntropyModel
+    project: ExactProjection
+
+    @classmethod
+    def fit(
+        cls,
+        pca: PCA,
+        vectors: Float[Tensor, "n width"],
+        windows: Int[Tensor, "count window"],
+        config: CodecConfig,
+        coded: Int[Tensor, " prompts"],
+    ) -> "LatentCoder":
+        """Fitted on training `windows`, which are rows of `vectors`; `coded` tokens of each prompt set the rate.
+
+        Raises:
+            InputError: no step meets `latent_coding.bits_per_token`; see `EntropyModel.fit`.
+        """
+        project = ExactProjection.of(pca.components, pca.mean, 2 * _largest_norm(vectors, pca, windows.shape[1]))
+        kept = windows[:: -(-len(windows) // MOST_WINDOWS)]
+        latents = torch.cat([project(vectors[block].flatten(1)) for block in kept.split(BLOCK)])
+        if step := config.latent_coding.step:
+            return cls(EntropyModel.fit(latents, step), project)
+        return cls(EntropyModel.fit_rate(latents, _window_bits(config, coded, len(windows))), project)
+
+    def symbols(self, vectors: Float[Tensor, "n vector"]) -> Int[Tensor, "n compress"]:
+        """What is sent for `vectors`."""
+        return self.model.quantize(self.project(vectors))
+
+    def latents(self, symbols: Int[Tensor, "n compress"]) -> Float[Tensor, "n compress"]:
+        """The latents that `symbols` stand for."""
+        return self.model.dequantize(symbols)
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything by name, but for the PCA."""
+        return {**self.model.tensors, "scale": torch.tensor([self.project.scale], dtype=torch.float64)}
+
+    @classmethod
+    def of(cls, pca: PCA, tensors: Mapping[str, Tensor]) -> "LatentCoder":
+        """The coder that has these `tensors`, on the device of `pca`."""
+        model = EntropyModel(**{name: tensor for name, tensor in tensors.items() if name != "scale"})
+        project = ExactProjection.scaled(pca.components, pca.mean, float(tensors["scale"]))
+        return cls(model.to(pca.mean.device), project)
+
+    def save(self, folder: Path) -> None:
+        """Write `coder.safetensors` beside a PCA, before the PCA writes the checksums of its folder."""
+        write_tensors(folder / FILE, self.tensors)
+
+    @classmethod
+    def load(cls, folder: Path, pca: PCA, config: CodecConfig) -> "LatentCoder | None":
+        """The coder that was saved beside `pca`, on its device; none if `config` rounds latents to a fixed grid.
+
+        Raises:
+            InputError: it is not there, was changed, or was made for another rate.
+        """
+        if config.latent_coding.kind == "fixed":
+            return None
+        read_config(folder, {"latent_coding": config.latent_coding.model_dump()})
+        return cls.of(pca, load_file(checked(folder / FILE)))
+
+
+def _window_bits(config: CodecConfig, coded: Tensor, n_windows: int) -> float:
+    """Bits a window that leave `bits_per_token` for everything: latents, side information and what a stream costs."""
+    wanted = config.latent_coding.bits_per_token
+    tokens = int(coded.sum())
+    values = {"token": tokens, "example": len(coded)}.get(config.magnitude, 0)
+    rest = STREAM_BITS * len(coded) + SIDE_INFORMATION_BITS * values
+    if wanted * tokens <= rest:
+        raise InputError(
+            f"latent_coding.bits_per_token {wanted:g} leaves nothing for latents, as streams of the training prompts cost "
+            f"{rest / tokens:.3g} without them; raise it"
+        )
+    return (wanted * tokens - rest) / n_windows
+
+
+def _largest_norm(vectors: Tensor, pca: PCA, window: int) -> float:
+    """No window of `vectors`, nor of zeros, is farther from the mean than this."""
+    means = pca.mean.view(window, -1).double()
+    tokens = torch.cat([vectors, vectors.new_zeros(1, vectors.shape[1])])
+    largest = [max(float((block.double() - mean).norm(dim=1).max()) for block in tokens.split(BLOCK)) for mean in means]
+    return math.hypot(*largest)

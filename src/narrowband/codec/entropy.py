@@ -1,0 +1,213 @@
+"""What latents cost in bits: one rounding step for all components, and a table of probabilities for each of them.
+
+With one step, every component that is sent gets the same error, and a component that varies less than the step is
+rounded to zero and costs next to nothing: reverse water-filling, the optimal allocation for Gaussian sources (Cover and
+Thomas, Elements of Information Theory, 2nd ed., section 10.3.3; Goyal, Theoretical foundations of transform coding,
+IEEE Signal Processing Magazine 18(5), 2001).
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float, Int
+from scipy.optimize import brentq
+from torch import Tensor
+
+from narrowband.params import InputError
+
+PRECISION = 24
+"""Probabilities are whole numbers of 2^-24."""
+
+ESCAPE_BITS = 24
+"""Bits of a symbol outside its component's alphabet, beside the escape that announces it."""
+
+LIMIT = 2 ** (ESCAPE_BITS - 1) - 1
+"""Symbols are at most this large."""
+
+LARGEST_ALPHABET = 2**16
+"""Cells of one component, beyond which float16 would be as good."""
+
+PRIOR = 64
+"""Training vectors that a Gaussian counts for, beside what was really seen; it speaks for cells seen seldom or never."""
+
+
+@dataclass(frozen=True)
+class EntropyModel:
+    """A step, and for each component the alphabet, probabilities and reconstruction points of its symbols.
+
+    Component `i` has `sizes[i]` symbols from `low[i]` on, the last of which is an escape to all others; a size of 1 is a
+    component that is dropped, whose only symbol is 0. The tables of all components follow one another. All that the coder
+    reads is whole numbers, so two machines that load one model agree bit for bit.
+    """
+
+    step: Float[Tensor, " 1"]
+    low: Int[Tensor, " compress"]
+    sizes: Int[Tensor, " compress"]
+    frequencies: Int[Tensor, " table"]
+    points: Float[Tensor, " table"]
+
+    @classmethod
+    def fit(cls, latents: Float[Tensor, "n compress"], step: float) -> "EntropyModel":
+        """Tables of training latents rounded to multiples of `step`.
+
+        Frequencies are counts smoothed by a Gaussian. A reconstruction point is the mean of the latents that were rounded
+        to it, as no other point has less squared error (Lloyd, Least squares quantization in PCM, 1982).
+
+        Raises:
+            InputError: no latents, not all finite, or a step that cuts a component into more than 65,536 cells.
+        """
+        if not len(latents):
+            raise InputError("an entropy model needs at least one training vector but there is none; raise data.train")
+        latents = latents.detach().cpu().double()
+        symbols = _rounded(latents, step)
+        low, sizes = _alphabets(symbols, latents, step)
+        counts, sums = _totals(symbols, latents, low, sizes)
+        middles = _symbols(low, sizes).double() * step
+        points = (sums + middles) / (counts + 1)
+        weights = counts + PRIOR * _gaussian(latents, middles, sizes, step)
+        frequencies = _whole(_with_escapes(weights, len(latents), sizes), sizes)
+        scale = torch.tensor([step], dtype=torch.float64)
+        return cls(scale, low.int(), sizes.int(), frequencies.int(), points.float())
+
+    @classmethod
+    def fit_rate(cls, latents: Float[Tensor, "n compress"], bits: float) -> "EntropyModel":
+        """The model whose step spends `bits` on a training vector on average, within about 0.1%.
+
+        Raises:
+            InputError: see `fit`; or no step spends so many bits, or so few.
+        """
+        spread = float(latents.double().std(0, correction=0).max())
+        if not (0 < bits < math.inf and spread > 0):
+            raise InputError(f"{bits:g} bits a vector of latents can't be met; give more than 0, for latents that vary")
+
+        def surplus(log_step: float) -> float:
+            return cls.fit(latents, math.exp(log_step)).mean_bits(latents) - bits
+
+        coarse = fine = math.log(spread)
+        while surplus(fine) < 0:
+            fine -= 1
+        while surplus(coarse) > 0:
+            coarse += 1
+        return cls.fit(latents, math.exp(brentq(surplus, fine, coarse, xtol=2e-4)))
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything by name, to be saved: `EntropyModel(**tensors)` is the same again."""
+        names = ("step", "low", "sizes", "frequencies", "points")
+        return {name: getattr(self, name) for name in names}
+
+    def to(self, device: torch.device) -> "EntropyModel":
+        """The same on `device`."""
+        return EntropyModel(**{name: tensor.to(device) for name, tensor in self.tensors.items()})
+
+    @cached_property
+    def starts(self) -> Int[Tensor, " compress"]:
+        """Where each component's table begins."""
+        return self.sizes.long().cumsum(0) - self.sizes
+
+    def quantize(self, latents: Float[Tensor, "n compress"]) -> Int[Tensor, "n compress"]:
+        """The nearest multiples of the step, halves to even, and 0 for components that are dropped.
+
+        Raises:
+            InputError: latents that are not finite.
+        """
+        return (_rounded(latents, self.step) * (self.sizes > 1)).int()
+
+    def dequantize(self, symbols: Int[Tensor, "n compress"]) -> Float[Tensor, "n compress"]:
+        """The reconstruction points of symbols; a symbol outside its alphabet is that many steps."""
+        index, escaped = self.index(symbols)
+        return torch.where(escaped, (symbols * self.step).float(), self.points[index + self.starts])
+
+    def ideal_bits(self, symbols: Int[Tensor, "n compress"]) -> Float[Tensor, " n"]:
+        """The ideal code length of each vector of symbols: minus the base-2 logarithm of its probability."""
+        index, escaped = self.index(symbols)
+        bits = PRECISION - self.frequencies[index + self.starts].double().log2()
+        return (bits + ESCAPE_BITS * escaped).sum(1)
+
+    def mean_bits(self, latents: Float[Tensor, "n compress"]) -> float:
+        """Ideal bits that a vector of `latents` costs, on average."""
+        return float(self.ideal_bits(self.quantize(latents)).mean())
+
+    @cached_property
+    def least_bits(self) -> float:
+        """Ideal bits of the cheapest vector there is."""
+        tables = self.frequencies.split(self.sizes.tolist())
+        return sum(PRECISION - math.log2(int(table.max())) for table in tables)
+
+    def index(self, symbols: Int[Tensor, "n compress"]) -> tuple[Int[Tensor, "n compress"], Tensor]:
+        """Each symbol's place in its component's table, and whether that is the escape."""
+        index = symbols.long() - self.low
+        last = self.sizes.long() - 1
+        escaped = (last > 0) & ((index < 0) | (index >= last))
+        return torch.where(escaped, last, index), escaped
+
+
+def _rounded(latents: Tensor, step: Tensor | float) -> Tensor:
+    """Latents as whole numbers of steps [n, compress]."""
+    if not latents.isfinite().all():
+        raise InputError(
+            "latents to be sent must be finite but some are NaN or infinite; look for it in the embeddings"
+        )
+    return (latents.double() / step).round().clamp(-LIMIT, LIMIT).long()
+
+
+def _alphabets(symbols: Tensor, latents: Tensor, step: float) -> tuple[Tensor, Tensor]:
+    """The least symbol and the number of symbols, escape included, of each component: what was seen and a margin."""
+    low, high = symbols.amin(0), symbols.amax(0)
+    margin = 1 + (high - low) // 8
+    dropped = (low == 0) & (high == 0)
+    sizes = torch.where(dropped, 1, high - low + 2 * margin + 2)
+    if (largest := int(sizes.max())) > LARGEST_ALPHABET:
+        least = float((latents.amax(0) - latents.amin(0)).max()) * 1.5 / LARGEST_ALPHABET
+        raise InputError(
+            f"a step of {step:.3g} cuts a component into {largest} cells but at most {LARGEST_ALPHABET} are coded; "
+            f"choose a step of at least {least:.2g} or set latent_coding.kind to fixed"
+        )
+    return torch.where(dropped, 0, low - margin), sizes
+
+
+def _symbols(low: Tensor, sizes: Tensor) -> Tensor:
+    """The symbols that the tables' entries stand for, escapes aside: [table]."""
+    starts = (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
+    return torch.arange(int(sizes.sum())) - starts + low.repeat_interleave(sizes)
+
+
+def _totals(symbols: Tensor, latents: Tensor, low: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
+    """How many latents each entry was seen for, and their sum: two of [table]."""
+    flat = (symbols - low + sizes.cumsum(0) - sizes).flatten()
+    total = int(sizes.sum())
+    counts = torch.bincount(flat, minlength=total).double()
+    return counts, torch.bincount(flat, latents.flatten(), minlength=total)
+
+
+def _gaussian(latents: Tensor, middles: Tensor, sizes: Tensor, step: float) -> Tensor:
+    """The probability of each entry's cell under a Gaussian of the component's mean and variance: [table]."""
+    mean = latents.mean(0).repeat_interleave(sizes)
+    deviation = latents.std(0, correction=0).clamp(min=1e-3 * step).repeat_interleave(sizes)
+    upper = torch.special.ndtr((middles + step / 2 - mean) / deviation)
+    return upper - torch.special.ndtr((middles - step / 2 - mean) / deviation)
+
+
+def _with_escapes(weights: Tensor, n: int, sizes: Tensor) -> Tensor:
+    """Probabilities [table]: an escape has what the alphabet leaves of the prior, and one training vector's weight more."""
+    weights = weights.clone()
+    ends = sizes.cumsum(0) - 1
+    weights[ends] = 0
+    covered = torch.zeros(len(sizes), dtype=torch.float64)
+    covered.index_add_(0, torch.arange(len(sizes)).repeat_interleave(sizes), weights)
+    weights[ends] = (n + PRIOR - covered).clamp(min=0) + 1
+    return weights / (n + PRIOR + 1)
+
+
+def _whole(probabilities: Tensor, sizes: Tensor) -> Tensor:
+    """Whole numbers, at least 1 each, that sum to 2^24 in every table: differences of the rounded distribution function."""
+    owner = torch.arange(len(sizes)).repeat_interleave(sizes)
+    below = owner.double()  # each earlier table sums to 1
+    free = (2**PRECISION - sizes)[owner]
+    bounds = ((probabilities.cumsum(0) - below) * free).round().clamp(min=0).long()
+    bounds[sizes.cumsum(0) - 1] = free[sizes.cumsum(0) - 1]
+    previous = bounds.roll(1)
+    previous[sizes.cumsum(0) - sizes] = 0
+    return bounds - previous + 1

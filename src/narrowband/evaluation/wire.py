@@ -1,0 +1,69 @@
+"""A question as a file of bytes, and its answer from these bytes alone."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from narrowband.codec.codec import Codec
+from narrowband.data.prompts import EncodedPrompt, collate, encode_prompt, require_texts
+from narrowband.evaluation.answer import QuestionAnswerer
+from narrowband.params import InputError
+
+
+class Written(NamedTuple):
+    """The stream of one prompt, the tokens in it, and whether the end of the context was left out."""
+
+    stream: bytes
+    n_tokens: int
+    truncated: bool
+
+
+class Frame(NamedTuple):
+    """Tokens that stand before and after those that pass through the codec."""
+
+    before: list[int]
+    after: list[int]
+
+    @classmethod
+    def of(cls, prompt: EncodedPrompt) -> "Frame":
+        """The frame of `prompt`."""
+        first, last = prompt.coded.index(True), len(prompt.coded) - prompt.coded[::-1].index(True)
+        return cls(prompt.ids[:first], prompt.ids[last:])
+
+    @classmethod
+    def known(cls, answerer: QuestionAnswerer) -> "Frame":
+        """The frame that both sides know from `prompt` in params.yaml: that of any question."""
+        return cls.of(encode_prompt(answerer.lm.tokenizer, "A text.", "What?", answerer.prompt))
+
+
+def write_stream(answerer: QuestionAnswerer, codec: Codec, context: str, question: str) -> Written:
+    """Write one prompt, without its frame.
+
+    Raises:
+        InputError: the codec writes no streams; a text is empty; the question is too long; or they run into the frame.
+    """
+    require_texts(context, question)
+    prompt = encode_prompt(answerer.lm.tokenizer, context, question, answerer.prompt)
+    if Frame.of(prompt) != Frame.known(answerer):
+        raise InputError(
+            "the texts share a token with what stands around them, which is not sent; begin the context with a word "
+            "and end the question with a question mark"
+        )
+    batch = collate([prompt], answerer.lm.pad_id)
+    (stream,) = codec.encode(answerer.lm.embed(batch.ids), batch.coded)
+    return Written(stream, sum(prompt.coded), prompt.truncated)
+
+
+def answer_stream(answerer: QuestionAnswerer, codec: Codec, stream: bytes) -> str:
+    """The answer to the question in `stream`.
+
+    Raises:
+        InputError: the codec reads no streams, or the stream is damaged or was written by another codec.
+    """
+    (tokens,) = codec.decode([stream])
+    before, after = (answerer.lm.embed(torch.tensor(ids, dtype=torch.long)) for ids in Frame.known(answerer))
+    embeddings: Float[Tensor, "1 seq hidden"] = torch.cat([before, tokens, after])[None]
+    (reply,) = answerer.generate(embeddings, torch.ones(embeddings.shape[:2], dtype=torch.bool))
+    return reply.text
