@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from families import save_family
 
 from narrowband.data.prompts import EncodedPrompt, collate
 from narrowband.lm.frozen import FrozenLM
@@ -54,6 +55,14 @@ def test_stop_tokens_are_the_end_of_text_and_all_line_breaks(lm: FrozenLM) -> No
     newline = lm.tokenizer("\n", add_special_tokens=False).input_ids[0]
     assert {newline, lm.tokenizer.eos_token_id} <= set(lm.stop_ids)
     assert lm.tokenizer(" a", add_special_tokens=False).input_ids[-1] not in lm.stop_ids
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3"])
+def test_stop_tokens_are_those_that_decode_to_a_line_break(family: str, tmp_path: Path) -> None:
+    lm = FrozenLM.load(str(save_family(family, tmp_path)))
+    ends = {lm.tokenizer.eos_token_id}
+    assert lm.stop_ids == [i for i in range(len(lm.tokenizer)) if "\n" in lm.tokenizer.decode([i]) or i in ends]
+    assert len(lm.stop_ids) > 1
 
 
 @pytest.mark.parametrize("name", ["models/nowhere", "/nowhere/at/all"])

@@ -20,6 +20,7 @@ from transformers import (
 )
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from narrowband.lm.device import best_device, best_dtype
 from narrowband.lm.sampling import SeededRows
 from narrowband.lm.source import load_tokenizer, locate, read_config, refusal, require_embeddings
 from narrowband.params import InputError
@@ -37,16 +38,13 @@ class FrozenLM:
 
     @classmethod
     def load(cls, name: str) -> "FrozenLM":
-        """Load the model called `name` (a folder, a hub id, or a hub id at a revision) with its tokenizer.
+        """Load the model called `name` (a folder, a GGUF file, a hub id, or a hub id at a revision) with its tokenizer.
 
-        The dtype goes by device: bfloat16 on a GPU, float32 on a CPU, where bfloat16 products can be 300 times slower.
         Weights are read from safetensors alone, and no code but transformers' own is run.
 
         Raises:
             InputError: there is no such model, it has no tokenizer, or it can't be loaded as a causal LM.
         """
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         source = locate(name)
         read_config(name)
         tokenizer = load_tokenizer(name)
@@ -54,7 +52,7 @@ class FrozenLM:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 source.name,
                 revision=source.revision,
-                dtype=dtype,
+                dtype=best_dtype(),
                 use_safetensors=True,
                 trust_remote_code=False,
                 output_loading_info=True,
@@ -68,7 +66,7 @@ class FrozenLM:
             )
         model.eval().requires_grad_(False)
         distributed.shard(model, blocks(model))
-        model.to(device)
+        model.to(best_device())
         # A model's own generation settings (a repetition penalty, top-p) would make "greedy" something else.
         model.generation_config = GenerationConfig()
         lm = cls(model, tokenizer)
@@ -94,7 +92,8 @@ class FrozenLM:
     def stop_ids(self) -> list[int]:
         """Every token that ends an answer: end of text, and all tokens that contain a line break."""
         ids = range(len(self.tokenizer))
-        texts = self.tokenizer.batch_decode([[i] for i in ids], clean_up_tokenization_spaces=False)
+        # One call for all of a vocabulary of 262,144; `batch_decode` makes one for each of them.
+        texts = self.tokenizer.backend_tokenizer.decode_batch([[i] for i in ids], skip_special_tokens=False)
         return [i for i, text in zip(ids, texts, strict=True) if "\n" in text or i == self.tokenizer.eos_token_id]
 
     @property
