@@ -35,12 +35,14 @@ def settings(params: Params, stopping_model: Path) -> Params:
 
 
 def generate(params: Params, folder: Path, console: Console | None = None) -> dict:
+    """Write the files of a run to `folder`; its headline."""
     limits = Limits(params.generation.batch_size, params.prompt.max_length)
     settings = write.Settings(
         params.base_model, "transformers", limits, params.seed, params.data, {"seed": params.seed}
     )
     journal = Journal(folder / "journal.jsonl", repr(params))
-    return write.write_sft(settings, make_sources(params), folder / "sft", journal, console or Console(quiet=True))
+    quiet = Console(quiet=True)
+    return write.headline(write.write_sft(settings, make_sources(params), folder / "sft", journal, console or quiet))
 
 
 def manifest(folder: Path) -> dict:
@@ -55,7 +57,7 @@ def contents(folder: Path) -> dict[str, object]:
 
 def test_records_provenance_and_card_are_written_and_the_folder_loads(settings: Params, tmp_path: Path) -> None:
     figures = generate(settings, tmp_path)
-    assert figures["broken"] == 0 and figures["kept"] == 12
+    assert figures["broken"] == 0 and 0 < figures["kept"] <= 1
     assert not (tmp_path / "journal.jsonl").exists()
     said = manifest(tmp_path)
     assert set(said["git"]) == {"commit", "dirty"} and said["libraries"]["torch"]
