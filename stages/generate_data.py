@@ -49,7 +49,9 @@ def main() -> None:
         write_json(paths.METRICS / "data.json", {})
         write_json(paths.RESULTS / "data.json", {})
         return
-    recorded = params.model_dump(include={"seed", "base_model", "dataset", "prompt", "generation", "data"})
+    recorded = params.model_dump(
+        include={"seed", "base_model", "dataset", "test_dataset", "prompt", "generation", "data"}
+    )
     limits = Limits(params.generation.batch_size, params.prompt.max_length)
     settings = Settings(params.base_model, params.generation.backend, limits, params.seed, data, recorded)
     journal = Journal(paths.CHECKPOINTS / "sft.jsonl", stage_fingerprint("generate_data"))

@@ -57,7 +57,7 @@ def measure_bos(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], log_pr
     """
     if tokenizer.bos_token_id is None:
         return BosChoice(False, None, None, "the tokenizer has no BOS")
-    encoded = tokenizer(_spread(texts), add_special_tokens=False).input_ids if texts else []
+    encoded = tokenizer(_spread(texts), add_special_tokens=False, split_special_tokens=True).input_ids if texts else []
     rows = [ids[:TOKENS] for ids in encoded if len(ids) > 1]
     if not rows:
         return BosChoice(False, None, None, "there is no text of two tokens to measure")

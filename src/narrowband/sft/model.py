@@ -43,7 +43,9 @@ class PlainModel:
 
     def tokens_from(self, text: str, start: int) -> int:
         """How many tokens of a text hold characters from `start` on."""
-        spans = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        spans = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)[
+            "offset_mapping"
+        ]
         return sum(end > start for _, end in spans)
 
     def complete(self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling) -> list[Continuation]:
