@@ -19,7 +19,10 @@ def main() -> None:
     from narrowband.runtime.artifacts import write_config
     from narrowband.runtime.files import write_json, write_text
     from narrowband.runtime.rounding import rounded
-    from narrowband.sft.write import headline, write_sft
+    from narrowband.sft.journal import Journal
+    from narrowband.sft.model import Limits
+    from narrowband.sft.run import read_sources
+    from narrowband.sft.write import Settings, headline, write_sft
 
     set_up_torch()
     data = params.data
@@ -46,8 +49,13 @@ def main() -> None:
         write_json(paths.METRICS / "data.json", {})
         write_json(paths.RESULTS / "data.json", {})
         return
-    fingerprint = stage_fingerprint("generate_data")
-    figures = write_sft(params, readings, splits["test"], fingerprint, console)
+    recorded = params.model_dump(
+        include={"seed", "base_model", "dataset", "test_dataset", "prompt", "generation", "data"}
+    )
+    limits = Limits(params.generation.batch_size, params.prompt.max_length)
+    settings = Settings(params.base_model, params.generation.backend, limits, params.seed, data, recorded)
+    journal = Journal(paths.CHECKPOINTS / "sft.jsonl", stage_fingerprint("generate_data"))
+    figures = write_sft(settings, read_sources(data, readings, splits["test"]), paths.SFT, journal, console)
     write_json(paths.METRICS / "data.json", rounded(headline(figures)))
     write_json(paths.RESULTS / "data.json", rounded(figures))
 

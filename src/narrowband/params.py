@@ -66,6 +66,8 @@ Magnitude = Literal["none", "token", "example", "calibrated"]
 PromptStyle = Literal["few_shot", "completion"]
 Unanswerable = Literal["refuse", "score"]
 Stop = Literal["line", "sentence"]
+SftBos = Literal["auto", "text", "none"]
+BackendName = Literal["transformers", "vllm"]
 Real = Annotated[float, BeforeValidator(_real)]
 Weight = Annotated[Real, Field(ge=0)]
 Share = Annotated[Real, Field(ge=0, le=1)]
@@ -162,7 +164,7 @@ class Phase2(Training):
 class Prompt(Section):
     """Which parts of a prompt pass through the codec (`codec`) or keep their own embeddings (`text`); tokens a prompt."""
 
-    bos: Literal["text", "codec", "none"]
+    bos: Literal["auto", "text", "codec", "none"]
     prefix: Literal["text", "codec"]
     anchor: Literal["text", "codec"]
     max_length: Count
@@ -178,11 +180,11 @@ class Generation(Section):
     max_new_tokens: Count
     batch_size: Count
     stop: Stop
-    backend: Literal["transformers", "vllm"]
+    backend: BackendName
 
 
 class Critic(Section):
-    """Minimum log-probability margin of "good" over "bad", in nats, for an instruction and for a pair to be kept."""
+    """Minimum `log P(good) - log P(bad)`, in nats, of an instruction and of an instruction with its answer."""
 
     instruction: Real
     pair: Real
@@ -218,6 +220,7 @@ class Data(Section):
     few_shot_pool: Annotated[str, Field(min_length=1)]
     instruction_pool: Annotated[str, Field(min_length=1)]
     prompt_style: PromptStyle
+    bos: SftBos
     sft_records: Natural
     sft_max_new_tokens: Count
     sft_temperature: Weight

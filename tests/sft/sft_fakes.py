@@ -9,12 +9,10 @@ from transformers import PreTrainedTokenizerBase
 from narrowband.data.splits import world_example
 from narrowband.params import Params
 from narrowband.sft.backend import Continuation, Sampling
-from narrowband.sft.filters import Contamination
-from narrowband.sft.instructions import read_instructions, reading
+from narrowband.sft.critic import Reliability
 from narrowband.sft.journal import Journal
-from narrowband.sft.model import PlainModel
-from narrowband.sft.prompts import read_pool
-from narrowband.sft.run import Run, Sources
+from narrowband.sft.model import Limits, PlainModel
+from narrowband.sft.run import Run, Sources, read_sources
 from narrowband.world.names import name_word
 
 ROOT = Path(__file__).parent.parent.parent
@@ -31,15 +29,16 @@ def distinct_reply(prompt: str, seed: int) -> Continuation:
 
 
 class FakeBackend:
-    """Replies by a function of prompt and seed; every margin is that of `margin`; remembers what it was fed."""
+    """Replies, margins and log-probabilities are functions that a test writes; remembers what it was fed."""
 
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
         reply: Reply = distinct_reply,
         margin: Callable[[str], float] = lambda prompt: 1.0,
+        log_prob: Callable[[str, str], float] = lambda before, token: -1.0,
     ) -> None:
-        self.tokenizer, self.reply, self.margin = tokenizer, reply, margin
+        self.tokenizer, self.reply, self.margin, self.log_prob = tokenizer, reply, margin, log_prob
         self.fed: list[str] = []
         self.batches: list[list[int]] = []
 
@@ -54,6 +53,10 @@ class FakeBackend:
     def margins(self, prompts: Sequence[Sequence[int]], good: Sequence[int], bad: Sequence[int]) -> list[float]:
         return [self.margin(self.tokenizer.decode(ids)) for ids in prompts]
 
+    def log_probs(self, rows: Sequence[Sequence[int]]) -> list[list[float]]:
+        text = self.tokenizer.decode
+        return [[self.log_prob(text(ids[:i]), text(ids[i])) for i in range(1, len(ids))] for ids in rows]
+
 
 def small(params: Params, **data: object) -> Params:
     """The committed parameters with 12 records, small batches and no gates."""
@@ -66,19 +69,24 @@ def small(params: Params, **data: object) -> Params:
     return params.model_copy(update={"generation": generation, "data": params.data.model_copy(update=changes)})
 
 
-def make_model(backend: FakeBackend, folder: Path, batch_size: int = 4) -> PlainModel:
-    return PlainModel(backend, backend.tokenizer, Journal(folder / "journal.jsonl", "test"), batch_size)
+def make_model(
+    backend: FakeBackend, folder: Path, batch_size: int = 4, max_length: int = 512, bos: tuple[int, ...] = ()
+) -> PlainModel:
+    journal = Journal(folder / "journal.jsonl", "test")
+    return PlainModel(backend, backend.tokenizer, journal, Limits(batch_size, max_length), bos)
+
+
+def make_sources(params: Params) -> Sources:
+    pools = {name: str(ROOT / getattr(params.data, name)) for name in ("few_shot_pool", "instruction_pool")}
+    readings, test = ([world_example(0, split, i) for i in range(n)] for split, n in (("train", 40), ("test", 20)))
+    return read_sources(params.data.model_copy(update=pools), readings, test)
 
 
 def make_run(backend: FakeBackend, params: Params, folder: Path) -> Run:
-    pool = read_pool(ROOT / params.data.few_shot_pool)
-    sources = Sources(
-        pool,
-        read_instructions(ROOT / params.data.instruction_pool),
-        reading(world_example(0, "train", i) for i in range(40)),
-        Contamination(world_example(0, "test", i) for i in range(20)),
-    )
-    return Run(make_model(backend, folder, params.generation.batch_size), params, sources, {"backend": "fake"})
+    model = make_model(backend, folder, params.generation.batch_size, params.prompt.max_length)
+    run = Run(model, params.data, params.seed, make_sources(params), {"backend": "fake"})
+    run.reliability = Reliability(1.0, 1.0)  # a critic that may decide
+    return run
 
 
 def written(run: Run, folder: Path) -> tuple[Path, Path]:

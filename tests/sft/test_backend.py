@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -10,7 +11,7 @@ from narrowband.lm.frozen import FrozenLM
 from narrowband.lm.sampling import SeededRows
 from narrowband.params import InputError
 from narrowband.sft.backend import Continuation, Sampling, TransformersBackend
-from narrowband.sft.critic import BAD, GOOD, Critic
+from narrowband.sft.critic import ASK_FOR_TASK, BAD, GOOD, Critic, Reliability
 from narrowband.sft.prompts import FewShotExample, encode_exactly
 from narrowband.world.completions import make_document
 
@@ -70,7 +71,7 @@ def test_end_of_text_ends_a_row_and_is_not_in_its_text(stopping_model: Path) -> 
 
 def test_margins_are_differences_of_log_probabilities_at_the_last_position(lm: FrozenLM, tmp_path: Path) -> None:
     model = make_model(FakeBackend(lm.tokenizer), tmp_path)
-    model.backend = TransformersBackend(lm)
+    model = replace(model, backend=TransformersBackend(lm))
     good, bad = (lm.tokenizer(text, add_special_tokens=False).input_ids[-1] for text in (GOOD, BAD))
     prompts = [f"Is {word} good (A) or bad (B)?" for word in ("fog", "an old grey sea", "7")]
     expected = []
@@ -79,7 +80,7 @@ def test_margins_are_differences_of_log_probabilities_at_the_last_position(lm: F
         scores = lm.model(ids).logits[0, -1].log_softmax(-1)
         expected.append(float(scores[good] - scores[bad]))
     assert model.margins(prompts, GOOD, BAD) == pytest.approx(expected, abs=1e-4)
-    with pytest.raises(InputError, match="more than one token"):
+    with pytest.raises(InputError, match="into several tokens"):
         model.margins(prompts, " A", " B too")
 
 
@@ -95,7 +96,7 @@ def test_batches_are_sorted_by_length_and_answers_come_in_the_order_asked(lm: Fr
 POOL = [FewShotExample(str(i), "any", f"Task number {i}", f"answer {i}") for i in range(8)]
 
 
-def test_judgements_have_the_form_that_the_embedded_model_has_read(lm: FrozenLM, tmp_path: Path) -> None:
+def test_judgements_have_the_form_that_the_bundled_model_has_read(lm: FrozenLM, tmp_path: Path) -> None:
     seen: list[str] = []
     critic = Critic(
         make_model(FakeBackend(lm.tokenizer, margin=lambda p: float(bool(seen.append(p)))), tmp_path), POOL, 0
@@ -119,7 +120,47 @@ def test_the_critics_auc_is_1_if_it_knows_chance_if_it_does_not(
     knows: float, expected: float, lm: FrozenLM, tmp_path: Path
 ) -> None:
     def margin(prompt: str) -> float:
-        task, answer = prompt.split("Task number ")[-1].split("\nAnswer: answer ")
+        asked = prompt.split("\n\n")[-1]
+        if ASK_FOR_TASK in asked:
+            return knows * ("Task number" in asked)
+        task, answer = asked.split("Task number ")[-1].split("\nAnswer: answer ")
         return knows * (task == answer.split("\n")[0])
 
-    assert Critic(make_model(FakeBackend(lm.tokenizer, margin=margin), tmp_path), POOL, 0).auc() == expected
+    found = Critic(make_model(FakeBackend(lm.tokenizer, margin=margin), tmp_path), POOL, 0).reliability()
+    assert found == Reliability(expected, expected)
+    assert found.judges_pairs == found.judges_instructions == (knows == 1)
+    assert ("judges instructions and answers" if knows == 1 else "judges nothing") in found.verdict
+
+
+def test_log_probs_are_those_of_the_model_whatever_the_other_rows_are(lm: FrozenLM) -> None:
+    rows = encode_exactly(lm.tokenizer, PROMPTS)
+    for ids, found in zip(rows, TransformersBackend(lm).log_probs(rows), strict=True):
+        scores = lm.model(torch.tensor([ids])).logits[0].log_softmax(-1)
+        assert found == pytest.approx([float(scores[i, token]) for i, token in enumerate(ids[1:])], abs=1e-4)
+
+
+def test_bos_goes_before_every_prompt_and_nothing_else_does(lm: FrozenLM, tmp_path: Path) -> None:
+    fed: list[list[int]] = []
+
+    class Spy(FakeBackend):
+        def complete(self, prompts: list, *rest: object) -> list[Continuation]:
+            fed.extend(prompts)
+            return super().complete(prompts, *rest)
+
+        def margins(self, prompts: list, *rest: object) -> list[float]:
+            fed.extend(prompts)
+            return super().margins(prompts, *rest)
+
+    bos = lm.tokenizer.bos_token_id
+    model = make_model(Spy(lm.tokenizer), tmp_path, bos=(bos,))
+    model.complete(PROMPTS, [0] * len(PROMPTS), Sampling(0.0, 1, ()))
+    model.margins(PROMPTS, GOOD, BAD)
+    assert len(fed) == 2 * len(PROMPTS) and all(ids[0] == bos and bos not in ids[1:] for ids in fed)
+    assert sorted(lm.tokenizer.decode(ids[1:]) for ids in fed[: len(PROMPTS)]) == sorted(PROMPTS)
+
+
+def test_whoever_watches_is_told_how_far_a_call_is(lm: FrozenLM, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    model = replace(make_model(FakeBackend(lm.tokenizer), tmp_path), on_batch=lambda *at: seen.append(at))
+    model.complete(["a", "b", "c", "d", "e", "f"], [0] * 6, Sampling(0.0, 1, ()))
+    assert seen == [(4, 6), (6, 6)]

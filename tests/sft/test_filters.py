@@ -1,8 +1,7 @@
 import pytest
 
 from narrowband.data.squad import Answer, Example
-from narrowband.sft.backend import Continuation
-from narrowband.sft.filters import ROUGE_L, Contamination, Distinct, clean, fault, has_residue, ran_on, rouge_l, words
+from narrowband.sft.filters import ROUGE_L, Contamination, Distinct, clean, has_residue, ran_on, rouge_l, words
 
 
 @pytest.mark.parametrize(
@@ -22,30 +21,6 @@ def test_a_run_on_is_cut_and_noticed_and_leaves_no_residue(completion: str, resp
     assert clean(completion) == response
     assert ran_on(completion) == runaway
     assert not has_residue(response)
-
-
-@pytest.mark.parametrize(
-    ("text", "finish", "reason"),
-    [
-        (" Paris\n\n", "stop", None),
-        (" 4", "eos", None),
-        (" Paris is a city that", "length", "length_limit"),
-        ("", "eos", "empty"),
-        (" ...\n\n", "stop", "empty"),
-        (" Paris\nAssistant: Sure!", "eos", "delimiter"),
-        (" Q: What?", "eos", "delimiter"),
-        (" Paris<|eos|>", "eos", "delimiter"),
-        (" caf\ufffd", "eos", "unprintable"),
-        (" the cat the cat the cat the cat", "eos", "repetition"),
-        (" What is fog? A cloud.", "eos", "echo"),
-        (" Bees make honey from nectar.", "eos", "echo"),
-    ],
-)
-def test_filler_is_rejected_with_its_reason_and_short_right_answers_are_not(
-    text: str, finish: str, reason: str | None
-) -> None:
-    shown = ["Bees make honey from nectar.", "4"]
-    assert fault(Continuation(text, finish), "What is fog?", shown) == reason
 
 
 def test_rouge_l_is_the_f1_of_the_longest_common_subsequence() -> None:

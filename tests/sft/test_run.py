@@ -1,4 +1,4 @@
-"""Runs on a backend whose replies the test writes; the second seed's three faults, and resumption."""
+"""Runs on a backend whose replies the test writes; the three faults of the original SFT generator, and resumption."""
 
 import json
 from collections import Counter
@@ -131,10 +131,10 @@ def test_a_missed_gate_stops_the_run_after_the_pilot(backend: FakeBackend, param
     gates = small(params).data.gates.model_copy(update={"pilot": 16, "length_limit": 0.5})
     run = make_run(backend, small(params, gates=gates, sft_records=500), tmp_path)
     with pytest.raises(
-        InputError, match=r"the pilot of 16 SFT records has length_limit 0\.\d+, where data.gates"
+        InputError, match=r"the pilot of 16 SFT records has length_limit 0\.\d+, but data.gates"
     ) as refusal:
         written(run, tmp_path)
-    assert "\n" not in str(refusal.value) and run.report.candidates == 16
+    assert "\n" not in str(refusal.value) and run.counts.candidates == 16
 
 
 def test_prompts_that_are_too_long_are_left_out(backend: FakeBackend, params: Params, tmp_path: Path) -> None:
@@ -215,4 +215,4 @@ def test_a_pilot_of_prompts_that_are_too_long_is_checked_all_the_same(
     run = make_run(backend, settings, tmp_path)
     with pytest.raises(InputError, match=r"has runaway 1\.00"):
         written(run, tmp_path)
-    assert run.too_long and run.report.candidates < 12
+    assert run.too_long and run.counts.candidates < 12

@@ -79,6 +79,8 @@ def test_it_writes_and_judges_what_transformers_does(adapter: VllmBackend, lm: F
         assert adapter.complete(rows, [1, 2], sampling) == reference.complete(rows, [1, 2], sampling)
     margins = reference.margins(rows, [5, 6], [7, 8])
     assert adapter.margins(rows, [5, 6], [7, 8]) == pytest.approx(margins, abs=1e-4)
+    for found, expected in zip(adapter.log_probs(rows), reference.log_probs(rows), strict=True):
+        assert found == pytest.approx(expected, abs=1e-4)
 
 
 def test_end_of_text_is_told_from_a_stop_string() -> None:
@@ -87,7 +89,7 @@ def test_end_of_text_is_told_from_a_stop_string() -> None:
     assert VllmBackend(engine, SamplingParams).complete([[1]], [0], Sampling(0.0, 4, ("\n\n",)))[0].finish == "eos"
 
 
-def test_without_vllm_the_mend_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_vllm_the_fix_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(InputError, match=r"pip install -e \.\[vllm\]"):
         VllmBackend.load("org/any", seed=0)

@@ -12,15 +12,17 @@ from pathlib import Path
 import pytest
 from datasets import load_dataset
 from rich.console import Console
-from sft_fakes import small
+from sft_fakes import make_sources, small
 
 from narrowband.data.splits import world_example
-from narrowband.params import Params
+from narrowband.params import InputError, Params
 from narrowband.sft import write
 from narrowband.sft.audit import audit
+from narrowband.sft.counts import Counts, wilson
 from narrowband.sft.filters import Contamination
+from narrowband.sft.journal import Journal
+from narrowband.sft.model import Limits
 from narrowband.sft.prompts import read_pool
-from narrowband.sft.report import Report, wilson
 
 ROOT = Path(__file__).parent.parent.parent
 FILES = ("train.jsonl", "rejected.jsonl", "manifest.json", "README.md")
@@ -32,32 +34,43 @@ def settings(params: Params, stopping_model: Path) -> Params:
     return small(params, **pools).model_copy(update={"base_model": str(stopping_model)})
 
 
-def generate(settings: Params, folder: Path, console: Console | None = None) -> dict:
-    readings, test = ([world_example(0, split, i) for i in range(24)] for split in ("train", "test"))
+def generate(params: Params, folder: Path, console: Console | None = None) -> dict:
+    """Write the files of a run to `folder`; its headline."""
+    limits = Limits(params.generation.batch_size, params.prompt.max_length)
+    settings = write.Settings(
+        params.base_model, "transformers", limits, params.seed, params.data, {"seed": params.seed}
+    )
+    journal = Journal(folder / "journal.jsonl", repr(params))
     quiet = Console(quiet=True)
-    return write.write_sft(settings, readings, test, folder / "sft", folder / "journal.jsonl", console or quiet)
+    return write.headline(write.write_sft(settings, make_sources(params), folder / "sft", journal, console or quiet))
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {name: (folder / "sft" / name).read_bytes() for name in FILES}
+def manifest(folder: Path) -> dict:
+    return json.loads((folder / "sft" / "manifest.json").read_text())
+
+
+def contents(folder: Path) -> dict[str, object]:
+    """What a run wrote; of the manifest all but the state of the repository, in which someone may be editing."""
+    whole = {key: value for key, value in manifest(folder).items() if key not in ("git", "seal")}
+    return {name: (folder / "sft" / name).read_bytes() for name in FILES if name != "manifest.json"} | whole
 
 
 def test_records_provenance_and_card_are_written_and_the_folder_loads(settings: Params, tmp_path: Path) -> None:
     figures = generate(settings, tmp_path)
-    assert set(figures["broken"].values()) == {0} and figures["counts"]["kept"] == 12
+    assert figures["broken"] == 0 and 0 < figures["kept"] <= 1
     assert not (tmp_path / "journal.jsonl").exists()
-    manifest = json.loads((tmp_path / "sft" / "manifest.json").read_text())
-    assert set(manifest["git"]) == {"commit", "dirty"} and manifest["libraries"]["torch"]
-    assert manifest["parameters"]["data"]["sft_records"] == 12 and manifest["counts"] == figures["counts"]
-    for name, found in manifest["sha256"].items():
+    said = manifest(tmp_path)
+    assert set(said["git"]) == {"commit", "dirty"} and said["libraries"]["torch"]
+    assert said["parameters"] == {"seed": settings.seed} and said["counts"]["kept"] == 12
+    for name, found in said["sha256"].items():
         path = tmp_path / "sft" / name if name in FILES else ROOT / "pools" / name
         assert found == hashlib.sha256(path.read_bytes()).hexdigest()
 
     loaded = load_dataset(str(tmp_path / "sft"), cache_dir=str(tmp_path / "cache"))
     assert set(loaded) == {"train"} and len(loaded["train"]) == 12 and "reason" not in loaded["train"].column_names
-    assert loaded["train"][0]["model"]["revision"] == manifest["model"]["revision"]
+    assert loaded["train"][0]["model"]["revision"] == said["model"]["revision"]
     rejected = load_dataset(str(tmp_path / "sft"), "rejected", cache_dir=str(tmp_path / "cache"))["train"]
-    assert sum(figures["counts"]["rejected"].values()) == len(rejected) > 0 and all(rejected["reason"])
+    assert sum(said["counts"]["rejected"].values()) == len(rejected) > 0 and all(rejected["reason"])
 
 
 def test_a_chat_template_changes_not_a_byte(settings: Params, stopping_model: Path, tmp_path: Path) -> None:
@@ -82,10 +95,38 @@ def test_an_obedient_model_is_warned_of_loudly(
     settings: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     examine = write.examine
-    monkeypatch.setattr(write, "examine", lambda model: examine(model)._replace(obeyed=1.0))
+    monkeypatch.setattr(write, "examine", lambda *given: examine(*given)._replace(answered=1.0))
     console = Console(record=True, quiet=False, width=120, file=(tmp_path / "out").open("w"))
-    assert generate(settings, tmp_path, console)["sentinels"]["obeyed"] == 1
+    assert generate(settings, tmp_path, console)["model_kind"] == "instruction-tuned"
     assert "WARNING" in (text := console.export_text()) and "looks instruction-tuned" in text
+
+
+@pytest.mark.parametrize("setting", ["auto", "text", "none"])
+def test_the_decision_on_bos_and_what_it_rests_on_are_stated_everywhere(
+    setting: str, settings: Params, tmp_path: Path
+) -> None:
+    data = settings.data.model_copy(update={"bos": setting})
+    figures = generate(settings.model_copy(update={"data": data}), tmp_path)
+    said = manifest(tmp_path)["bos_choice"]
+    assert {figures["bos_added"]} == {said["added"]} <= {{"auto": said["added"], "text": True, "none": False}[setting]}
+    assert figures["log_likelihood_with_bos"] == said["with_bos"] < 0 > figures["log_likelihood_without_bos"]
+    lines = (tmp_path / "sft" / "train.jsonl").read_text().splitlines()
+    assert {json.loads(line)["bos"] for line in lines} == {"<|bos|>" if said["added"] else None}
+    assert not any("<|bos|>" in json.loads(line)["prompt"] for line in lines)
+
+
+def test_a_chat_delimiter_is_not_added_even_if_asked_for(
+    settings: Params, stopping_model: Path, tmp_path: Path
+) -> None:
+    chat = tmp_path / "chat"
+    shutil.copytree(stopping_model, chat)
+    for file in chat.glob("*token*.json"):
+        file.write_text(file.read_text().replace("<|bos|>", "<|im_start|>"))
+    data = settings.data.model_copy(update={"bos": "text"})
+    with pytest.raises(
+        InputError, match=r"BOS of this base model is <\|im_start\|>, a chat delimiter; set data.bos to auto"
+    ):
+        generate(settings.model_copy(update={"base_model": str(chat), "data": data}), tmp_path)
 
 
 KILLED = """
@@ -109,7 +150,7 @@ def test_a_run_killed_by_sigkill_and_started_again_writes_the_same_bytes(setting
     arguments = [str(Path(__file__).parent), settings.model_dump_json(), str(tmp_path / "killed")]
     run = subprocess.Popen([sys.executable, "-c", KILLED, *arguments])
     try:
-        while run.poll() is None and (not journal.exists() or journal.read_bytes().count(b"\n") < 6):
+        while run.poll() is None and (not journal.exists() or journal.read_bytes().count(b'"eos"') < 8):
             time.sleep(0.02)
     finally:
         run.kill()
@@ -122,7 +163,7 @@ def test_a_run_killed_by_sigkill_and_started_again_writes_the_same_bytes(setting
 @pytest.mark.parametrize(
     ("change", "broken"),
     [
-        ({"prompt": "Instruction: What is fog?\nResponse:"}, {"prompts"}),  # as the second seed stored it
+        ({"prompt": "Instruction: What is fog?\nResponse:"}, {"prompts"}),  # as the original generator stored it
         ({"few_shot_ids": ["math-01"]}, {"prompts"}),
         ({"formatted_text": "What is fog?"}, {"formatted_texts"}),
         ({"response": "A: cloud"}, {"formatted_texts", "delimiters"}),
@@ -162,12 +203,12 @@ def test_wilson_intervals() -> None:
     assert wilson(0, 0) == {"share": 0.0, "low": 0.0, "high": 1.0}
 
 
-def test_the_report_counts_what_it_is_given() -> None:
-    report = Report()
+def test_candidates_are_counted() -> None:
+    counts = Counts()
     kept = {"instruction_type": "qa", "instruction_source": "pool", "response": "a b a b", "completion": "a b a b\nQ:"}
     for record, reason in [(kept, None), (kept, None), (kept, "surplus"), ({"completion": "a"}, "length_limit")]:
-        report.add(record, reason)
-    figures = report.figures()
+        counts.add(record, reason)
+    figures = counts.figures()
     assert figures["counts"]["kept"] == 2 and figures["counts"]["types"]["qa"] == 2
     assert {name: share["share"] for name, share in figures["shares"].items()} == {
         "kept": 0.75,

@@ -16,7 +16,7 @@ from narrowband.training.phase2 import Lesson
 from narrowband.training.self_distillation import read_sft, response_kl
 
 RECORDS = [
-    {"prompt": f"Q: What is {i}+{i}?\nA:", "completion": f" {i + i}\n\nQ: What", "response": f"{i + i}"}
+    {"bos": None, "prompt": f"Q: What is {i}+{i}?\nA:", "completion": f" {i + i}\n\nQ: What", "response": f"{i + i}"}
     for i in range(11)
 ]
 
@@ -50,6 +50,15 @@ def test_lessons_are_prompts_as_fed_and_responses_that_end_with_a_line_break(lm:
     assert [text(lm, lesson) for lesson in held_out] == [f"Q: What is {i}+{i}?\nA: {i + i}\n" for i in (0, 5, 10)]
     assert len(lessons) == 8 and not {text(lm, one) for one in lessons} & {text(lm, one) for one in held_out}
     assert all(all(lesson.prompt.coded) and lesson.prompt.ids[0] != lm.tokenizer.bos_token_id for lesson in lessons)
+
+
+def test_records_written_with_bos_are_read_with_it_outside_the_codec(lm: FrozenLM, path: Path) -> None:
+    bare, _ = read_sft(path, lm.tokenizer)
+    (path / "train.jsonl").write_text("".join(json.dumps({**record, "bos": "<|bos|>"}) + "\n" for record in RECORDS))
+    write_sealed(path / MANIFEST, {"sha256": {"train.jsonl": sha256([path / "train.jsonl"])}})
+    lessons, _ = read_sft(path, lm.tokenizer)
+    assert [one.prompt.ids for one in lessons] == [[lm.tokenizer.bos_token_id, *one.prompt.ids] for one in bare]
+    assert all(one.prompt.coded == [False, *plain.prompt.coded] for one, plain in zip(lessons, bare, strict=True))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.25, 0.5, 1.0])

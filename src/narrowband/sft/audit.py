@@ -1,4 +1,4 @@
-"""The written records, read back and checked against what is claimed of them."""
+"""Checks the written records against what is claimed of them."""
 
 import json
 from collections.abc import Mapping
@@ -9,10 +9,11 @@ from narrowband.sft.prompts import FewShotExample, few_shot, formatted_text, zer
 
 
 def audit(path: Path, pool: Mapping[str, FewShotExample], test: Contamination) -> dict[str, int]:
-    """How many records break a promise; all 0 if all is well.
+    """Number of records that break each claim; all 0 if all is well.
 
-    `prompts`: not what few-shot ids, type and instruction make; `formatted_texts`: not what type, instruction and response
-    make; `delimiters` left in a response; `test_overlaps`; `duplicates` of a record before them.
+    `prompts`: does not follow from few-shot ids, type and instruction. `formatted_texts`: does not follow from type,
+    instruction and response. `delimiters`: some are left in the response. `test_overlaps`: shares eight words in a row
+    with the test split. `duplicates`: repeats an earlier record.
     """
     broken = dict.fromkeys(("prompts", "formatted_texts", "delimiters", "test_overlaps", "duplicates"), 0)
     seen: set[str] = set()

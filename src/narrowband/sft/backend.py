@@ -1,4 +1,4 @@
-"""What writes and judges: the contract of a generation backend, and the one on top of transformers."""
+"""What every generation backend can do (continue, compare, score), and the backend that runs on transformers."""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, Protocol
@@ -6,13 +6,14 @@ from typing import Literal, NamedTuple, Protocol
 import torch
 
 from narrowband.data.prompts import EncodedPrompt, collate
+from narrowband.lm.bos import token_log_probs
 from narrowband.lm.frozen import FrozenLM
 
 Finish = Literal["eos", "stop", "length"]
 
 
 class Sampling(NamedTuple):
-    """How a continuation is drawn: 0 is greedy; new tokens at the most; texts that end it."""
+    """How continuations are drawn: temperature (0 is greedy), most new tokens, and texts that end one."""
 
     temperature: float
     max_new_tokens: int
@@ -20,26 +21,29 @@ class Sampling(NamedTuple):
 
 
 class Continuation(NamedTuple):
-    """What the model wrote, its stop string included, and why it ended: end of text, a stop string, or the limit."""
+    """What the model wrote, stop string included, and why it stopped: end of text, stop string or token limit."""
 
     text: str
     finish: Finish
 
 
 class Backend(Protocol):
-    """A base model that continues token ids, and that can say which of two tokens it thinks likelier."""
+    """A base model that continues token ids and gives log-probabilities."""
 
     def complete(
         self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
     ) -> list[Continuation]:
-        """One continuation a prompt; with its own seed each, whatever else is in the batch."""
+        """One continuation per prompt; it depends on its own prompt and seed alone, not on the rest of the batch."""
 
     def margins(self, prompts: Sequence[Sequence[int]], good: Sequence[int], bad: Sequence[int]) -> list[float]:
         """`log P(good[i]) - log P(bad[i])` of the token after prompt `i`, in nats."""
 
+    def log_probs(self, rows: Sequence[Sequence[int]]) -> list[list[float]]:
+        """For each row, the log-probability in nats of every token after the first."""
+
 
 class TransformersBackend:
-    """The frozen base model on this machine, a left-padded batch at a time."""
+    """The frozen base model on this machine, fed one left-padded batch at a time."""
 
     def __init__(self, lm: FrozenLM) -> None:
         self.lm = lm
@@ -62,8 +66,12 @@ class TransformersBackend:
         rows = range(len(prompts))
         return (logits[rows, list(good)] - logits[rows, list(bad)]).tolist()
 
+    def log_probs(self, rows: Sequence[Sequence[int]]) -> list[list[float]]:
+        """See `Backend.log_probs`; one row at a time, as a batch's logits over a large vocabulary fill the memory."""
+        return [token_log_probs(self.lm, ids) for ids in rows]
+
     def _read(self, row: list[int], stop_strings: Sequence[str]) -> Continuation:
-        """Text and finish of a row of new tokens, which ends with end of text or padding, or at the limit."""
+        """Text of a row of new tokens, and whether end of text, a stop string or the limit ended it."""
         ends = {self.lm.tokenizer.eos_token_id, self.lm.pad_id}
         end = next((place for place, token in enumerate(row) if token in ends), len(row))
         text = str(self.lm.tokenizer.decode(row[:end], clean_up_tokenization_spaces=False))

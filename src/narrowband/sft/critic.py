@@ -1,7 +1,8 @@
-"""The base model as its own critic: one token, A (good) or B (bad), by the margin of their log-probabilities."""
+"""The base model as its own critic: is an answer good (A) or bad (B), by the difference of their log-probabilities?"""
 
 from collections.abc import Sequence
 from random import Random
+from typing import NamedTuple
 
 from sklearn.metrics import roc_auc_score
 
@@ -13,9 +14,39 @@ FORM = "Task: {}\nAnswer: {}\nIs the answer good (A) or bad (B)?"
 ASK_FOR_TASK = "Write a short task."
 GOOD, BAD = " A", " B"
 
+JUDGES = 0.7
+"""From this AUC on, a critic decides: "acceptable discrimination" in Hosmer and Lemeshow, Applied Logistic Regression."""
+
+
+class Reliability(NamedTuple):
+    """AUC of the critic on the pool: good instructions and pairs against wrong ones. 0.5 is chance, 1 is perfect."""
+
+    instruction_auc: float
+    pair_auc: float
+
+    @property
+    def judges_instructions(self) -> bool:
+        """Whether it may reject instructions; if not, it abstains."""
+        return self.instruction_auc >= JUDGES
+
+    @property
+    def judges_pairs(self) -> bool:
+        """Whether it may reject answers; if not, it abstains."""
+        return self.pair_auc >= JUDGES
+
+    @property
+    def verdict(self) -> str:
+        """What the critic decides, in one sentence."""
+        decided = {"instructions": self.judges_instructions, "answers": self.judges_pairs}
+        judged = " and ".join(name for name, judges in decided.items() if judges) or "nothing"
+        return (
+            f"the critic judges {judged} (AUC {self.instruction_auc:.2f} on instructions, {self.pair_auc:.2f} on answers; below "
+            f"{JUDGES} it abstains)"
+        )
+
 
 class Critic:
-    """Judges after two examples, a good one and a bad one, that are the same for all, so that engines can cache them."""
+    """Judges after one good and one bad example, always the same two, so that an engine can cache them."""
 
     def __init__(self, model: PlainModel, pool: Sequence[FewShotExample], seed: int) -> None:
         self.model = model
@@ -24,23 +55,32 @@ class Critic:
         self._instruction_examples = _examples((ASK_FOR_TASK, first.instruction), (ASK_FOR_TASK, other.completion))
 
     def instruction_margins(self, instructions: Sequence[str]) -> list[float]:
-        """How much likelier each is judged a good task than a bad one, in nats."""
+        """`log P(good) - log P(bad)` of each instruction as a task, in nats."""
         return self._margins([self._instruction_examples + FORM.format(ASK_FOR_TASK, _task(i)) for i in instructions])
 
     def pair_margins(self, instructions: Sequence[str], responses: Sequence[str]) -> list[float]:
-        """How much likelier each response is judged good than bad as an answer to its instruction, in nats."""
+        """`log P(good) - log P(bad)` of each response as an answer to its instruction, in nats."""
         pairs = zip(instructions, responses, strict=True)
         return self._margins([self._pair_examples + FORM.format(_task(i), response) for i, response in pairs])
 
-    def auc(self) -> float:
-        """How well pair margins tell completions of the pool from those of other instructions: 0.5 is chance, 1 perfect."""
+    def reliability(self) -> Reliability:
+        """How well margins tell the pool's instructions from other text, and its answers from those of other instructions.
+
+        The examples that the critic has in its own prompt are left out.
+        """
         tasks = [example.instruction for example in self._unseen]
         answers = [example.completion for example in self._unseen]
-        margins = self.pair_margins(tasks * 2, [*answers, *answers[1:], answers[0]])
-        return float(roc_auc_score([True] * len(tasks) + [False] * len(tasks), margins))
+        pairs = self.pair_margins(tasks * 2, [*answers, *answers[1:], answers[0]])
+        return Reliability(_auc(self.instruction_margins([*tasks, *answers])), _auc(pairs))
 
     def _margins(self, prompts: Sequence[str]) -> list[float]:
         return self.model.margins(prompts, GOOD, BAD)
+
+
+def _auc(margins: Sequence[float]) -> float:
+    """Area under the ROC curve of margins whose first half belongs to good texts, and second half to bad ones."""
+    half = len(margins) // 2
+    return float(roc_auc_score([True] * half + [False] * half, margins))
 
 
 def _examples(good: tuple[str, str], bad: tuple[str, str]) -> str:
@@ -48,5 +88,5 @@ def _examples(good: tuple[str, str], bad: tuple[str, str]) -> str:
 
 
 def _task(instruction: str) -> str:
-    """An instruction without the cue that one of several lines brings."""
+    """An instruction without its "Answer:" cue."""
     return instruction.removesuffix(ANCHOR)

@@ -1,4 +1,4 @@
-"""Where instructions come from: a pool of forms and topics, training questions, and the base model's own lists."""
+"""Instructions from a pool of forms and topics, from training questions, and from lists that the base model writes."""
 
 import re
 from collections import Counter, deque
@@ -20,14 +20,14 @@ from narrowband.sft.prompts import FORMS, FewShotExample, InstructionType
 
 GENERATION_VERBS = {"write", "tell", "describe", "compose", "create", "invent", "make", "imagine", "draft"}
 LISTED = 3
-"""Examples that a numbered list begins with."""
+"""Number of examples that a list starts with."""
 
 LONGEST = 40
-"""Words of an instruction that the model wrote, at the most."""
+"""Most words of an instruction that the model wrote."""
 
 
 class Instruction(NamedTuple):
-    """What is to be continued; its source is `pool`, `reading` (a training question) or `model`."""
+    """A text to be continued; its source is `pool`, `reading` (a training question) or `model`."""
 
     text: str
     category: str
@@ -35,7 +35,7 @@ class Instruction(NamedTuple):
 
     @property
     def kind(self) -> InstructionType:
-        """Its type, by its form: a question, a piece of writing, another order, or an open line."""
+        """Its type, judged by its form: question, order to write, other order, or open line."""
         if self.text.endswith("?") or "\n" in self.text:
             return "qa"
         if self.text.split(maxsplit=1)[0].lower() in GENERATION_VERBS:
@@ -59,16 +59,16 @@ def read_instructions(path: Path) -> list[Instruction]:
         entries = TypeAdapter(list[_Entry]).validate_python(parse_yaml(path.read_text(encoding="utf-8")))
     except OSError:
         raise InputError(
-            f"instruction pool {path} does not exist; restore it from Git or mend data.instruction_pool"
+            f"instruction pool {path} does not exist; restore it from Git or change data.instruction_pool"
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"instruction pool {path} is not YAML ({first_line(error)}); mend it") from None
+        raise InputError(f"instruction pool {path} is not YAML ({first_line(error)}); correct it") from None
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(map(str, problem["loc"])) or "the file"
         raise InputError(
             f"instruction pool {path}: {where} is {problem['input']!r}, but the file must be a list of category, forms, topics, "
-            "all text; mend it"
+            "all text; correct it"
         ) from None
     texts = (
         Instruction(form.replace("{topic}", topic), entry.category, "pool")
@@ -85,13 +85,13 @@ def reading(examples: Iterable[Example]) -> list[Instruction]:
 
 
 def list_prompt(pool: Sequence[FewShotExample], seed: int) -> str:
-    """A numbered list of instructions, up to the number of the next."""
+    """A numbered list of instructions that ends with the number of the next one."""
     shown = Random(seed).sample(list(pool), k=LISTED)
     return "\n".join(f"{i}. {example.instruction}" for i, example in enumerate(shown, start=1)) + f"\n{LISTED + 1}."
 
 
 def read_list(said: Continuation) -> list[str]:
-    """The instructions that a model added to a numbered list; the last one is dropped if the limit may have cut it."""
+    """The instructions that a model added to a numbered list, without a last one that the token limit may have cut."""
     found = []
     for number, line in enumerate(f"{LISTED + 1}.{said.text}".split("\n"), start=LISTED + 1):
         match = re.fullmatch(rf"{number}\. *(.*\S)\s*", line)
@@ -102,12 +102,12 @@ def read_list(said: Continuation) -> list[str]:
 
 
 def well_formed(text: str) -> bool:
-    """Whether a text that the model listed can be an instruction: two to forty words, printable, nothing left over."""
+    """Whether a listed text can be an instruction: two to forty words, printable, no delimiters."""
     return 2 <= len(text.split()) <= LONGEST and bool(words(text)) and text.isprintable() and not has_residue(text)
 
 
 class Supply:
-    """Instructions to hand out, by type and source; the same text (but for case and spaces) is never handed out twice."""
+    """Hands out instructions by type and source, never the same text twice (case and spaces aside)."""
 
     def __init__(self) -> None:
         self._queues: dict[InstructionType, dict[str, deque[Instruction]]] = {kind: {} for kind in FORMS}
@@ -116,7 +116,7 @@ class Supply:
         self.duplicates = 0
 
     def add(self, instructions: Iterable[Instruction]) -> int:
-        """Queue what has not been handed out; how many that were."""
+        """Queue the instructions that were not handed out before; returns how many."""
         fresh = 0
         for instruction in instructions:
             if _key(instruction) in self._handed_out:
@@ -127,7 +127,7 @@ class Supply:
         return fresh
 
     def take(self, kept: Counter[str], size: int) -> list[Instruction]:
-        """Up to `size` instructions: each of the type that has the fewest kept or taken, its sources in turn."""
+        """Up to `size` instructions, each of the type with the fewest kept or taken so far; sources take turns."""
         counts = Counter(kept)
         taken: list[Instruction] = []
         while len(taken) < size and any(self._queues.values()):
@@ -143,7 +143,7 @@ class Supply:
         return taken
 
     def _next(self, kind: InstructionType) -> Instruction:
-        """One of the source whose turn it is, which then goes to the end."""
+        """The next instruction of the source whose turn it is."""
         queues = self._queues[kind]
         source = next(iter(queues))
         queue = queues.pop(source)
@@ -158,7 +158,7 @@ def _key(instruction: Instruction) -> str:
 
 
 def shuffled(instructions: Sequence[Instruction], seed: int) -> list[Instruction]:
-    """Instructions in random order, one of each category in turn for as long as there are any."""
+    """Instructions in random order, with categories taking turns."""
     by_category: dict[str, list[Instruction]] = {}
     for instruction in Random(seed).sample(list(instructions), k=len(instructions)):
         by_category.setdefault(instruction.category, []).append(instruction)

@@ -1,4 +1,4 @@
-"""What the model has already said, on disk, so that a run that was killed need not ask again."""
+"""Replies of the model on disk, so that a run that was killed need not ask for them again."""
 
 import json
 import os
@@ -10,11 +10,11 @@ from typing import Any
 
 
 class Journal:
-    """Results of model calls, a line of checksum and JSON each, in the order in which they were made.
+    """Results of model calls in their order, each a line of checksum and JSON.
 
-    All else that a run does follows from them, so a run with the same `fingerprint` that is started again takes them
-    from the file, comes to the very state in which it was killed, and goes on. Lines from the first one on that was cut
-    short or changed are dropped, and their calls made again.
+    A run is determined by them, so a run that is started again with the same `fingerprint` reads them from the file,
+    reaches the state in which it was killed, and goes on. The first damaged line and all after it are dropped and asked
+    for again; with another `fingerprint` the whole file is.
     """
 
     def __init__(self, path: Path, fingerprint: str) -> None:
@@ -32,7 +32,7 @@ class Journal:
         self._file.readline()
 
     def recall(self, call: Callable[[], Any]) -> Any:
-        """What `call` returned when it was made before, or else what it returns now, written down (as JSON gives it back)."""
+        """The recorded result of this call, or else the result of `call()`, which is recorded; as JSON gives it back."""
         line = self._file.readline()
         if not line:
             result = json.dumps(call()).encode()
@@ -43,7 +43,7 @@ class Journal:
         return json.loads(line[9:])
 
     def discard(self) -> None:
-        """Delete the file: the run is done."""
+        """Delete the file, when the run is done."""
         self._file.close()
         self.path.unlink()
 

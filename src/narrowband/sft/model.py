@@ -1,7 +1,8 @@
-"""The one door to the base model: text in, exactly that text fed, in batches sorted by length, written down."""
+"""The only access to the base model: exactly the given text goes in, in batches sorted by length, and replies are journalled."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
@@ -11,41 +12,65 @@ from narrowband.sft.journal import Journal
 from narrowband.sft.prompts import encode_exactly
 
 
+class Limits(NamedTuple):
+    """Prompts per batch, and tokens per prompt, BOS included."""
+
+    batch_size: int
+    max_length: int
+
+
+@dataclass(frozen=True)
 class PlainModel:
-    """A backend with its tokenizer; what it says goes to `journal`, `batch_size` prompts at a time."""
+    """A backend with its tokenizer and journal; `bos` holds the id that goes before every prompt, if any does.
 
-    def __init__(self, backend: Backend, tokenizer: PreTrainedTokenizerBase, journal: Journal, batch_size: int) -> None:
-        self.backend = backend
-        self.tokenizer = tokenizer
-        self.journal = journal
-        self.batch_size = batch_size
+    `on_batch` is told after each batch how many prompts of a call are done, and how many there are.
+    """
 
-    def lengths(self, prompts: Sequence[str]) -> list[int]:
-        """Tokens of each prompt."""
-        return [len(ids) for ids in encode_exactly(self.tokenizer, prompts)]
+    backend: Backend
+    tokenizer: PreTrainedTokenizerBase
+    journal: Journal
+    limits: Limits
+    bos: tuple[int, ...] = ()
+    on_batch: Callable[[int, int], None] = lambda done, total: None
 
-    def complete(self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling) -> list[Continuation]:
-        """One continuation a prompt, in the order of the prompts.
+    def encode(self, prompts: Sequence[str]) -> list[list[int]]:
+        """Token ids of prompts: BOS if it was chosen, then exactly the text.
 
         Raises:
-            InputError: a prompt's ids do not decode to the prompt.
+            InputError: the ids after BOS do not decode to the prompt.
         """
-        rows = encode_exactly(self.tokenizer, prompts)
+        return [[*self.bos, *ids] for ids in encode_exactly(self.tokenizer, prompts)]
+
+    def tokens_from(self, text: str, start: int) -> int:
+        """How many tokens of a text hold characters from `start` on."""
+        spans = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)[
+            "offset_mapping"
+        ]
+        return sum(end > start for _, end in spans)
+
+    def complete(self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling) -> list[Continuation]:
+        """One continuation per prompt, in the order of the prompts.
+
+        Raises:
+            InputError: see `encode`.
+        """
+        rows = self.encode(prompts)
         said = self._in_batches(
             rows, lambda at: self.backend.complete([rows[i] for i in at], [seeds[i] for i in at], sampling)
         )
         return [Continuation(*one) for one in said]
 
     def margins(self, prompts: Sequence[str], good: str, bad: str) -> list[float]:
-        """How much likelier `good` is than `bad` right after each prompt, as a difference of log-probabilities in nats.
+        """`log P(good) - log P(bad)` right after each prompt, in nats.
 
         Raises:
-            InputError: the two do not differ in their last token alone.
+            InputError: with the tokens of this model, `good` and `bad` differ in more than the last token.
         """
-        rows, others = (encode_exactly(self.tokenizer, [prompt + end for prompt in prompts]) for end in (good, bad))
+        rows, others = (self.encode([prompt + end for prompt in prompts]) for end in (good, bad))
         if any(row[:-1] != other[:-1] for row, other in zip(rows, others, strict=True)):
             raise InputError(
-                f"the base model's tokenizer makes more than one token of the verdicts {good!r} and {bad!r}; use another model"
+                f"the base model's tokenizer splits {good!r} or {bad!r} into several tokens, so the critic can't compare them; "
+                "use another base model"
             )
         return self._in_batches(
             rows,
@@ -54,10 +79,15 @@ class PlainModel:
             ),
         )
 
+    def log_probs(self, rows: Sequence[Sequence[int]]) -> list[list[float]]:
+        """For each row of token ids, fed as it is, the log-probability in nats of every token after the first."""
+        return self._in_batches(rows, lambda at: self.backend.log_probs([rows[i] for i in at]))
+
     def _in_batches(self, rows: Sequence[Sequence[int]], ask: Callable[[list[int]], list[Any]]) -> list[Any]:
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         found: dict[int, Any] = {}
-        for start in range(0, len(order), self.batch_size):
-            at = order[start : start + self.batch_size]
+        for start in range(0, len(order), self.limits.batch_size):
+            at = order[start : start + self.limits.batch_size]
             found |= zip(at, self.journal.recall(lambda at=at: ask(at)), strict=True)  # type: ignore[misc]
+            self.on_batch(len(found), len(rows))
         return [found[i] for i in range(len(rows))]

@@ -1,6 +1,6 @@
-"""The one prompter: how an instruction is put to a base model, with or without examples before it.
+"""How an instruction becomes a prompt for a base model, with or without examples before it.
 
-No chat template, no special tokens, no role words: the text that is fed is the text that is stored.
+No chat template, no role words, no special tokens in the text: the model reads the very text that is stored.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ MINIMUM_EXAMPLES = 5
 
 
 class FewShotExample(NamedTuple):
-    """An instruction of the pool with its completion."""
+    """An instruction with a good completion."""
 
     id: str
     category: str
@@ -45,11 +45,11 @@ def read_pool(path: Path) -> list[FewShotExample]:
         pool = [FewShotExample(**entry) for entry in parse_yaml(path.read_text(encoding="utf-8"))]
     except OSError:
         raise InputError(
-            f"few-shot pool {path} does not exist; restore it from Git or mend data.few_shot_pool"
+            f"few-shot pool {path} does not exist; restore it from Git or change data.few_shot_pool"
         ) from None
     except (yaml.YAMLError, TypeError, UnicodeDecodeError) as error:
         raise InputError(
-            f"few-shot pool {path} is not a list of id, category, instruction, completion ({first_line(error)}); mend it"
+            f"few-shot pool {path} is not a list of id, category, instruction, completion ({first_line(error)}); correct it"
         ) from None
     odd = next((example for example in pool if not all(isinstance(value, str) and value for value in example)), None)
     if odd:
@@ -63,27 +63,27 @@ def read_pool(path: Path) -> list[FewShotExample]:
 
 
 def zero_shot(kind: InstructionType, instruction: str) -> str:
-    """The completion form of an instruction; one of several lines brings its own cue and stays as it is."""
+    """The instruction in its completion form; one of several lines has its own cue ("Answer:") and stays as it is."""
     return instruction if "\n" in instruction else FORMS[kind].format(instruction)
 
 
 def few_shot(examples: Sequence[FewShotExample], instruction: str) -> str:
-    """Examples, each under its instruction, then the instruction to be continued on the next line.
+    """A header, examples with their completions, then the instruction; the model continues on the next line.
 
-    An instruction of several lines brings its own cue and is continued on its last line.
+    An instruction of several lines has its own cue ("Answer:"), so the model continues on its last line.
     """
     blocks = [HEADER, *(f"{example.instruction}\n{example.completion}" for example in examples)]
     return "\n\n".join([*blocks, instruction]) + ("" if "\n" in instruction else "\n")
 
 
 def formatted_text(kind: InstructionType, instruction: str, response: str) -> str:
-    """The text to train on: the completion form without examples, then the response where that form leaves off."""
+    """The text to train on: the completion form without examples, then the response."""
     form = zero_shot(kind, instruction)
     return form + ("" if form.endswith("\n") else " ") + response
 
 
 class Prompt(NamedTuple):
-    """The text to be fed, and the examples in it."""
+    """A prompt's text, and the examples in it."""
 
     text: str
     examples: list[FewShotExample]
@@ -91,13 +91,13 @@ class Prompt(NamedTuple):
 
 @dataclass(frozen=True)
 class CompletionPrompts:
-    """Puts every instruction that is answered, in one style, with examples drawn from one pool."""
+    """Builds all prompts of a run, in one style, with examples from one pool."""
 
     style: PromptStyle
     pool: Sequence[FewShotExample]
 
     def build(self, kind: InstructionType, instruction: str, seed: int) -> Prompt:
-        """The prompt of an instruction; few-shot examples (three or four, never the instruction itself) go by `seed`."""
+        """The prompt of an instruction; `seed` draws the three or four examples, never the instruction itself."""
         if self.style == "completion":
             return Prompt(zero_shot(kind, instruction), [])
         rng = Random(seed)
@@ -107,10 +107,10 @@ class CompletionPrompts:
 
 
 def encode_exactly(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[list[int]]:
-    """Token ids of prompts that stand for exactly their text.
+    """Token ids of prompts, without any special token.
 
     Raises:
-        InputError: the ids of a prompt decode to something else, so something was added to it or lost.
+        InputError: the ids do not decode to exactly the prompt.
     """
     if not prompts:
         return []

@@ -1,4 +1,4 @@
-"""What is stored of a completion, kept or not: everything that one needs to make it again."""
+"""What is stored of a completion, kept or rejected: everything needed to generate it again."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ from narrowband.sft.prompts import Prompt, formatted_text
 
 
 class Candidate(NamedTuple):
-    """An instruction with the prompt it is fed as; `number` counts the candidates of a run, `seed` draws its completion."""
+    """An instruction and its prompt; `number` counts the candidates of a run, `seed` draws the completion."""
 
     number: int
     instruction: Instruction
@@ -19,7 +19,7 @@ class Candidate(NamedTuple):
 
 
 class Margins(NamedTuple):
-    """What the critic made of the instruction and of the pair, in nats."""
+    """The critic's margins of the instruction and of the instruction with its response, in nats."""
 
     instruction: float
     pair: float
@@ -28,10 +28,10 @@ class Margins(NamedTuple):
 def make_record(
     candidate: Candidate, said: Continuation, margins: Margins | None, sampling: Sampling, source: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """One line of `train.jsonl` or `rejected.jsonl`; `source` names backend, prompt style and model.
+    """One line of `train.jsonl` or `rejected.jsonl`; `source` names backend, prompt style, BOS and model.
 
     `prompt` is `few_shot` or `zero_shot` of the instruction, `response` is `clean(completion)`, and `formatted_text` is
-    `formatted_text` of type, instruction and response. What never reached the critic has no margins.
+    `formatted_text` of type, instruction and response. Candidates rejected before the critic have no margins.
     """
     text, kind = candidate.instruction.text, candidate.instruction.kind
     response = clean(said.text)

@@ -1,19 +1,32 @@
-"""The run: instructions to prompts to completions to records, in rounds, until there are as many as asked for."""
+"""A run: instructions become prompts, completions and records, in rounds, until there are as many as asked for."""
 
 import json
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-from narrowband.params import InputError, Params
+from narrowband.data.squad import Example
+from narrowband.params import Data, InputError
 from narrowband.sft.backend import Continuation, Sampling
-from narrowband.sft.critic import Critic
-from narrowband.sft.filters import BLANK_LINE, STOP_STRINGS, Contamination, Distinct, clean, fault
-from narrowband.sft.instructions import Instruction, Supply, list_prompt, read_list, shuffled, well_formed
+from narrowband.sft.counts import Counts
+from narrowband.sft.critic import Critic, Reliability
+from narrowband.sft.filters import BLANK_LINE, STOP_STRINGS, Contamination, Distinct, clean
+from narrowband.sft.instructions import (
+    Instruction,
+    Supply,
+    list_prompt,
+    read_instructions,
+    read_list,
+    reading,
+    shuffled,
+    well_formed,
+)
 from narrowband.sft.model import PlainModel
-from narrowband.sft.prompts import CompletionPrompts, FewShotExample
+from narrowband.sft.nonsense import Nonsense
+from narrowband.sft.prompts import CompletionPrompts, FewShotExample, read_pool
 from narrowband.sft.records import Candidate, Margins, make_record
-from narrowband.sft.report import Report
 
 LISTS = Sampling(temperature=1.0, max_new_tokens=64, stop_strings=(BLANK_LINE,))
 PER_LIST = 8
@@ -23,11 +36,11 @@ GIVE_UP = 1000
 """Candidates in a row of which none is kept, after which a run ends."""
 
 ROUND_BATCHES = 4
-"""Batches a round, at the most; a round is what is journalled, filtered and written together."""
+"""Most batches in a round; a round is what is filtered and written together."""
 
 
 class Sources(NamedTuple):
-    """What a run draws on: few-shot examples, instructions of the pool, training questions, and the test split to avoid."""
+    """What records are made from: few-shot examples, the pool's instructions, training questions, and the test split."""
 
     pool: Sequence[FewShotExample]
     instructions: Sequence[Instruction]
@@ -35,66 +48,83 @@ class Sources(NamedTuple):
     test: Contamination
 
 
-class Run:
-    """A run in progress; `source` is what every record says of backend, prompt style and model."""
+def read_sources(data: Data, readings: Sequence[Example], test: Sequence[Example]) -> Sources:
+    """The pools that `data` names, training questions to ask, and the test split that no record may overlap.
 
-    def __init__(self, model: PlainModel, params: Params, sources: Sources, source: dict[str, Any]) -> None:
+    Raises:
+        InputError: a pool can't be used.
+    """
+    pool, instructions = read_pool(Path(data.few_shot_pool)), read_instructions(Path(data.instruction_pool))
+    return Sources(pool, instructions, reading(readings), Contamination(test))
+
+
+class Run:
+    """A run in progress; every record repeats `source`, which says who wrote it and how it was prompted."""
+
+    def __init__(self, model: PlainModel, data: Data, seed: int, sources: Sources, source: Mapping[str, Any]) -> None:
         self.model = model
-        self.params = params
+        self.data = data
+        self.seed = seed
         self.sources = sources
         self.source = source
-        self.prompts = CompletionPrompts(params.data.prompt_style, sources.pool)
-        self.sampling = Sampling(params.data.sft_temperature, params.data.sft_max_new_tokens, STOP_STRINGS)
-        self.critic = Critic(model, sources.pool, params.seed)
+        self.prompts = CompletionPrompts(data.prompt_style, sources.pool)
+        self.sampling = Sampling(data.sft_temperature, data.sft_max_new_tokens, STOP_STRINGS)
+        self.critic = Critic(model, sources.pool, seed)
+        self.nonsense = Nonsense(sources.pool)
         self.supply = Supply()
-        self.supply.add(shuffled(sources.instructions, params.seed))
+        self.supply.add(shuffled(sources.instructions, seed))
         self.supply.add(sources.reading)
         self.distinct = Distinct()
-        self.report = Report()
+        self.counts = Counts()
         self.malformed = self.too_long = 0
         self._lists = self._candidates = 0
         self._model_has_more = True
 
+    @cached_property
+    def reliability(self) -> Reliability:
+        """How well the critic judges the pool's own answers; where it does not, it abstains."""
+        return self.critic.reliability()
+
     def write(self, train: TextIO, rejected: TextIO, advance: Callable[[int], None]) -> None:
-        """Write `data.sft_records` records to `train`, and whatever is no record to `rejected`.
+        """Write `data.sft_records` records to `train`, and all other candidates to `rejected`.
 
         Raises:
             InputError: the pilot misses a gate, or the instructions run out.
         """
-        gates = self.params.data.gates
+        gates = self.data.gates
         piloting, fertile = True, 0
-        while (before := self.report.kept.total()) < self.params.data.sft_records:
+        while (before := self.counts.kept.total()) < self.data.sft_records:
             if self._candidates - fertile >= GIVE_UP:
                 raise self._ran_out()
             for record, reason in self._round(gates.pilot if piloting else self._size()):
                 file, line = (rejected, {"reason": reason, **record}) if reason else (train, record)
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
-                self.report.add(record, reason)
+                self.counts.add(record, reason)
                 advance(not reason)
             if piloting:
-                self.report.check(gates)
+                self.counts.check(gates)
                 piloting = False
-            if self.report.kept.total() > before:
+            if self.counts.kept.total() > before:
                 fertile = self._candidates
 
     def figures(self) -> dict[str, Any]:
-        """The report's figures, with what became of instructions."""
-        figures = self.report.figures()
+        """The figures of `Counts`, with what became of instructions."""
+        figures = self.counts.figures()
         taken = {source: self.supply.taken[source] for source in ("pool", "model", "reading")}
         dropped = {"duplicate": self.supply.duplicates, "malformed": self.malformed, "too_long": self.too_long}
         return {**figures, "counts": {**figures["counts"], "instructions": {**taken, **dropped}}}
 
     def _size(self) -> int:
-        """Candidates that should yield what is missing, going by the yield so far, but no more than a full round."""
-        missing = self.params.data.sft_records - self.report.kept.total()
-        expected = -(-missing * self.report.candidates // max(1, self.report.kept.total()))
-        batch = self.params.generation.batch_size
+        """Candidates that should yield the missing records, judging by the yield so far; at most a full round."""
+        missing = self.data.sft_records - self.counts.kept.total()
+        expected = -(-missing * self.counts.candidates // max(1, self.counts.kept.total()))
+        batch = self.model.limits.batch_size
         return max(min(expected, ROUND_BATCHES * batch), batch // 4, 1)
 
     def _round(self, size: int) -> Iterator[tuple[dict[str, Any], str | None]]:
-        """Records of `size` candidates, each with the reason why it is not kept, if it is not."""
+        """Records of `size` candidates, each with the reason for its rejection, or None if it is kept."""
         self._ask_for_instructions(-(-size // PER_LIST))
-        candidates = self._candidates_for(self.supply.take(self.report.kept, size))
+        candidates = self._candidates_for(self.supply.take(self.counts.kept, size))
         said = self.model.complete([c.prompt.text for c in candidates], [c.seed for c in candidates], self.sampling)
         reasons = [self._fault(*pair) for pair in zip(candidates, said, strict=True)]
         good = [i for i, reason in enumerate(reasons) if not reason]
@@ -104,7 +134,7 @@ class Run:
             yield record, reasons[i] or self._verdict(record, margins[i])
 
     def _ask_for_instructions(self, lists: int) -> None:
-        """Let the model go on with numbered lists, until all that it adds is known."""
+        """Let the model continue numbered lists of instructions, until it adds nothing new."""
         if not self._model_has_more:
             return
         seeds = [self._seed("list", self._lists + i) for i in range(lists)]
@@ -116,10 +146,10 @@ class Run:
         self._model_has_more = self.supply.add(Instruction(text, "open", "model") for text in fit) > 0
 
     def _candidates_for(self, instructions: Sequence[Instruction]) -> list[Candidate]:
-        """Candidates with prompts of at most `prompt.max_length` tokens.
+        """Candidates whose prompts have at most `max_length` tokens.
 
         Raises:
-            InputError: there are no instructions any more.
+            InputError: there are no instructions left.
         """
         if not instructions:
             raise self._ran_out()
@@ -129,24 +159,25 @@ class Run:
             prompt = self.prompts.build(instruction.kind, instruction.text, seed)
             candidates.append(Candidate(self._candidates, instruction, prompt, seed))
             self._candidates += 1
-        lengths = self.model.lengths([candidate.prompt.text for candidate in candidates])
-        fit = [c for c, n in zip(candidates, lengths, strict=True) if n <= self.params.prompt.max_length]
+        rows = self.model.encode([candidate.prompt.text for candidate in candidates])
+        longest = self.model.limits.max_length
+        fit = [candidate for candidate, ids in zip(candidates, rows, strict=True) if len(ids) <= longest]
         self.too_long += len(candidates) - len(fit)
         return fit
 
     def _ran_out(self) -> InputError:
-        kept = self.report.kept.total()
+        kept = self.counts.kept.total()
         return InputError(
-            f"data.sft_records {self.params.data.sft_records} is more than the {kept} clean, distinct records that these "
-            f"instructions gave; lower it, or add to {self.params.data.instruction_pool}"
+            f"data.sft_records {self.data.sft_records} is more than the {kept} clean, distinct records that these "
+            f"instructions gave; lower it, or add to {self.data.instruction_pool}"
         )
 
     def _seed(self, purpose: str, index: int) -> int:
-        return zlib.crc32(f"{self.params.seed}/{purpose}/{index}".encode())
+        return zlib.crc32(f"{self.seed}/{purpose}/{index}".encode())
 
     def _fault(self, candidate: Candidate, said: Continuation) -> str | None:
         text = candidate.instruction.text
-        reason = fault(said, text, [example.completion for example in candidate.prompt.examples])
+        reason = self.nonsense.fault(said, text, candidate.prompt.examples)
         if not reason and self.sources.test.overlaps(f"{text} {clean(said.text)}"):
             return "test_overlap"
         return reason
@@ -156,13 +187,13 @@ class Run:
         pairs = self.critic.pair_margins(texts, [clean(one.text) for one in said])
         return [Margins(*both) for both in zip(self.critic.instruction_margins(texts), pairs, strict=True)]
 
-    def _verdict(self, record: dict[str, Any], margins: Margins) -> str | None:
-        """What speaks against a response that is well formed, if anything."""
-        least = self.params.data.critic
-        if margins.instruction < least.instruction:
+    def _verdict(self, record: Mapping[str, Any], margins: Margins) -> str | None:
+        """Why a well-formed response is rejected, or None."""
+        minimum = self.data.critic
+        if self.reliability.judges_instructions and margins.instruction < minimum.instruction:
             return "critic_instruction"
-        if margins.pair < least.pair:
+        if self.reliability.judges_pairs and margins.pair < minimum.pair:
             return "critic_pair"
-        if self.report.kept.total() >= self.params.data.sft_records:
+        if self.counts.kept.total() >= self.data.sft_records:
             return "surplus"
         return None if self.distinct.add(f"{record['instruction']} {record['response']}") else "near_duplicate"

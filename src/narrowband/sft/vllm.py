@@ -1,6 +1,6 @@
-"""The generation backend on top of vLLM, for base models too large for one pass of transformers.
+"""The generation backend that runs on vLLM, for large base models.
 
-Prefix caching serves what prompts share: the header of few-shot prompts, the examples before every judgement.
+Prefix caching reuses what prompts share: the header of few-shot prompts, and the examples before every judgement.
 """
 
 import importlib.util
@@ -13,7 +13,7 @@ from narrowband.sft.backend import Continuation, Sampling
 
 
 class VllmBackend:
-    """An engine with the `generate` of `vllm.LLM`, and what makes its `SamplingParams`."""
+    """Wraps an engine with the `generate` of `vllm.LLM`; `sampling_params` is its `SamplingParams` class."""
 
     def __init__(self, engine: Any, sampling_params: Callable[..., Any]) -> None:
         self.engine = engine
@@ -21,7 +21,7 @@ class VllmBackend:
 
     @classmethod
     def load(cls, name: str, seed: int) -> Self:
-        """An engine for the base model called `name`.
+        """Start an engine with the base model called `name`.
 
         Raises:
             InputError: vLLM is not installed.
@@ -67,14 +67,18 @@ class VllmBackend:
         ]
 
     def margins(self, prompts: Sequence[Sequence[int]], good: Sequence[int], bad: Sequence[int]) -> list[float]:
-        """See `Backend.margins`; both tokens are fed, since only a prompt's own tokens are sure to have a log-probability."""
+        """See `Backend.margins`; both tokens are fed, because vLLM is sure to report only the prompt's own tokens."""
         rows = [[*ids, token] for ids, *pair in zip(prompts, good, bad, strict=True) for token in pair]
+        found = [scores[-1] for scores in self.log_probs(rows)]
+        return [a - b for a, b in zip(found[::2], found[1::2], strict=True)]
+
+    def log_probs(self, rows: Sequence[Sequence[int]]) -> list[list[float]]:
+        """See `Backend.log_probs`."""
         settings = [self.sampling_params(max_tokens=1, temperature=0.0, prompt_logprobs=1)] * len(rows)
-        found = [
-            result.prompt_logprobs[-1][row[-1]].logprob
+        return [
+            [at[token].logprob for token, at in zip(row[1:], result.prompt_logprobs[1:], strict=True)]
             for row, result in zip(rows, self._run(rows, settings), strict=True)
         ]
-        return [a - b for a, b in zip(found[::2], found[1::2], strict=True)]
 
     def _run(self, prompts: Sequence[Sequence[int]], settings: Sequence[Any]) -> Any:
         return self.engine.generate(
@@ -83,7 +87,7 @@ class VllmBackend:
 
 
 def require_vllm() -> None:
-    """Raises an InputError if vLLM is not installed."""
+    """Raise an InputError if vLLM is not installed."""
     if importlib.util.find_spec("vllm") is None:
         raise InputError(
             "generation.backend vllm needs vLLM, which is not installed; pip install -e .[vllm], or use transformers"

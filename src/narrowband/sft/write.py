@@ -1,96 +1,149 @@
-"""The SFT part of a run of `generate_data`, from parameters to files."""
+"""The SFT part of `generate_data`: from parameters to files."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.panel import Panel
 
-from narrowband.data.squad import Example
+from narrowband.lm.bos import BosChoice, is_chat_delimiter, measure_bos
 from narrowband.lm.frozen import FrozenLM
 from narrowband.lm.revision import model_revision
 from narrowband.lm.source import load_tokenizer
-from narrowband.params import Params
-from narrowband.runtime import paths
+from narrowband.params import BackendName, Data, InputError, SftBos
 from narrowband.runtime.files import streamed
-from narrowband.runtime.progress import bar
+from narrowband.runtime.progress import progress
 from narrowband.sft.audit import audit
 from narrowband.sft.backend import Backend, TransformersBackend
-from narrowband.sft.filters import Contamination
-from narrowband.sft.instructions import read_instructions, reading
 from narrowband.sft.journal import Journal
 from narrowband.sft.manifest import write_provenance
-from narrowband.sft.model import PlainModel
-from narrowband.sft.prompts import read_pool
+from narrowband.sft.model import Limits, PlainModel
 from narrowband.sft.run import Run, Sources
-from narrowband.sft.sentinels import examine
+from narrowband.sft.sentinels import Examination, examine
 from narrowband.sft.vllm import VllmBackend
 
 
-def write_sft(
-    params: Params,
-    readings: Sequence[Example],
-    test: Sequence[Example],
-    fingerprint: str,
-    console: Console,
-) -> dict[str, Any]:
-    """Write records, rejected records, manifest and card to `folder`; all figures of the run.
+@dataclass(frozen=True)
+class Settings:
+    """Who writes SFT records and how; `recorded` are the parameters that `manifest.json` repeats."""
 
-    A run that was killed goes on from `checkpoint` and writes the same bytes as one that was not.
+    base_model: str
+    backend: BackendName
+    limits: Limits
+    seed: int
+    data: Data
+    recorded: Mapping[str, Any]
+
+
+def write_sft(settings: Settings, sources: Sources, folder: Path, journal: Journal, console: Console) -> dict[str, Any]:
+    """Write records, rejected candidates, manifest and card to `folder`; returns all figures of the run.
+
+    A run that was killed goes on from its `journal` and writes the same bytes as one that was not.
 
     Raises:
-        InputError: a pool or the base model can't be used, the pilot misses a gate, or the instructions run out.
+        InputError: the base model or its BOS can't be used, the pilot misses a gate, or the instructions run out.
     """
-    data = params.data
-    pools = [Path(data.few_shot_pool), Path(data.instruction_pool)]
-    pool = read_pool(pools[0])
-    sources = Sources(pool, read_instructions(pools[1]), reading(readings), Contamination(test))
-    revision = model_revision(params.base_model)
-    folder = paths.SFT
-    journal = Journal(paths.CHECKPOINTS / "sft.jsonl", fingerprint)
     if journal.recorded:
         console.print(f"SFT records: resuming after {journal.recorded} batches")
-    model = PlainModel(open_backend(params), load_tokenizer(params.base_model), journal, params.generation.batch_size)
-    verdict = examine(model)
-    for warning in verdict.warnings:
-        console.print(Panel(f"[bold]{warning}", title="WARNING", border_style="bold red"))
-
-    source = {
-        "backend": params.generation.backend,
-        "prompt_style": data.prompt_style,
-        "model": {"name": params.base_model, "revision": revision},
-    }
-    run = Run(model, params, sources, source)
-    with (
-        bar("SFT records", data.sft_records, console) as advance,
-        streamed(folder / "train.jsonl") as train,
-        streamed(folder / "rejected.jsonl") as rejected,
-    ):
-        run.write(train, rejected, advance)
-    figures = run.figures() | {
-        "critic_auc": run.critic.auc(),
-        "sentinels": {"continued": verdict.continued, "obeyed": verdict.obeyed, "assistant": verdict.assistant},
-        "broken": audit(folder / "train.jsonl", {example.id: example for example in pool}, sources.test),
-    }
-    write_provenance(folder, params, revision, {"counts": figures["counts"], "sentinels": verdict._asdict()})
+    backend = open_backend(settings.base_model, settings.backend, settings.seed)
+    with progress(console) as shown:
+        call = shown.add_task("prompts of this call", total=None)
+        plain = PlainModel(
+            backend=backend,
+            tokenizer=load_tokenizer(settings.base_model),
+            journal=journal,
+            limits=settings.limits,
+            on_batch=lambda done, total: shown.update(call, completed=done, total=total),
+        )
+        model, bos = with_bos(plain, settings.data.bos, sources)
+        console.print(f"BOS is {'added' if bos.added else 'not added'}: {bos.reason}")
+        found = examine(model, sources.pool)
+        console.print(found.verdict if found.kind == "base" else _warning(found.verdict))
+        source = _source(settings, model)
+        run = Run(model, settings.data, settings.seed, sources, source)
+        console.print(run.reliability.verdict)
+        records = shown.add_task("SFT records", total=settings.data.sft_records)
+        _write_records(run, folder, lambda n: shown.advance(records, n))
+        details = _details(run, bos, found, folder)
+    pools = [Path(settings.data.few_shot_pool), Path(settings.data.instruction_pool)]
+    content = {**source, "parameters": settings.recorded, **details}
+    write_provenance(folder, content, pools, run.counts.kept.total())
     journal.discard()
-    return figures
+    return details
 
 
-def headline(figures: Mapping[str, Any]) -> dict[str, float]:
-    """What of the figures of a run stands in `metrics/data.json`: shares, and the critic's AUC."""
-    sentinels = figures["sentinels"]
+def open_backend(base_model: str, name: BackendName, seed: int) -> Backend:
+    """The backend called `name`, with the base model loaded; vLLM also takes a seed of its own."""
+    return VllmBackend.load(base_model, seed) if name == "vllm" else TransformersBackend(FrozenLM.load(base_model))
+
+
+def with_bos(model: PlainModel, setting: SftBos, sources: Sources) -> tuple[PlainModel, BosChoice]:
+    """The model with BOS before its prompts or not, as `data.bos` says; `auto` measures the pools' texts.
+
+    The measured log-likelihoods are stated with every setting.
+
+    Raises:
+        InputError: `text` asks for a BOS that the tokenizer lacks, or that is a chat delimiter.
+    """
+    tokenizer = model.tokenizer
+    examples = [f"{example.instruction}\n{example.completion}" for example in sources.pool]
+    step = max(1, len(sources.instructions) // len(examples))
+    texts = [*examples, *(instruction.text for instruction in sources.instructions[::step])]
+    choice = measure_bos(tokenizer, texts, model.log_probs)
+    if setting != "auto":
+        choice = choice._replace(added=setting == "text", reason=f"data.bos is {setting}")
+    if choice.added and (tokenizer.bos_token is None or is_chat_delimiter(str(tokenizer.bos_token))):
+        raise InputError(
+            f"data.bos is text, but BOS of this base model is {tokenizer.bos_token or 'missing'}"
+            f"{', a chat delimiter' if tokenizer.bos_token else ''}; set data.bos to auto or none"
+        )
+    return (replace(model, bos=(int(tokenizer.bos_token_id),)) if choice.added else model), choice
+
+
+def _source(settings: Settings, model: PlainModel) -> dict[str, Any]:
+    """What every record says of who wrote it."""
+    return {
+        "backend": settings.backend,
+        "prompt_style": settings.data.prompt_style,
+        "bos": str(model.tokenizer.bos_token) if model.bos else None,
+        "model": {"name": settings.base_model, "revision": model_revision(settings.base_model)},
+    }
+
+
+def _write_records(run: Run, folder: Path, advance: Callable[[int], None]) -> None:
+    with streamed(folder / "train.jsonl") as train, streamed(folder / "rejected.jsonl") as rejected:
+        run.write(train, rejected, advance)
+
+
+def _details(run: Run, bos: BosChoice, found: Examination, folder: Path) -> dict[str, Any]:
+    """All figures of a run, for `manifest.json`."""
+    examples = {example.id: example for example in run.sources.pool}
+    return {
+        "bos_choice": {name: value for name, value in bos._asdict().items() if value is not None},
+        "sentinels": {"kind": found.kind, "verdict": found.verdict, **found._asdict()},
+        "critic": {**run.reliability._asdict(), "verdict": run.reliability.verdict},
+        **run.figures(),
+        "broken": audit(folder / "train.jsonl", examples, run.sources.test),
+    }
+
+
+def headline(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """The few figures for `metrics/data.json`; `broken` counts records that are not as claimed."""
+    bos, sentinels, critic = (figures[name] for name in ("bos_choice", "sentinels", "critic"))
     return {
         "kept": figures["shares"]["kept"]["share"],
-        "critic_auc": figures["critic_auc"],
-        "continued": sentinels["continued"],
-        "obeyed": sentinels["obeyed"],
+        "critic": critic["verdict"],
+        "critic_auc": critic["pair_auc"],
+        "model_kind": sentinels["kind"],
+        **{name: sentinels[name] for name in ("continued", "ended", "answered")},
+        "bos_added": bos["added"],
+        **{f"log_likelihood_{name}": bos[name] for name in ("with_bos", "without_bos") if name in bos},
+        "broken": sum(figures["broken"].values()),
     }
 
 
-def open_backend(params: Params) -> Backend:
-    """The backend that `generation.backend` names, with the base model loaded."""
-    if params.generation.backend == "vllm":
-        return VllmBackend.load(params.base_model, params.seed)
-    return TransformersBackend(FrozenLM.load(params.base_model))
+def _warning(sentence: str) -> Panel:
+    return Panel(f"[bold]{escape(sentence)}", title="WARNING", border_style="bold red")

@@ -20,8 +20,8 @@ HELD_OUT = 5
 def read_sft(folder: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[list[Lesson], list[Lesson]]:
     """Lessons to train on, and lessons held out, from the records of `folder`; none of either from an empty file.
 
-    A prompt is fed as the record has it, without BOS, all of it through the codec; its answer is the completion up to the
-    end of the response, ended by a line break as all answers are.
+    A prompt is fed as the record has it, all of it through the codec; BOS, where the record was written with it, keeps its
+    own embedding. The answer is the completion up to the end of the response, ended by a line break as all answers are.
     """
     path = folder / "train.jsonl"
     if not path.stat().st_size:
@@ -35,8 +35,10 @@ def read_sft(folder: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[list[Les
     lessons = []
     for record in records:
         prompt, said, response = ids(record["prompt"]), record["completion"], record["response"]
+        bos = [int(tokenizer.bos_token_id)] if record["bos"] else []
         answer = said[: said.index(response) + len(response)] + "\n"
-        lessons.append(Lesson(EncodedPrompt(prompt, [True] * len(prompt), truncated=False), ids(answer)))
+        coded = [False] * len(bos) + [True] * len(prompt)
+        lessons.append(Lesson(EncodedPrompt(bos + prompt, coded, truncated=False), ids(answer)))
     held_out = lessons[::HELD_OUT]
     return [lesson for i, lesson in enumerate(lessons) if i % HELD_OUT], held_out
 

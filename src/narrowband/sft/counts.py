@@ -1,4 +1,4 @@
-"""Figures of a run, and the gates that its pilot must pass."""
+"""Counts and rates of a run, and the gates that its pilot must pass."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -18,17 +18,19 @@ REASONS = (
     "unprintable",
     "repetition",
     "echo",
+    "example_answer",
+    "example_topic",
     "test_overlap",
     "critic_instruction",
     "critic_pair",
     "surplus",
     "near_duplicate",
 )
-"""Why a completion is no record, in the order in which it is asked; `surplus` were good, but one too many."""
+"""Why a completion is rejected, in the order of the checks; `surplus` are good ones beyond the number asked for."""
 
 
-class Report:
-    """Counts what becomes of every candidate."""
+class Counts:
+    """Counts kept and rejected candidates."""
 
     def __init__(self) -> None:
         self.kept: Counter[str] = Counter()  # by type
@@ -39,7 +41,7 @@ class Report:
         self._ngrams: dict[int, Counter[tuple[str, ...]]] = {n: Counter() for n in (1, 2, 3)}
 
     def add(self, record: Mapping[str, Any], reason: str | None) -> None:
-        """Count a record that is kept, or rejected for `reason`."""
+        """Count one candidate: kept if `reason` is None, else rejected for that reason."""
         self.runaway += ran_on(record["completion"])
         if reason:
             self.rejected[reason] += 1
@@ -58,7 +60,7 @@ class Report:
 
     @property
     def shares(self) -> dict[str, tuple[int, int]]:
-        """How many of how many: kept (or good but surplus), accepted by the critic, cut by the limit, run on."""
+        """Part and whole: kept (surplus included), accepted by the critic, cut off at the token limit, run on."""
         good = self.kept.total() + self.rejected["surplus"]
         refused = self.rejected["critic_instruction"] + self.rejected["critic_pair"]
         accepted = good + self.rejected["near_duplicate"]
@@ -70,20 +72,20 @@ class Report:
         }
 
     def check(self, gates: Gates) -> None:
-        """Raises an InputError that names the first gate that these records miss."""
+        """Raise an InputError that names the first gate these candidates miss."""
         for name, (part, whole) in self.shares.items():
             share, gate = part / max(1, whole), getattr(gates, name)
-            least = name in ("kept", "critic")
-            if share < gate if least else share > gate:
+            minimum = name in ("kept", "critic")
+            if share < gate if minimum else share > gate:
                 reasons = ", ".join(f"{reason} {count}" for reason, count in self.rejected.most_common() if count)
                 raise InputError(
-                    f"the pilot of {self.candidates} SFT records has {name} {share:.2f}, where data.gates.{name} allows "
-                    f"{gate:g} at {'least' if least else 'most'} (rejected: {reasons or 'none'}); look at the prompts and sampling "
-                    "of this base model, or move the gate"
+                    f"the pilot of {self.candidates} SFT records has {name} {share:.2f}, but data.gates.{name} asks for at "
+                    f"{'least' if minimum else 'most'} {gate:g} (rejected: {reasons or 'none'}); look at what this base model "
+                    "writes, or change the gate"
                 )
 
     def figures(self) -> dict[str, Any]:
-        """What `metrics/data.json` says of the records: counts, shares with Wilson intervals, lengths, distinct n-grams."""
+        """Counts, shares with Wilson intervals, lengths in words, and shares of distinct n-grams."""
         ordered = sorted(self._lengths)
         return {
             "counts": {
@@ -104,7 +106,7 @@ class Report:
 
 
 def wilson(part: int, whole: int) -> dict[str, float]:
-    """A share with its 95% interval (Wilson 1927); of nothing it is 0, and may be anything."""
+    """A share with its 95% interval (Wilson 1927); 0 with the interval 0 to 1 where `whole` is 0."""
     if not whole:
         return {"share": 0.0, "low": 0.0, "high": 1.0}
     interval = binomtest(part, whole).proportion_ci(method="wilson")

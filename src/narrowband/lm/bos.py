@@ -1,0 +1,93 @@
+"""Whether a base model reads text better with BOS before it: measured on texts that it is going to read."""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
+from statistics import fmean
+from typing import NamedTuple
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from narrowband.lm.frozen import FrozenLM
+
+TEXTS = 64
+"""Texts that are measured, spread evenly over those given."""
+
+TOKENS = 64
+"""Tokens of each text that are measured: BOS matters most at the start."""
+
+GAIN = 0.01
+"""Nats per token by which BOS must raise the log-likelihood to be added; below that, prompts stay plain text."""
+
+TokenLogProbs = Callable[[Sequence[Sequence[int]]], list[list[float]]]
+"""For each row of token ids, the log-probability in nats of every token after the first."""
+
+_CHAT = re.compile(
+    r"im_(?:start|end)|(?<![a-z])turn|header_id|eot|eom_id|\bINST\b|user|assistant|system|human|message|role|chat",
+    re.IGNORECASE,
+)
+_MARK = re.compile(r"<[^<>\s]+>|\[/?[A-Z_]+\]")
+
+
+class BosChoice(NamedTuple):
+    """Whether BOS is added, the mean log-likelihoods in nats per token behind that (None: not measured), and why."""
+
+    added: bool
+    with_bos: float | None
+    without_bos: float | None
+    reason: str
+
+
+def is_chat_delimiter(token: str) -> bool:
+    """Whether a token's name says that it marks turns of a conversation, as `<|im_start|>` and `[INST]` do."""
+    return bool(_MARK.fullmatch(token) and _CHAT.search(token))
+
+
+def choose_bos(lm: FrozenLM, texts: Sequence[str]) -> BosChoice:
+    """Measure `texts` with and without BOS on a frozen LM; see `measure_bos`."""
+    return measure_bos(lm.tokenizer, texts, lambda rows: [token_log_probs(lm, ids) for ids in rows])
+
+
+def measure_bos(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], log_probs: TokenLogProbs) -> BosChoice:
+    """Add BOS if it raises the mean log-likelihood of the same tokens of `texts` by at least `GAIN` nats per token.
+
+    Each text's first token is left out of both means, as nothing predicts it without BOS. A BOS that is a chat delimiter is
+    never added, whatever it would gain. The decision rests on means rounded to four decimals, which are those reported.
+    """
+    if tokenizer.bos_token_id is None:
+        return BosChoice(False, None, None, "the tokenizer has no BOS")
+    encoded = tokenizer(_spread(texts), add_special_tokens=False, split_special_tokens=True).input_ids if texts else []
+    rows = [ids[:TOKENS] for ids in encoded if len(ids) > 1]
+    if not rows:
+        return BosChoice(False, None, None, "there is no text of two tokens to measure")
+    bos = tokenizer.bos_token_id
+    with_bos = _mean(scores[1:] for scores in log_probs([[bos, *ids] for ids in rows]))
+    without_bos = _mean(log_probs(rows))
+    gain = round(with_bos - without_bos, 4)
+    if is_chat_delimiter(str(tokenizer.bos_token)):
+        return BosChoice(False, with_bos, without_bos, f"BOS {tokenizer.bos_token} is a chat delimiter")
+    added = gain >= GAIN
+    reason = (
+        f"BOS changes the log-likelihood of {len(rows)} texts by {gain:+.4f} nats per token; it is added from {GAIN:+g}"
+    )
+    return BosChoice(added, with_bos, without_bos, reason)
+
+
+@torch.no_grad()
+def token_log_probs(lm: FrozenLM, ids: Sequence[int]) -> list[float]:
+    """Log-probability in nats of every token of one text after its first."""
+    row = torch.tensor([list(ids)])
+    logits = lm.logits(lm.embed(row), torch.ones_like(row, dtype=torch.bool).to(lm.device), last=len(ids))[0, :-1]
+    picked = logits.gather(-1, row[0, 1:, None].to(lm.device))[:, 0]
+    return (picked - logits.logsumexp(-1)).tolist()
+
+
+def _spread(texts: Sequence[str]) -> list[str]:
+    """At most `TEXTS` of `texts`, evenly spaced."""
+    count = min(TEXTS, len(texts))
+    return [texts[i * len(texts) // count] for i in range(count)]
+
+
+def _mean(rows: Iterable[list[float]]) -> float:
+    return round(fmean(chain.from_iterable(rows)), 4)
