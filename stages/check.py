@@ -61,7 +61,8 @@ def examine(params: Params, few_shot_pool: Path, instruction_pool: Path) -> None
     if params.generation.backend == "vllm":
         require_vllm()
     data, prompt, dim = params.data, params.prompt, params.compress_dim
-    sizes = {split: min(n, dim + 1) for split, n in data.sizes.items()} if params.dataset == BUNDLED else data.sizes
+    made = params.dataset == BUNDLED and not params.test_dataset  # of these a few tell as much as all
+    sizes = {split: min(n, dim + 1) for split, n in data.sizes.items()} if made else data.sizes
     splits = check_dataset(params.dataset, sizes, params.seed, data.unanswerable, params.test_dataset)
     tokenizer = load_tokenizer(params.base_model)
     for examples in splits.values():

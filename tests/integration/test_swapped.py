@@ -58,21 +58,16 @@ def test_weights_swapped_under_the_same_name_are_noticed_with_and_without_the_ru
     assert ran(project) == ["check"] and explained(project) == first
 
 
-@pytest.mark.parametrize("change", ["changed answer", "removed row"])
-def test_a_data_set_that_changed_under_the_same_name_is_noticed(project: Project, change: str) -> None:
+def test_a_data_set_that_changed_under_the_same_name_is_noticed(project: Project) -> None:
     path = project.folder / "mine.json"
-    original, content = path.read_text(), json.loads(path.read_text())
+    content = json.loads(path.read_text())
     paragraphs = content["data"][0]["paragraphs"]
-    if change == "removed row":
-        del paragraphs[0]
-    else:
-        paragraphs[0]["qas"][0]["question"] += " Say it."
+    paragraphs[0]["qas"][0]["question"] += " Say it."
     path.write_text(json.dumps(content))
     assert ran(project)[:2] == ["check", "generate_data"]
-    path.write_text(original)
-    project.run("git", "checkout", "-q", ".")
-    ran(project)
-    assert project.run("git", "status", "--porcelain") == ""
+    del paragraphs[0]
+    path.write_text(json.dumps(content))
+    assert ran(project)[:2] == ["check", "generate_data"]
 
 
 def test_a_pool_that_changed_is_noticed_and_a_broken_one_is_refused_before_any_output_goes(project: Project) -> None:

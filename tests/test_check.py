@@ -1,0 +1,60 @@
+"""What `check` sees before any output is replaced, and no other stage's table of bad input has."""
+
+import json
+import runpy
+from pathlib import Path
+
+import pytest
+import yaml
+from tiny_project import ROOT, make_project
+
+from narrowband.data.splits import world_example
+from narrowband.data.squad import write_squad
+from narrowband.params import InputError
+
+
+@pytest.fixture
+def project(tmp_path: Path, stopping_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder whose name is not ASCII, with a data set of 60 questions."""
+    folder = tmp_path / "größe"
+    folder.mkdir()
+    make_project(folder, stopping_model)
+    write_squad(folder / "qa.json", "any", [world_example(0, "train", i) for i in range(60)])
+    change(folder, dataset="qa.json")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def change(folder: Path, **values: object) -> None:
+    content = yaml.safe_load((folder / "params.yaml").read_text())
+    (folder / "params.yaml").write_text(yaml.safe_dump({**content, **values}))
+
+
+def check() -> None:
+    runpy.run_path(str(ROOT / "stages" / "check.py"))["main"]()
+
+
+def test_a_folder_that_dvc_can_not_name_in_a_copy_is_mentioned(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check()
+    assert "DVC's --temp and queue fail in" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("dataset", ["qa.json", "bundled"])
+def test_too_few_training_windows_are_refused(project: Path, dataset: str) -> None:
+    data = yaml.safe_load((project / "params.yaml").read_text())["data"]
+    change(project, dataset=dataset, data={**data, "train": 1}, compress_dim=100)
+    with pytest.raises(InputError, match="compress_dim 100 needs more than 100 training windows but there are"):
+        check()
+
+
+def test_a_question_too_long_for_a_prompt_is_refused_with_its_id(project: Path) -> None:
+    content = json.loads((project / "qa.json").read_text())
+    qa = content["data"][0]["paragraphs"][0]["qas"][0]
+    qa["question"] = "why " * 600
+    (project / "qa.json").write_text(json.dumps(content))
+    with pytest.raises(
+        InputError, match=f"question {qa['id']}: prompt.max_length 512 leaves no room for a question of"
+    ):
+        check()
