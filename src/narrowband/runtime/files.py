@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -59,6 +59,14 @@ def write_tensors(path: Path, tensors: Mapping[str, "Tensor"], metadata: Mapping
         _write(path, lambda temporary: save_file(whole, temporary, dict(metadata or {})))
     except SafetensorError as error:  # how the library reports errors of the operating system
         raise OSError(f"{path} could not be written ({error})") from None
+
+
+def joined(path: Path, parts: Iterable[Path]) -> None:
+    """Write the bytes of `parts`, one after the other, to `path`, atomically."""
+    with _beside(path) as temporary, temporary.open("wb") as whole:
+        for part in parts:
+            with part.open("rb") as file:
+                shutil.copyfileobj(file, whole)
 
 
 def digest(tensors: Mapping[str, "Tensor"], text: str = "") -> str:
