@@ -21,6 +21,7 @@ from transformers import (
 )
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from narrowband.lm.device import best_device, best_dtype
 from narrowband.lm.sampling import SeededRows
 from narrowband.lm.source import load_tokenizer, locate, read_config, refusal, require_embeddings
 from narrowband.lm.stop import AnswerEnd, Reply, decode, until_end
@@ -39,16 +40,13 @@ class FrozenLM:
 
     @classmethod
     def load(cls, name: str) -> "FrozenLM":
-        """Load the model called `name` (a folder, a hub id, or a hub id at a revision) with its tokenizer.
+        """Load the model called `name` (a folder, a GGUF file, a hub id, or a hub id at a revision) with its tokenizer.
 
-        The dtype goes by device: bfloat16 on a GPU, float32 on a CPU, where bfloat16 products can be 300 times slower.
         Weights are read from safetensors alone, and no code but transformers' own is run.
 
         Raises:
             InputError: there is no such model, it has no tokenizer, or it can't be loaded as a causal LM.
         """
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         source = locate(name)
         read_config(name)
         tokenizer = load_tokenizer(name)
@@ -56,7 +54,7 @@ class FrozenLM:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 source.name,
                 revision=source.revision,
-                dtype=dtype,
+                dtype=best_dtype(),
                 use_safetensors=True,
                 trust_remote_code=False,
                 output_loading_info=True,
@@ -70,7 +68,7 @@ class FrozenLM:
             )
         model.eval().requires_grad_(False)
         distributed.shard(model, blocks(model))
-        model.to(device)
+        model.to(best_device())
         # A model's own generation settings (a repetition penalty, top-p) would make "greedy" something else.
         model.generation_config = GenerationConfig()
         lm = cls(model, tokenizer)

@@ -1,4 +1,4 @@
-"""What `base_model` names: a folder or a repository of the hub, and all that is known of it without its weights."""
+"""What `base_model` names: a folder, a GGUF file or a repository of the hub, and all that is known of it without its weights."""
 
 import inspect
 from pathlib import Path
@@ -25,6 +25,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.utils import cached_file, extract_commit_hash, has_file
 
+from narrowband.lm.gguf import convert, find_gguf
 from narrowband.params import InputError, first_line
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
@@ -34,18 +35,23 @@ FORWARD = ("inputs_embeds", "attention_mask", "position_ids", "logits_to_keep")
 
 
 class Source(NamedTuple):
-    """A folder, or a repository of the hub, at a revision (branch, tag or commit) if one is named."""
+    """A folder, or a repository of the hub, at a revision (branch, tag or commit) if one is named.
+
+    For a GGUF file it is the folder that the file was converted to.
+    """
 
     name: str
     revision: str | None
 
 
 def locate(base_model: str) -> Source:
-    """Read FOLDER, NAME or NAME@REVISION.
+    """Read FOLDER, FILE.gguf, NAME or NAME@REVISION.
 
     Raises:
-        InputError: it is a folder without a model, tokenizer or safetensors weights.
+        InputError: it is a folder without a model or tokenizer, or a GGUF file that can't be read.
     """
+    if file := find_gguf(base_model):
+        return Source(str(convert(file)), None)
     name, _, revision = base_model.partition("@")
     if Path(base_model).exists() or _is_path(name):
         _check_folder(base_model)
@@ -61,7 +67,9 @@ def _is_path(name: str) -> bool:
 def _check_folder(name: str) -> None:
     held = {file.name for file in Path(name).iterdir()} if Path(name).is_dir() else set()
     if "config.json" not in held:
-        raise InputError(f"base_model {name} is not a model folder (no config.json in it); give a folder or a hub id")
+        raise InputError(
+            f"base_model {name} is not a model folder (no config.json in it); give a folder, a GGUF file or a hub id"
+        )
     if held.isdisjoint(TOKENIZER_FILES):
         raise InputError(
             f"base_model {name} has no tokenizer (no tokenizer.json in it); save one there with save_pretrained"

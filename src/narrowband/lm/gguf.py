@@ -1,0 +1,188 @@
+"""GGUF files as base models: dequantised once into a folder of safetensors, which everything else then reads.
+
+Reading is transformers' own (https://huggingface.co/docs/transformers/gguf). It takes a minute for a model of 270M
+parameters, so its result is kept in the user's cache under the file's sha256. What that reading leaves out without a
+word, and would give wrong answers, is checked here: how the vocabulary splits text, scaled positions, unread tensors.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from filelock import FileLock
+from tokenizers import Tokenizer, pre_tokenizers
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedConfig, PreTrainedModel
+from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
+
+from narrowband.lm.cache import cache_folder
+from narrowband.lm.device import best_dtype
+from narrowband.lm.gguf_header import Header, Malformed, is_gguf, read_header
+from narrowband.params import InputError, first_line
+from narrowband.runtime.artifacts import sha256
+from narrowband.runtime.entry import console
+
+FILE = "model.gguf"
+SHARED = "output.weight"
+"""A copy of the embeddings, in families that share them with the output."""
+MOST_BUFFERS = 1 << 26
+"""Numbers that a model may hold beside its weights."""
+LIKE_GPT2 = ("default", "gpt-2", "phi-2", "olmo", "jais", "mpt", "roberta-bpe", "modern-bert", "trillion", "mellum")
+DIGITS_APART = ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b")
+"""`tokenizer.ggml.pre` of byte-level vocabularies that split text as GPT-2 does, and of those that first part all digits.
+
+By llama.cpp's table (llama-vocab.cpp). transformers takes every one that it does not know for GPT-2's.
+"""
+
+
+def find_gguf(base_model: str) -> Path | None:
+    """The GGUF file that `base_model` names, or that alone lies in the folder it names; None if it is no such thing.
+
+    Raises:
+        InputError: it is a folder with several of them and no other weights.
+    """
+    path = Path(base_model)
+    if is_gguf(path):
+        return path
+    files = [file for file in path.iterdir() if file.suffix.lower() == ".gguf"] if path.is_dir() else []
+    if not files or any(path.glob("*.safetensors*")):
+        return None
+    if len(files) > 1:
+        raise InputError(f"base_model {base_model} holds {len(files)} GGUF files; name one of them, {min(files)} for one")
+    return files[0]
+
+
+def gguf_revision(file: Path) -> str:
+    """The sha256 of a GGUF file."""
+    stat = file.stat()
+    return _sha256(file, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache
+def _sha256(file: Path, size: int, changed: int) -> str:
+    return sha256([file])
+
+
+def converted_folder(file: Path) -> Path:
+    """Where the converted model of a GGUF file is or will be: one place for its content, dtype and reader."""
+    name = f"{gguf_revision(file)[:16]}-{str(best_dtype()).removeprefix('torch.')}-{transformers.__version__}"
+    return cache_folder() / "models" / name
+
+
+def convert(file: Path) -> Path:
+    """The folder with the weights of a GGUF file as safetensors and its tokenizer, made if it is not there yet.
+
+    Raises:
+        InputError: it can't be read, or not as what it is.
+    """
+    folder = converted_folder(file)
+    if folder.exists():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            console.print(f"converting {file} once, to {folder}", soft_wrap=True)
+            with _said_in_a_sentence(file):
+                _convert(file, folder)
+    return folder
+
+
+@contextmanager
+def _said_in_a_sentence(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except Malformed as error:
+        raise InputError(f"base_model {file} {error}; download it again, or give another file") from None
+    except InputError:
+        raise
+    except Exception as error:  # of every kind, from a reader that believes what it reads
+        if isinstance(error, OSError) and error.errno:  # the operating system's: a full disk
+            raise
+        raise InputError(
+            f"base_model {file} can't be read as GGUF by transformers {transformers.__version__}: {first_line(error)}; "
+            "give another file, or a folder of safetensors"
+        ) from None
+
+
+def _convert(file: Path, folder: Path) -> None:
+    header = read_header(file)
+    _check_positions(file, header)
+    making = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(making, ignore_errors=True)  # left by a killed run
+    making.mkdir()
+    try:
+        link = making / FILE  # a name that the library takes for GGUF's, whatever the file is called
+        link.symlink_to(file.resolve())
+        config = AutoConfig.from_pretrained(making, gguf_file=FILE)
+        _check_size(file, header, config)
+        tokenizer = AutoTokenizer.from_pretrained(making, gguf_file=FILE)
+        _split_as_llama_cpp(file, tokenizer.backend_tokenizer, header)
+        tokenizer.save_pretrained(making)
+        _save_model(making, config)
+        link.unlink()
+        _to_disk(making)
+        making.replace(folder)
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+
+
+def _check_positions(file: Path, header: Header) -> None:
+    scaling = header.metadata.get(f"{header.architecture}.rope.scaling.type", "none")
+    if scaling != "none":
+        raise InputError(
+            f"base_model {file} scales its positions ({scaling}), which transformers does not read from GGUF files; give "
+            "the model as a folder of safetensors, or a hub id"
+        )
+
+
+def _check_size(file: Path, header: Header, config: PreTrainedConfig) -> None:
+    """What is built must be what the file holds: no more, or its metadata would fill the memory, and nothing left unread."""
+    with torch.device("meta"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    built = sum(parameter.numel() for parameter in model.parameters())
+    held = sum(header.elements.values())
+    spare = header.elements.get(SHARED, 0)
+    if sum(buffer.numel() for buffer in model.buffers()) > MOST_BUFFERS or built not in (held, held - spare):
+        raise InputError(
+            f"base_model {file} holds {held} weights and transformers {transformers.__version__} reads {built} of such a "
+            f"{header.architecture} model; give the model as a folder of safetensors, or a hub id"
+        )
+
+
+def _split_as_llama_cpp(file: Path, backend: Tokenizer, header: Header) -> None:
+    """Let a byte-level tokenizer split text as the one that the vocabulary was made with.
+
+    Of a run of spaces before a digit, GPT-2's leaves the last one to the digit.
+    """
+    kind = header.metadata.get("tokenizer.ggml.pre", "default")
+    if header.metadata.get("tokenizer.ggml.model") != "gpt2" or kind in (*LIKE_GPT2, *GGUF_PRE_TOKENIZER_SPLITS):
+        return
+    if kind not in DIGITS_APART:
+        raise InputError(
+            f"base_model {file} splits text as {kind!r}, which transformers does not read from GGUF files; give the model as "
+            "a folder of safetensors with its tokenizer.json, or a hub id"
+        )
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+
+
+def _save_model(making: Path, config: PreTrainedConfig) -> None:
+    settings: dict[str, Any] = {"dtype": best_dtype(), "quantization_config": GgufConfig(dequantize=True)}
+    model, report = AutoModelForCausalLM.from_pretrained(
+        making, gguf_file=FILE, config=config, output_loading_info=True, **settings
+    )
+    if lost := report["missing_keys"]:
+        raise Malformed(f"lacks {len(lost)} of its weights, {min(lost)} among them")
+    model.save_pretrained(making)
+
+
+def _to_disk(folder: Path) -> None:
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())  # or a power cut could leave the new name with nothing under it

@@ -1,0 +1,187 @@
+"""What the header of a GGUF file says, read within bounds before any library parses the file.
+
+A GGUF file is a header (key-value metadata, then a table of tensors) and the tensors' bytes, see
+https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Libraries believe its counts and offsets. Here each is held
+against what the file can contain, so that a truncated or hostile file is refused in a sentence and in bounded memory.
+"""
+
+import math
+import mmap
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+
+MAGIC = b"GGUF"
+LFS = b"version https://git-lfs"
+VERSIONS = (2, 3)
+SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+"""Type numbers of metadata values, with their `struct` formats."""
+STRING, ARRAY = 8, 9
+MOST_ELEMENTS = 1 << 21
+"""Of all arrays of a file; the library keeps some hundred bytes for each. A vocabulary of 262,144 needs 786,432."""
+MOST_TENSORS = 1 << 16
+MOST_DIMENSIONS = 4
+LARGEST = 1 << 24
+"""Of what the metadata may say of a model's sizes, in which memory is at worst linear before tensors are compared."""
+
+
+class Malformed(ValueError):
+    """What is wrong with a file, as the end of a sentence."""
+
+
+@dataclass
+class Header:
+    """Metadata (of arrays, the length alone) and the number of elements of each tensor."""
+
+    metadata: dict[str, Any] = field(default_factory=dict)
+    elements: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def architecture(self) -> str:
+        """The name of the model's family, as llama.cpp calls it."""
+        return str(self.metadata["general.architecture"])
+
+
+def read_header(path: Path) -> Header:
+    """The header of the file at `path`.
+
+    Raises:
+        Malformed: it is not a GGUF file, is cut short, or says what can't be.
+    """
+    start = _start(path)
+    if start[:4] != MAGIC:
+        what = "is a Git LFS pointer; run git lfs pull" if start.startswith(LFS) else f"starts with {start[:4]!r}, not GGUF"
+        raise Malformed(what)
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as blob:
+        return _Reader(blob).header()
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether a file is called or looks like one."""
+    return path.is_file() and (path.suffix.lower() == ".gguf" or _start(path)[:4] == MAGIC)
+
+
+def _start(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(len(LFS))
+
+
+class _Reader:
+    """Reads forward through a mapped file and never past its end."""
+
+    def __init__(self, blob: mmap.mmap) -> None:
+        self.blob = blob
+        self.at = len(MAGIC)
+        self.left = MOST_ELEMENTS
+
+    def header(self) -> Header:
+        version = self._number("I")
+        if version not in VERSIONS:
+            raise Malformed(f"is GGUF version {version}, not one of {VERSIONS} in little-endian order")
+        tensors, pairs = self._number("Q"), self._number("Q")
+        if tensors > MOST_TENSORS:
+            raise Malformed(f"claims to hold {tensors} tensors; {MOST_TENSORS} are allowed")
+        header = Header()
+        for _ in range(pairs):  # each takes bytes, of which there is an end
+            key = self._string()
+            if key in header.metadata:
+                raise Malformed(f"says {key!r} twice")
+            header.metadata[key] = self._value(self._number("I"))
+        _check_metadata(header.metadata, tensors)
+        table = [self._tensor(header) for _ in range(tensors)]
+        self._check_places(table, header.metadata.get("general.alignment", 32))
+        return header
+
+    def _number(self, form: str) -> Any:
+        end = self.at + struct.calcsize("<" + form)
+        if end > len(self.blob):
+            raise Malformed(f"ends after {len(self.blob)} bytes, in the middle of its header")
+        (value,) = struct.unpack_from("<" + form, self.blob, self.at)
+        self.at = end
+        return value
+
+    def _skip(self, size: int) -> None:
+        if size > len(self.blob) - self.at:
+            raise Malformed(f"ends after {len(self.blob)} bytes, and says that {size} more follow byte {self.at}")
+        self.at += size
+
+    def _string(self) -> str:
+        length = self._number("Q")
+        start = self.at
+        self._skip(length)
+        try:
+            return self.blob[start : self.at].decode()
+        except UnicodeDecodeError:
+            raise Malformed(f"has a text at byte {start} that is not UTF-8") from None
+
+    def _value(self, kind: int) -> Any:
+        if kind in SCALARS:
+            return self._number(SCALARS[kind])
+        if kind == STRING:
+            return self._string()
+        if kind == ARRAY:
+            return self._array()
+        raise Malformed(f"has a metadata value of type {kind}, which is not known")
+
+    def _array(self) -> int:
+        kind, count = self._number("I"), self._number("Q")
+        self.left -= count
+        if self.left < 0:
+            raise Malformed(f"has arrays of more than {MOST_ELEMENTS} elements in its metadata")
+        if kind in SCALARS:
+            self._skip(count * struct.calcsize("<" + SCALARS[kind]))
+        elif kind == STRING:
+            for _ in range(count):
+                self._string()
+        else:
+            raise Malformed(f"has an array of values of type {kind} in its metadata, which is not known")
+        return count
+
+    def _tensor(self, header: Header) -> tuple[str, int, int]:
+        """Name, offset and size in bytes of the tensor whose entry of the table comes next."""
+        name = self._string()
+        if name in header.elements:
+            raise Malformed(f"has two tensors called {name!r}")
+        dimensions = self._number("I")
+        if not 1 <= dimensions <= MOST_DIMENSIONS:
+            raise Malformed(f"has a tensor {name!r} of {dimensions} dimensions; 1 to {MOST_DIMENSIONS} are allowed")
+        shape = [self._number("Q") for _ in range(dimensions)]
+        kind, offset = self._number("I"), self._number("Q")
+        if kind not in {known.value for known in GGMLQuantizationType}:
+            raise Malformed(f"has a tensor {name!r} of type {kind}, which is not known")
+        block, size = GGML_QUANT_SIZES[GGMLQuantizationType(kind)]
+        if not all(shape) or shape[0] % block:
+            raise Malformed(f"has a tensor {name!r} of shape {shape}, which is not made of blocks of {block}")
+        header.elements[name] = math.prod(shape)
+        return name, offset, header.elements[name] // block * size
+
+    def _check_places(self, table: list[tuple[str, int, int]], alignment: int) -> None:
+        """Each tensor must lie within the file and none on another, or a small file could fill any memory."""
+        start = -(-self.at // alignment) * alignment
+        end = 0
+        for name, offset, size in sorted(table, key=lambda entry: entry[1]):
+            if offset < end or offset % alignment:
+                raise Malformed(f"has its tensor {name!r} at byte {start + offset}, which is not a place for one")
+            end = offset + size
+            if start + end > len(self.blob):
+                raise Malformed(f"ends after {len(self.blob)} bytes, and its tensor {name!r} at byte {start + end}")
+
+
+def _check_metadata(metadata: dict[str, Any], tensors: int) -> None:
+    architecture = metadata.get("general.architecture")
+    if not isinstance(architecture, str) or not architecture:
+        raise Malformed("does not say its architecture")
+    alignment = metadata.get("general.alignment", 32)
+    if not (isinstance(alignment, int) and 0 < alignment <= LARGEST and alignment & (alignment - 1) == 0):
+        raise Malformed(f"has an alignment of {alignment!r}, which is not a power of two")
+    if (parts := metadata.get("split.count", 1)) != 1:
+        raise Malformed(f"is one of {parts} parts; join them with llama-gguf-split --merge")
+    for key, value in metadata.items():
+        if key.startswith(f"{architecture}.") and isinstance(value, int | float) and not abs(value) <= LARGEST:
+            raise Malformed(f"says that {key} is {value:g}; {LARGEST} is the most that is allowed")
+    blocks = metadata.get(f"{architecture}.block_count", 0)
+    if not isinstance(blocks, int) or blocks > tensors:
+        raise Malformed(f"claims to have {blocks} blocks and holds {tensors} tensors")
