@@ -2,9 +2,11 @@
 
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the same numbers on every machine
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="narrowband-cache-")  # what is kept of base models
 
 import pytest
 import torch

@@ -1,5 +1,6 @@
 """GGUF files as base models: the same model as the folder they were written from, and a sentence for whatever is no such file."""
 
+import json
 import struct
 import tracemalloc
 from collections.abc import Callable
@@ -12,10 +13,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from narrowband.lm import gguf
 from narrowband.lm.frozen import FrozenLM
-from narrowband.lm.gguf_header import Malformed, read_header
-from narrowband.lm.source import load_tokenizer, locate, model_revision, outline
+from narrowband.lm.gguf_header import MalformedError, read_header
+from narrowband.lm.source import load_tokenizer, locate, outline
 from narrowband.params import InputError
-from narrowband.runtime.artifacts import sha256
 
 NAMES = {
     "model.embed_tokens.weight": "token_embd.weight",
@@ -81,8 +81,6 @@ def write_gguf(model: Path, path: Path, **metadata: object) -> Path:
 
 
 def merges(tokenizer: object) -> list[str]:
-    import json
-
     listed = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]
     return [" ".join(pair) for pair in listed]
 
@@ -95,17 +93,19 @@ def file(tiny_model: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("named", ["file", "folder", "other name"])
 def test_a_gguf_file_is_the_model_it_was_written_from(lm: FrozenLM, file: Path, named: str) -> None:
-    name = file.parent if named == "folder" else file.rename(file.with_name("blob@v1")) if named == "other name" else file
+    name = (
+        file.parent if named == "folder" else file.rename(file.with_name("blob@v1")) if named == "other name" else file
+    )
     assert outline(str(name)).get_input_embeddings().embedding_dim == lm.hidden_size
     found = FrozenLM.load(str(name))
-    assert model_revision(str(name)) == f"sha256:{sha256([next(file.parent.iterdir())])}"
     assert found.tokenizer.get_vocab() == lm.tokenizer.get_vocab()
     assert found.tokenizer.chat_template is None
     assert not hasattr(found.model.config, "quantization_config")
     for key, tensor in lm.model.state_dict().items():
         assert torch.equal(found.model.state_dict()[key], tensor), key
     text = "Context: Belmir  Tavosk was born in 1250.\n\nQuestion: Where?"
-    assert found.tokenizer(text).input_ids == lm.tokenizer(text).input_ids
+    ids = [tokenizer(text, add_special_tokens=False).input_ids for tokenizer in (found.tokenizer, lm.tokenizer)]
+    assert ids[0] == ids[1]
 
 
 def test_a_file_is_converted_once_whatever_it_is_called(
@@ -191,9 +191,15 @@ def tensor(name: bytes, shape: list[int], offset: int, kind: int = 0) -> bytes:
         (HEAD + struct.pack("<QQ", 0, 0), "does not say its architecture"),
         (HEAD + struct.pack("<QQ", 0, 2) + NAMED + NAMED, "says 'general.architecture' twice"),
         (HEAD + struct.pack("<QQ", 1, 1) + NAMED + tensor(b"t", [1] * 9, 0), "'t' of 9 dimensions; 1 to 4"),
-        (HEAD + struct.pack("<QQ", 1, 1) + NAMED + tensor(b"t", [HUGE, HUGE], 0), "ends after .* bytes, and its tensor"),
+        (
+            HEAD + struct.pack("<QQ", 1, 1) + NAMED + tensor(b"t", [HUGE, HUGE], 0),
+            "ends after .* bytes, and its tensor",
+        ),
         (HEAD + struct.pack("<QQ", 1, 1) + NAMED + tensor(b"t", [4], HUGE) + bytes(64), "ends after .* its tensor 't'"),
-        (HEAD + struct.pack("<QQ", 1, 1) + NAMED + tensor(b"t", [0], 0), r"of shape \[0\], which is not made of blocks"),
+        (
+            HEAD + struct.pack("<QQ", 1, 1) + NAMED + tensor(b"t", [0], 0),
+            r"of shape \[0\], which is not made of blocks",
+        ),
         (HEAD + struct.pack("<QQ", 1, 1) + NAMED + tensor(b"t", [33], 0, 2), r"shape \[33\], .* blocks of 32"),
         (HEAD + struct.pack("<QQ", 1, 1) + NAMED + tensor(b"t", [4], 0, 77), "'t' of type 77, which is not known"),
         (
@@ -205,11 +211,7 @@ def tensor(name: bytes, shape: list[int], offset: int, kind: int = 0) -> bytes:
             "has two tensors called 't'",
         ),
         (
-            HEAD
-            + struct.pack("<QQ", 0, 2)
-            + NAMED
-            + text(b"llama.block_count")
-            + struct.pack("<II", 4, 1_000_000),
+            HEAD + struct.pack("<QQ", 0, 2) + NAMED + text(b"llama.block_count") + struct.pack("<II", 4, 1_000_000),
             "claims to have 1000000 blocks and holds 0 tensors",
         ),
     ],
@@ -232,7 +234,7 @@ def test_a_file_cut_anywhere_is_refused(file: Path, tmp_path: Path) -> None:
     cut = tmp_path / "cut.gguf"
     for size in (*range(0, 400, 7), *range(400, len(whole), 997), len(whole) - 1):
         cut.write_bytes(whole[:size])
-        with pytest.raises(Malformed):
+        with pytest.raises(MalformedError):
             read_header(cut)
 
 

@@ -1,6 +1,6 @@
 """The frozen language model: the one place that loads, freezes, embeds, scores and generates."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, cast
@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 import transformers
 from jaxtyping import Bool, Float, Int
+from rich.markup import escape
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -22,11 +23,13 @@ from transformers import (
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from narrowband.lm.device import best_device, best_dtype
+from narrowband.lm.probe import batchable
 from narrowband.lm.sampling import SeededRows
 from narrowband.lm.source import load_tokenizer, locate, read_config, refusal, require_embeddings
 from narrowband.lm.stop import AnswerEnd, Reply, decode, until_end
 from narrowband.params import InputError, Stop
 from narrowband.runtime import distributed
+from narrowband.runtime.entry import console
 
 transformers.utils.logging.disable_progress_bar()
 
@@ -37,6 +40,8 @@ class FrozenLM:
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    batchable: bool = True
+    """Whether prompts may stand in left-padded batches; a model that padding leaks into is run one prompt at a time."""
 
     @classmethod
     def load(cls, name: str) -> "FrozenLM":
@@ -48,18 +53,28 @@ class FrozenLM:
             InputError: there is no such model, it has no tokenizer, or it can't be loaded as a causal LM.
         """
         source = locate(name)
-        read_config(name)
+        config = read_config(name)
         tokenizer = load_tokenizer(name)
         try:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 source.name,
                 revision=source.revision,
+                config=config,
                 dtype=best_dtype(),
                 use_safetensors=True,
                 trust_remote_code=False,
                 output_loading_info=True,
             )
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        except (
+            OSError,
+            ValueError,
+            RuntimeError,
+            ImportError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            SafetensorError,
+        ) as error:
             raise refusal(name, error) from None
         model, report = loaded
         if lost := report["missing_keys"]:
@@ -73,6 +88,13 @@ class FrozenLM:
         model.generation_config = GenerationConfig()
         lm = cls(model, tokenizer)
         require_embeddings(name, tokenizer, lm.embedding.num_embeddings)
+        lm.batchable = batchable(name, lm)
+        if not lm.batchable:
+            console.print(
+                f"[yellow]base_model {escape(name)} answers otherwise in a left-padded batch than alone; it is run one prompt "
+                "at a time, which is slower[/]",
+                soft_wrap=True,
+            )
         return lm
 
     @property
@@ -111,6 +133,14 @@ class FrozenLM:
 
         Positions count from each row's first real token, as `generate` counts them.
         """
+        if self.batchable or len(mask) == 1:
+            return self._logits(embeddings, mask, last)
+        rows = [self._logits(*row, last)[0] for row in _rows(embeddings, mask)]
+        return torch.stack([nn.functional.pad(row, (0, 0, last - len(row), 0)) for row in rows])
+
+    def _logits(
+        self, embeddings: Float[Tensor, "batch seq hidden"], mask: Bool[Tensor, "batch seq"], last: int
+    ) -> Float[Tensor, "batch kept vocab"]:
         positions = (mask.long().cumsum(-1) - 1).clamp(min=0)
         output = self.model(
             inputs_embeds=embeddings.to(self.model.dtype),
@@ -141,6 +171,8 @@ class FrozenLM:
 
         `generate(inputs_embeds=...)` returns new tokens only; nothing of the prompt is to be cut off.
         """
+        if not self.batchable and len(mask) > 1:
+            return [self.generate(*row, max_new_tokens)[0] for row in _rows(embeddings, mask)]
         tokens = self.model.generate(  # type: ignore[operator]
             inputs_embeds=embeddings.to(self.model.dtype),
             attention_mask=mask.long(),
@@ -166,6 +198,10 @@ class FrozenLM:
 
         Greedy at temperature 0; otherwise row `i` draws from a generator of its own, seeded with `seeds[i]`.
         """
+        if not self.batchable and len(mask) > 1:
+            rows = zip(_rows(ids, mask), seeds, strict=True)
+            found = [self.sample(*row, max_new_tokens, temperature, [seed], stop_strings)[0] for row, seed in rows]
+            return nn.utils.rnn.pad_sequence(found, batch_first=True, padding_value=self.pad_id)
         noise = [SeededRows(temperature, seeds, self.device)] if temperature else []
         tokens = self.model.generate(  # type: ignore[operator]
             input_ids=ids.to(self.device),
@@ -205,6 +241,12 @@ class FrozenLM:
             answer, ended = until_end(text, stop)
             found.append(Reply(answer, cut=not ended and self.tokenizer.eos_token_id not in ids))
         return found
+
+
+def _rows(padded: Tensor, mask: Bool[Tensor, "batch seq"]) -> Iterator[tuple[Tensor, Bool[Tensor, "1 length"]]]:
+    """Each row of a left-padded batch by itself, without its padding, and its mask."""
+    for row, real in zip(padded, mask, strict=True):
+        yield row[real][None], real[real][None]
 
 
 def blocks(model: nn.Module) -> list[nn.Module]:

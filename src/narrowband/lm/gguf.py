@@ -5,6 +5,7 @@ parameters, so its result is kept in the user's cache under the file's sha256. W
 word, and would give wrong answers, is checked here: how the vocabulary splits text, scaled positions, unread tensors.
 """
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -22,10 +23,11 @@ from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKEN
 
 from narrowband.lm.cache import cache_folder
 from narrowband.lm.device import best_dtype
-from narrowband.lm.gguf_header import Header, Malformed, is_gguf, read_header
+from narrowband.lm.gguf_header import Header, MalformedError, is_gguf, read_header
 from narrowband.params import InputError, first_line
 from narrowband.runtime.artifacts import sha256
 from narrowband.runtime.entry import console
+from narrowband.runtime.files import write_json
 
 FILE = "model.gguf"
 SHARED = "output.weight"
@@ -53,7 +55,9 @@ def find_gguf(base_model: str) -> Path | None:
     if not files or any(path.glob("*.safetensors*")):
         return None
     if len(files) > 1:
-        raise InputError(f"base_model {base_model} holds {len(files)} GGUF files; name one of them, {min(files)} for one")
+        raise InputError(
+            f"base_model {base_model} holds {len(files)} GGUF files; name one of them, {min(files)} for one"
+        )
     return files[0]
 
 
@@ -96,7 +100,7 @@ def convert(file: Path) -> Path:
 def _said_in_a_sentence(file: Path) -> Iterator[None]:
     try:
         yield
-    except Malformed as error:
+    except MalformedError as error:
         raise InputError(f"base_model {file} {error}; download it again, or give another file") from None
     except InputError:
         raise
@@ -120,9 +124,7 @@ def _convert(file: Path, folder: Path) -> None:
         link.symlink_to(file.resolve())
         config = AutoConfig.from_pretrained(making, gguf_file=FILE)
         _check_size(file, header, config)
-        tokenizer = AutoTokenizer.from_pretrained(making, gguf_file=FILE)
-        _split_as_llama_cpp(file, tokenizer.backend_tokenizer, header)
-        tokenizer.save_pretrained(making)
+        _save_tokenizer(file, header, making)
         _save_model(making, config)
         link.unlink()
         _to_disk(making)
@@ -154,6 +156,18 @@ def _check_size(file: Path, header: Header, config: PreTrainedConfig) -> None:
         )
 
 
+def _save_tokenizer(file: Path, header: Header, making: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(making, gguf_file=FILE)
+    _split_as_llama_cpp(file, tokenizer.backend_tokenizer, header)
+    tokenizer.save_pretrained(making)
+    # Classes of tokenizers add special tokens of their own, such as <|endoftext|>, that have no embedding here.
+    saved = making / "tokenizer.json"
+    content = json.loads(saved.read_bytes())
+    entries = header.metadata["tokenizer.ggml.tokens"]
+    content["added_tokens"] = [token for token in content["added_tokens"] if token["id"] < entries]
+    write_json(saved, content)
+
+
 def _split_as_llama_cpp(file: Path, backend: Tokenizer, header: Header) -> None:
     """Let a byte-level tokenizer split text as the one that the vocabulary was made with.
 
@@ -173,12 +187,17 @@ def _split_as_llama_cpp(file: Path, backend: Tokenizer, header: Header) -> None:
 
 
 def _save_model(making: Path, config: PreTrainedConfig) -> None:
-    settings: dict[str, Any] = {"dtype": best_dtype(), "quantization_config": GgufConfig(dequantize=True)}
-    model, report = AutoModelForCausalLM.from_pretrained(
-        making, gguf_file=FILE, config=config, output_loading_info=True, **settings
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        making,
+        gguf_file=FILE,
+        config=config,
+        dtype=best_dtype(),
+        quantization_config=GgufConfig(dequantize=True),
+        output_loading_info=True,
     )
+    model, report = loaded
     if lost := report["missing_keys"]:
-        raise Malformed(f"lacks {len(lost)} of its weights, {min(lost)} among them")
+        raise MalformedError(f"lacks {len(lost)} of its weights, {min(lost)} among them")
     model.save_pretrained(making)
 
 

@@ -28,7 +28,7 @@ LARGEST = 1 << 24
 """Of what the metadata may say of a model's sizes, in which memory is at worst linear before tensors are compared."""
 
 
-class Malformed(ValueError):
+class MalformedError(ValueError):
     """What is wrong with a file, as the end of a sentence."""
 
 
@@ -49,12 +49,16 @@ def read_header(path: Path) -> Header:
     """The header of the file at `path`.
 
     Raises:
-        Malformed: it is not a GGUF file, is cut short, or says what can't be.
+        MalformedError: it is not a GGUF file, is cut short, or says what can't be.
     """
     start = _start(path)
     if start[:4] != MAGIC:
-        what = "is a Git LFS pointer; run git lfs pull" if start.startswith(LFS) else f"starts with {start[:4]!r}, not GGUF"
-        raise Malformed(what)
+        what = (
+            "is a Git LFS pointer; run git lfs pull"
+            if start.startswith(LFS)
+            else f"starts with {start[:4]!r}, not GGUF"
+        )
+        raise MalformedError(what)
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as blob:
         return _Reader(blob).header()
 
@@ -80,15 +84,15 @@ class _Reader:
     def header(self) -> Header:
         version = self._number("I")
         if version not in VERSIONS:
-            raise Malformed(f"is GGUF version {version}, not one of {VERSIONS} in little-endian order")
+            raise MalformedError(f"is GGUF version {version}, not one of {VERSIONS} in little-endian order")
         tensors, pairs = self._number("Q"), self._number("Q")
         if tensors > MOST_TENSORS:
-            raise Malformed(f"claims to hold {tensors} tensors; {MOST_TENSORS} are allowed")
+            raise MalformedError(f"claims to hold {tensors} tensors; {MOST_TENSORS} are allowed")
         header = Header()
         for _ in range(pairs):  # each takes bytes, of which there is an end
             key = self._string()
             if key in header.metadata:
-                raise Malformed(f"says {key!r} twice")
+                raise MalformedError(f"says {key!r} twice")
             header.metadata[key] = self._value(self._number("I"))
         _check_metadata(header.metadata, tensors)
         table = [self._tensor(header) for _ in range(tensors)]
@@ -98,14 +102,14 @@ class _Reader:
     def _number(self, form: str) -> Any:
         end = self.at + struct.calcsize("<" + form)
         if end > len(self.blob):
-            raise Malformed(f"ends after {len(self.blob)} bytes, in the middle of its header")
+            raise MalformedError(f"ends after {len(self.blob)} bytes, in the middle of its header")
         (value,) = struct.unpack_from("<" + form, self.blob, self.at)
         self.at = end
         return value
 
     def _skip(self, size: int) -> None:
         if size > len(self.blob) - self.at:
-            raise Malformed(f"ends after {len(self.blob)} bytes, and says that {size} more follow byte {self.at}")
+            raise MalformedError(f"ends after {len(self.blob)} bytes, and says that {size} more follow byte {self.at}")
         self.at += size
 
     def _string(self) -> str:
@@ -115,7 +119,7 @@ class _Reader:
         try:
             return self.blob[start : self.at].decode()
         except UnicodeDecodeError:
-            raise Malformed(f"has a text at byte {start} that is not UTF-8") from None
+            raise MalformedError(f"has a text at byte {start} that is not UTF-8") from None
 
     def _value(self, kind: int) -> Any:
         if kind in SCALARS:
@@ -124,37 +128,39 @@ class _Reader:
             return self._string()
         if kind == ARRAY:
             return self._array()
-        raise Malformed(f"has a metadata value of type {kind}, which is not known")
+        raise MalformedError(f"has a metadata value of type {kind}, which is not known")
 
     def _array(self) -> int:
         kind, count = self._number("I"), self._number("Q")
         self.left -= count
         if self.left < 0:
-            raise Malformed(f"has arrays of more than {MOST_ELEMENTS} elements in its metadata")
+            raise MalformedError(f"has arrays of more than {MOST_ELEMENTS} elements in its metadata")
         if kind in SCALARS:
             self._skip(count * struct.calcsize("<" + SCALARS[kind]))
         elif kind == STRING:
             for _ in range(count):
                 self._string()
         else:
-            raise Malformed(f"has an array of values of type {kind} in its metadata, which is not known")
+            raise MalformedError(f"has an array of values of type {kind} in its metadata, which is not known")
         return count
 
     def _tensor(self, header: Header) -> tuple[str, int, int]:
         """Name, offset and size in bytes of the tensor whose entry of the table comes next."""
         name = self._string()
         if name in header.elements:
-            raise Malformed(f"has two tensors called {name!r}")
+            raise MalformedError(f"has two tensors called {name!r}")
         dimensions = self._number("I")
         if not 1 <= dimensions <= MOST_DIMENSIONS:
-            raise Malformed(f"has a tensor {name!r} of {dimensions} dimensions; 1 to {MOST_DIMENSIONS} are allowed")
+            raise MalformedError(
+                f"has a tensor {name!r} of {dimensions} dimensions; 1 to {MOST_DIMENSIONS} are allowed"
+            )
         shape = [self._number("Q") for _ in range(dimensions)]
         kind, offset = self._number("I"), self._number("Q")
         if kind not in {known.value for known in GGMLQuantizationType}:
-            raise Malformed(f"has a tensor {name!r} of type {kind}, which is not known")
+            raise MalformedError(f"has a tensor {name!r} of type {kind}, which is not known")
         block, size = GGML_QUANT_SIZES[GGMLQuantizationType(kind)]
         if not all(shape) or shape[0] % block:
-            raise Malformed(f"has a tensor {name!r} of shape {shape}, which is not made of blocks of {block}")
+            raise MalformedError(f"has a tensor {name!r} of shape {shape}, which is not made of blocks of {block}")
         header.elements[name] = math.prod(shape)
         return name, offset, header.elements[name] // block * size
 
@@ -164,24 +170,26 @@ class _Reader:
         end = 0
         for name, offset, size in sorted(table, key=lambda entry: entry[1]):
             if offset < end or offset % alignment:
-                raise Malformed(f"has its tensor {name!r} at byte {start + offset}, which is not a place for one")
+                raise MalformedError(f"has its tensor {name!r} at byte {start + offset}, which is not a place for one")
             end = offset + size
             if start + end > len(self.blob):
-                raise Malformed(f"ends after {len(self.blob)} bytes, and its tensor {name!r} at byte {start + end}")
+                raise MalformedError(
+                    f"ends after {len(self.blob)} bytes, and its tensor {name!r} at byte {start + end}"
+                )
 
 
 def _check_metadata(metadata: dict[str, Any], tensors: int) -> None:
     architecture = metadata.get("general.architecture")
     if not isinstance(architecture, str) or not architecture:
-        raise Malformed("does not say its architecture")
+        raise MalformedError("does not say its architecture")
     alignment = metadata.get("general.alignment", 32)
     if not (isinstance(alignment, int) and 0 < alignment <= LARGEST and alignment & (alignment - 1) == 0):
-        raise Malformed(f"has an alignment of {alignment!r}, which is not a power of two")
+        raise MalformedError(f"has an alignment of {alignment!r}, which is not a power of two")
     if (parts := metadata.get("split.count", 1)) != 1:
-        raise Malformed(f"is one of {parts} parts; join them with llama-gguf-split --merge")
+        raise MalformedError(f"is one of {parts} parts; join them with llama-gguf-split --merge")
     for key, value in metadata.items():
         if key.startswith(f"{architecture}.") and isinstance(value, int | float) and not abs(value) <= LARGEST:
-            raise Malformed(f"says that {key} is {value:g}; {LARGEST} is the most that is allowed")
+            raise MalformedError(f"says that {key} is {value:g}; {LARGEST} is the most that is allowed")
     blocks = metadata.get(f"{architecture}.block_count", 0)
     if not isinstance(blocks, int) or blocks > tensors:
-        raise Malformed(f"claims to have {blocks} blocks and holds {tensors} tensors")
+        raise MalformedError(f"claims to have {blocks} blocks and holds {tensors} tensors")

@@ -75,4 +75,6 @@ def _install(requirements: Sequence[str], target: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         said = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
-        raise InputError(f"pip can't install {', '.join(requirements)}: {said}; check the network and the package index")
+        raise InputError(
+            f"pip can't install {', '.join(requirements)}: {said}; check the network and the package index"
+        )

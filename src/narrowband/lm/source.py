@@ -2,7 +2,7 @@
 
 import inspect
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 import transformers
@@ -26,6 +26,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.utils import cached_file, extract_commit_hash, has_file
 
 from narrowband.lm.gguf import convert, find_gguf
+from narrowband.lm.weights import check_files, check_quantization
 from narrowband.params import InputError, first_line
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
@@ -104,23 +105,31 @@ def read_config(base_model: str) -> PreTrainedConfig:
     source = locate(base_model)
     try:
         content, _ = PreTrainedConfig.get_config_dict(source.name, revision=source.revision)
-        kind = content.get("model_type") or "nameless"
-        if kind in CONFIG_MAPPING:
-            config = AutoConfig.from_pretrained(source.name, revision=source.revision, trust_remote_code=False)
-            stored = any(has_file(source.name, file, revision=source.revision) for file in WEIGHT_FILES)
     except (OSError, ValueError) as error:
         raise refusal(base_model, error) from None
+    check_quantization(base_model, content)
+    kind = content.get("model_type") or "nameless"
     if kind not in CONFIG_MAPPING:
         note = "brings code of its own, which is never run" if "auto_map" in content else "is not known"
         raise InputError(
             f"base_model {base_model} is a {kind} model, which {note} (transformers {transformers.__version__}); "
             "give a causal LM of a known family"
         )
+    try:
+        config = AutoConfig.from_pretrained(source.name, revision=source.revision, trust_remote_code=False)
+        stored = any(has_file(source.name, file, revision=source.revision) for file in WEIGHT_FILES)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise refusal(base_model, error) from None
     _check_family(base_model, config)
     if not stored:
         raise InputError(
             f"base_model {base_model} has no weights as safetensors (pickled ones are never read); save it again"
         )
+    if Path(source.name).is_dir():
+        check_files(base_model, Path(source.name))
+    # What a file may ask for needs a library of its own, or code from the hub: transformers chooses, as for any model.
+    config._attn_implementation = None
+    config._experts_implementation = None
     return config
 
 
@@ -147,6 +156,11 @@ def _check_family(base_model: str, config: PreTrainedConfig) -> None:
         raise InputError(
             f"base_model {base_model} is a {family.__name__}, which takes no {missing[0]}, so it can't be fed reconstructed "
             "embeddings; give a model of another family"
+        )
+    if "inputs_embeds" not in inspect.signature(cast(Any, family).prepare_inputs_for_generation).parameters:
+        raise InputError(
+            f"base_model {base_model} is a {family.__name__}, whose generate takes no inputs_embeds, so it can't be fed "
+            "reconstructed embeddings; give a model of another family"
         )
     if getattr(config.get_text_config(), "hidden_size_per_layer_input", 0):
         raise InputError(

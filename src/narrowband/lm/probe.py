@@ -1,0 +1,155 @@
+"""Whether a base model answers embeddings in left-padded batches as it answers tokens: found by asking it.
+
+A list of families can't keep up. What is asked: a few prompts of unlike length, as tokens and as embeddings, alone and
+together, and one gradient; in the dtype and on the device used. A model that passes is not asked again.
+"""
+
+import contextlib
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+import transformers
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from narrowband.lm.cache import cache_folder
+from narrowband.lm.revision import model_revision
+from narrowband.params import InputError, first_line
+from narrowband.runtime.files import read_json, write_json
+
+if TYPE_CHECKING:
+    from narrowband.lm.frozen import FrozenLM
+
+LENGTHS = (3, 9, 26)
+"""Tokens of the prompts that are asked."""
+NEW = 3
+"""Tokens that are generated, so that what was cached of a prompt is read, too."""
+TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.1}
+"""Of logits' relative error; rounding is below a tenth of it, what leaks from padding well above."""
+
+
+class Answer(NamedTuple):
+    """Logits of the next token and of the NEW generated ones, and these."""
+
+    logits: Float[Tensor, "batch steps vocab"]
+    tokens: Int[Tensor, "batch new"]
+
+
+def batchable(name: str, lm: "FrozenLM") -> bool:
+    """Whether the model called `name` may be asked several prompts at a time.
+
+    Raises:
+        InputError: it answers embeddings otherwise than their tokens, or gives them no gradient.
+    """
+    known = _verdict_file(name, lm)
+    if known.exists():
+        return bool(read_json(known)["batchable"])
+    verdict = probe(name, lm)
+    with contextlib.suppress(OSError):  # where nothing can be kept, it is asked again
+        write_json(known, {"batchable": verdict})
+    return verdict
+
+
+def probe(name: str, lm: "FrozenLM") -> bool:
+    """Ask the model; see `batchable`."""
+    try:
+        return _ask(name, lm)
+    except InputError:
+        raise
+    except Exception as error:  # of every kind, from a model's own code
+        raise InputError(
+            f"base_model {name} is a {type(lm.model).__name__} that can't be fed embeddings ({first_line(error)}); give a model "
+            "of another family"
+        ) from None
+
+
+def _ask(name: str, lm: "FrozenLM") -> bool:
+    prompts = _prompts(lm)
+    from_tokens = [_answer(lm, input_ids=ids[None], attention_mask=torch.ones_like(ids)[None]) for ids in prompts]
+    alone = [_after_embeddings(lm, [ids]) for ids in prompts]
+    for asked, expected in zip(alone, from_tokens, strict=True):
+        _require(name, lm, "its next tokens after embeddings and after the same tokens", asked, expected)
+    scored = [lm.logits(*_padded(lm, [ids]), last=1) for ids in prompts]
+    for logits, expected in zip(scored, from_tokens, strict=True):
+        _require(name, lm, "its logits with and without a cache", Answer(logits, expected.tokens), expected)
+    _require_gradient(name, lm, prompts[-1])
+    together = _after_embeddings(lm, prompts)
+    logits = lm.logits(*_padded(lm, prompts), last=1)
+    return all(
+        _same(lm, Answer(together.logits[i : i + 1], together.tokens[i : i + 1]), row)
+        and _same(lm, Answer(logits[i : i + 1], row.tokens), row)
+        for i, row in enumerate(alone)
+    )
+
+
+def _prompts(lm: "FrozenLM") -> list[Int[Tensor, " length"]]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randint(len(lm.tokenizer), (length,), generator=generator).to(lm.device) for length in LENGTHS]
+
+
+def _padded(
+    lm: "FrozenLM", prompts: list[Int[Tensor, " length"]]
+) -> tuple[Float[Tensor, "batch seq hidden"], Bool[Tensor, "batch seq"]]:
+    width = max(len(ids) for ids in prompts)
+    rows = torch.full((len(prompts), width), lm.pad_id, device=lm.device)
+    mask = torch.zeros_like(rows, dtype=torch.bool)
+    for i, ids in enumerate(prompts):
+        rows[i, width - len(ids) :] = ids
+        mask[i, width - len(ids) :] = True
+    return lm.embed(rows), mask
+
+
+def _after_embeddings(lm: "FrozenLM", prompts: list[Int[Tensor, " length"]]) -> Answer:
+    embeddings, mask = _padded(lm, prompts)
+    return _answer(lm, inputs_embeds=embeddings.to(lm.model.dtype), attention_mask=mask.long())
+
+
+@torch.no_grad()
+def _answer(lm: "FrozenLM", **prompt: Tensor) -> Answer:
+    """What `generate` says to `input_ids` or `inputs_embeds`, with their `attention_mask`."""
+    output = lm.model.generate(  # type: ignore[operator]
+        **prompt,
+        max_new_tokens=NEW,
+        min_new_tokens=NEW,
+        do_sample=False,
+        pad_token_id=lm.pad_id,
+        output_logits=True,
+        return_dict_in_generate=True,
+    )
+    return Answer(torch.stack(output.logits, 1).float(), output.sequences[:, -NEW:])
+
+
+def _same(lm: "FrozenLM", found: Answer, expected: Answer) -> bool:
+    """Whether logits agree, for as long as the tokens do: after another token, other logits follow."""
+    agreed = (found.tokens == expected.tokens)[0].long().cumprod(0).sum().item()
+    steps = min(int(agreed) + 1, found.logits.shape[1], expected.logits.shape[1])
+    left, right = found.logits[:, :steps], expected.logits[:, :steps]
+    error = (left - right).norm() / (right - right.mean(-1, keepdim=True)).norm()
+    return bool(error <= TOLERANCE[lm.model.dtype])  # which NaN is not
+
+
+def _require(name: str, lm: "FrozenLM", what: str, found: Answer, expected: Answer) -> None:
+    if not _same(lm, found, expected):
+        raise InputError(
+            f"base_model {name} is a {type(lm.model).__name__} that can't be fed embeddings: {what} differ; give a model of "
+            "another family"
+        )
+
+
+def _require_gradient(name: str, lm: "FrozenLM", ids: Int[Tensor, " length"]) -> None:
+    embeddings, mask = _padded(lm, [ids])
+    embeddings.requires_grad_()
+    lm.logits(embeddings, mask, last=2).log_softmax(-1)[..., 0].sum().backward()
+    gradient = embeddings.grad
+    if gradient is None or not gradient.isfinite().all() or not gradient.abs().sum(-1).all():
+        raise InputError(
+            f"base_model {name} is a {type(lm.model).__name__} that passes no gradient to each of its input embeddings, so "
+            "nothing can be trained through it; give a model of another family"
+        )
+
+
+def _verdict_file(name: str, lm: "FrozenLM") -> Path:
+    asked = (model_revision(name), str(lm.model.dtype), lm.device.type, transformers.__version__, torch.__version__)
+    return cache_folder() / "probes" / f"{hashlib.sha256(repr(asked).encode()).hexdigest()[:32]}.json"

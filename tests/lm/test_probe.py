@@ -1,0 +1,140 @@
+"""What the probe finds out about a base model, on families that batch rightly, wrongly, or can't be fed embeddings."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from families import EMBEDDINGS, FAMILIES, save_family
+from transformers import BambaConfig, FalconH1Config, MiniMaxConfig, PreTrainedConfig
+
+from narrowband.lm import probe
+from narrowband.lm.frozen import FrozenLM
+from narrowband.lm.source import outline
+from narrowband.params import InputError
+
+SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "vocab_size": EMBEDDINGS}
+HEADS = {"num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 640, "initializer_range": 0.3}
+MAMBA = {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8, "mamba_chunk_size": 8}
+
+
+def save(config: PreTrainedConfig, folder: Path) -> Path:
+    """A random checkpoint of another architecture, with the tokenizer of the tiny Llama's."""
+    save_family("llama", folder)
+    torch.manual_seed(0)
+    from transformers import AutoModelForCausalLM
+
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def minimax(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = MiniMaxConfig(**SIZES, **HEADS, head_dim=16, num_local_experts=2, block_size=8)
+    return save(config, tmp_path_factory.mktemp("minimax"))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_families_of_which_padding_is_masked_are_batched(name: str, tmp_path: Path) -> None:
+    assert FrozenLM.load(str(save_family(name, tmp_path))).batchable
+
+
+def padded(lm: FrozenLM, lengths: list[int]) -> tuple[list[list[int]], torch.Tensor, torch.Tensor]:
+    rows = [torch.randint(3, 500, (n,), generator=torch.Generator().manual_seed(n)).tolist() for n in lengths]
+    width = max(lengths)
+    ids = torch.tensor([[lm.pad_id] * (width - len(row)) + row for row in rows])
+    mask = torch.tensor([[False] * (width - len(row)) + [True] * len(row) for row in rows])
+    return rows, ids, mask
+
+
+def test_a_model_that_padding_leaks_into_is_run_one_prompt_at_a_time(
+    minimax: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lm = FrozenLM.load(str(minimax))
+    assert not lm.batchable
+    assert "answers otherwise in a left-padded batch than alone" in capsys.readouterr().out
+    rows, ids, mask = padded(lm, [4, 11, 30])
+    alone = [lm.model(torch.tensor([row])).logits[0, -6:] for row in rows]
+    together = lm.logits(lm.embed(ids), mask, 6)
+    for found, expected in zip(together, alone, strict=True):
+        torch.testing.assert_close(found[-len(expected) :], expected, rtol=1e-3, atol=1e-3)
+    answers = [lm.generate_from_ids(row, 5) for row in rows]
+    assert lm.generate(lm.embed(ids), mask, 5) == answers and any(answers)
+    lm.batchable = True
+    assert not torch.allclose(lm.logits(lm.embed(ids), mask, 6)[0, -1], alone[0][-1], atol=1e-2)
+
+
+def test_samples_of_such_a_model_are_those_of_single_rows(minimax: Path) -> None:
+    lm = FrozenLM.load(str(minimax))
+    rows, ids, mask = padded(lm, [4, 11])
+    together = lm.sample(ids, mask, 6, 1.0, [1, 2], ["\n"])
+    for row, seed, found in zip(rows, [1, 2], together, strict=True):
+        alone = lm.sample(torch.tensor([row]), torch.ones(1, len(row), dtype=torch.bool), 6, 1.0, [seed], ["\n"])[0]
+        assert found[: len(alone)].tolist() == alone.tolist()
+        assert set(found[len(alone) :].tolist()) <= {lm.pad_id}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        BambaConfig(**SIZES, **HEADS, **MAMBA, attn_layer_indices=[1]),
+        FalconH1Config(**SIZES, **HEADS, **MAMBA, mamba_d_ssm=64),
+    ],
+)
+def test_a_model_that_generates_from_tokens_alone_is_refused_before_its_weights_are_read(
+    config: PreTrainedConfig, tmp_path: Path
+) -> None:
+    save(config, tmp_path)
+    for call in (outline, FrozenLM.load):
+        with pytest.raises(InputError, match="whose generate takes no inputs_embeds, so it can't be fed") as refusal:
+            call(str(tmp_path))
+        assert "\n" not in str(refusal.value)
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> FrozenLM:
+    """A Llama that a test may change."""
+    return FrozenLM.load(str(save_family("llama", tmp_path)))
+
+
+def test_a_model_that_sees_tokens_otherwise_than_their_embeddings(own: FrozenLM) -> None:
+    forward = own.model.forward
+
+    def other(*args: object, input_ids: torch.Tensor | None = None, **kwargs: object) -> object:
+        return forward(*args, input_ids=None if input_ids is None else input_ids.flip(-1), **kwargs)
+
+    own.model.forward = other
+    with pytest.raises(InputError, match="its next tokens after embeddings and after the same tokens differ"):
+        probe.probe("name", own)
+
+
+def test_a_model_that_cuts_the_gradient(own: FrozenLM) -> None:
+    layer = own.model.model.layers[0]
+    forward = layer.forward
+    layer.forward = lambda hidden, *args, **kwargs: forward(hidden.detach(), *args, **kwargs)
+    with pytest.raises(InputError, match="name is a LlamaForCausalLM that .*gradient|can't be fed embeddings"):
+        probe.probe("name", own)
+
+
+def test_a_model_whose_code_fails(own: FrozenLM) -> None:
+    def fail(*args: object, **kwargs: object) -> object:
+        raise KeyError("linear_cache\nand more")
+
+    own.model.forward = fail
+    with pytest.raises(InputError, match=r"LlamaForCausalLM that can't be fed embeddings \(.*\); give a model of") as refusal:
+        probe.probe("name", own)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_model_is_asked_once_for_its_revision_and_dtype(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = save_family("gpt2", tmp_path / "model")
+    asked = []
+    monkeypatch.setattr(probe, "probe", lambda name, lm: not asked.append(str(lm.model.dtype)))
+    lm = FrozenLM.load(str(folder))
+    FrozenLM.load(str(folder))
+    assert asked == ["torch.float32"]
+    lm.model.to(torch.bfloat16)
+    probe.batchable(str(folder), lm)
+    save_family("gpt2", folder, n_layer=3)
+    FrozenLM.load(str(folder))
+    assert asked == ["torch.float32", "torch.bfloat16", "torch.float32"]
