@@ -51,9 +51,3 @@ def test_the_model_is_batchable_and_whole(real: tuple[str, Path], real_lm: Froze
     assert len(real_lm.tokenizer) == real_lm.embedding.num_embeddings
     assert not hasattr(real_lm.model.config, "quantization_config")
     assert locate(str(real[1])) == locate(str(real[1].parent))
-
-
-def test_stop_tokens_are_those_that_decode_to_a_line_break(real_lm: FrozenLM) -> None:
-    tokenizer = real_lm.tokenizer
-    stops = [i for i in range(len(tokenizer)) if "\n" in tokenizer.decode([i]) or i == tokenizer.eos_token_id]
-    assert real_lm.stop_ids == stops
