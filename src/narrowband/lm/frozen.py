@@ -9,13 +9,13 @@ import torch
 import transformers
 from jaxtyping import Bool, Float, Int
 from rich.markup import escape
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import (
     AutoModelForCausalLM,
     GenerationConfig,
     LogitsProcessorList,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     StoppingCriteriaList,
@@ -52,35 +52,9 @@ class FrozenLM:
         Raises:
             InputError: there is no such model, it has no tokenizer, or it can't be loaded as a causal LM.
         """
-        source = locate(name)
         config = read_config(name)
         tokenizer = load_tokenizer(name)
-        try:
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                source.name,
-                revision=source.revision,
-                config=config,
-                dtype=best_dtype(),
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
-        except (
-            OSError,
-            ValueError,
-            RuntimeError,
-            ImportError,
-            LookupError,
-            TypeError,
-            AttributeError,
-            SafetensorError,
-        ) as error:
-            raise refusal(name, error) from None
-        model, report = loaded
-        if lost := report["missing_keys"]:
-            raise InputError(
-                f"base_model {name} lacks {len(lost)} of its weights, {min(lost)} among them; download or save it again"
-            )
+        model: Any = _read_weights(name, config)
         model.eval().requires_grad_(False)
         distributed.shard(model, blocks(model))
         model.to(best_device())
@@ -241,6 +215,30 @@ class FrozenLM:
             answer, ended = until_end(text, stop)
             found.append(Reply(answer, cut=not ended and self.tokenizer.eos_token_id not in ids))
         return found
+
+
+def _read_weights(name: str, config: PreTrainedConfig) -> PreTrainedModel:
+    source = locate(name)
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            source.name,
+            revision=source.revision,
+            config=config,
+            dtype=best_dtype(),
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except MemoryError:
+        raise
+    except Exception as error:  # of every kind, from libraries for many formats
+        raise refusal(name, error) from None
+    model, report = loaded
+    if lost := report["missing_keys"]:
+        raise InputError(
+            f"base_model {name} lacks {len(lost)} of its weights, {min(lost)} among them; download or save it again"
+        )
+    return cast(PreTrainedModel, model)
 
 
 def _rows(padded: Tensor, mask: Bool[Tensor, "batch seq"]) -> Iterator[tuple[Tensor, Bool[Tensor, "1 length"]]]:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import transformers
 from filelock import FileLock
-from tokenizers import Tokenizer, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedConfig, PreTrainedModel
 from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
 
@@ -32,6 +32,10 @@ from narrowband.runtime.files import write_json
 FILE = "model.gguf"
 SHARED = "output.weight"
 """A copy of the embeddings, in families that share them with the output."""
+SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
+"""What stands for a space in vocabularies of SentencePiece."""
+CONVERSION = 1
+"""To be raised when a file is converted to something else than before."""
 MOST_BUFFERS = 1 << 26
 """Numbers that a model may hold beside its weights."""
 LIKE_GPT2 = ("default", "gpt-2", "phi-2", "olmo", "jais", "mpt", "roberta-bpe", "modern-bert", "trillion", "mellum")
@@ -74,7 +78,8 @@ def _sha256(file: Path, size: int, changed: int) -> str:
 
 def converted_folder(file: Path) -> Path:
     """Where the converted model of a GGUF file is or will be: one place for its content, dtype and reader."""
-    name = f"{gguf_revision(file)[:16]}-{str(best_dtype()).removeprefix('torch.')}-{transformers.__version__}"
+    dtype = str(best_dtype()).removeprefix("torch.")
+    name = f"{gguf_revision(file)[:16]}-{dtype}-{transformers.__version__}-{CONVERSION}"
     return cache_folder() / "models" / name
 
 
@@ -159,6 +164,10 @@ def _check_size(file: Path, header: Header, config: PreTrainedConfig) -> None:
 def _save_tokenizer(file: Path, header: Header, making: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(making, gguf_file=FILE)
     _split_as_llama_cpp(file, tokenizer.backend_tokenizer, header)
+    if header.architecture.startswith("gemma"):
+        # SentencePiece takes runs of spaces whole before it merges anything; transformers reads them as ordinary tokens.
+        runs = sorted(token for token in tokenizer.get_vocab() if len(token) > 1 and not token.strip(SPACE))
+        tokenizer.add_tokens([AddedToken(run, normalized=True, special=False) for run in runs])
     tokenizer.save_pretrained(making)
     # Classes of tokenizers add special tokens of their own, such as <|endoftext|>, that have no embedding here.
     saved = making / "tokenizer.json"
