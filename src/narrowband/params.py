@@ -164,7 +164,7 @@ class Phase2(Training):
 class Prompt(Section):
     """Which parts of a prompt pass through the codec (`codec`) or keep their own embeddings (`text`); tokens a prompt."""
 
-    bos: Literal["auto", "text", "codec", "none"]
+    bos: Literal["text", "codec", "none"]
     prefix: Literal["text", "codec"]
     anchor: Literal["text", "codec"]
     max_length: Count
