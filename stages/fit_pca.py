@@ -9,9 +9,7 @@ def main() -> None:
     """Fit on the training questions; write artifacts/pca and metrics/pca.json."""
     params = load_params()
 
-    import torch
-
-    from narrowband.codec.batches import token_windows
+    from narrowband.codec.batches import coded_lengths, token_windows
     from narrowband.codec.coder import LatentCoder
     from narrowband.codec.config import CodecConfig
     from narrowband.codec.pca import PCA
@@ -37,8 +35,8 @@ def main() -> None:
         pca = PCA.fit(vectors, params.compress_dim, windows, advance=advance)
     config = CodecConfig.of(params)
     if params.latent_coding.kind == "entropy":
-        coded = torch.tensor([sum(prompt.coded) for prompt in prompts])
-        LatentCoder.fit(pca, vectors, windows, config, coded).save(paths.PCA)
+        sent = token_windows(lm, prompts, params.window)  # the prompts as they are, whatever PCA was fitted on
+        LatentCoder.fit(pca, *sent, config, coded_lengths(prompts)).save(paths.PCA)
     made_with = {
         "latent_coding": params.latent_coding.model_dump(),
         "prompt": params.prompt.model_dump(),

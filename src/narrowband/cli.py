@@ -81,20 +81,12 @@ def ask(
 ) -> None:
     """Answer a question with every system of the workspace, beside the tokens that each makes of the prompt."""
     params = load_params()
-    for name, text in (("context", context), ("question", question)):
-        if not text.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in text):
-            raise InputError(f"--{name} is not in UTF-8; convert it (iconv --to-code=UTF-8)")
+    _require_utf8(context=context, question=question)
 
     from narrowband.codec.config import CodecConfig
     from narrowband.diagnosis.ask import ask_systems
-    from narrowband.evaluation.answer import QuestionAnswerer
-    from narrowband.lm.frozen import FrozenLM
 
-    set_up_torch()
-    generation = params.generation
-    lm = FrozenLM.load(params.base_model)
-    answerer = QuestionAnswerer(lm, params.prompt, generation.max_new_tokens, generation.batch_size, generation.stop)
-    console.print(ask_systems(context, question, answerer, CodecConfig.of(params)))
+    console.print(ask_systems(context, question, _answerer(params), CodecConfig.of(params)))
 
 
 @app.command()
@@ -105,6 +97,7 @@ def encode(
 ) -> None:
     """Write a question with its passage to OUT as Phase 2's codec sends it; needs latent_coding.kind entropy."""
     params = load_params()
+    _require_utf8(context=context, question=question)
 
     from narrowband.evaluation.wire import write_stream
 
@@ -131,17 +124,28 @@ def decode(file: Annotated[Path, typer.Argument(metavar="IN", help="File that `n
 def _sender(params: Params) -> "tuple[QuestionAnswerer, Codec]":
     """The base model and Phase 2's codec."""
     from narrowband.codec.config import CodecConfig
-    from narrowband.evaluation.answer import QuestionAnswerer
     from narrowband.evaluation.systems import load_systems
+
+    answerer = _answerer(params)
+    codec = load_systems(answerer, CodecConfig.of(params))["phase2"]
+    assert codec
+    return answerer, codec
+
+
+def _answerer(params: Params) -> "QuestionAnswerer":
+    from narrowband.evaluation.answer import QuestionAnswerer
     from narrowband.lm.frozen import FrozenLM
 
     set_up_torch()
     generation = params.generation
     lm = FrozenLM.load(params.base_model)
-    answerer = QuestionAnswerer(lm, params.prompt, generation.max_new_tokens, generation.batch_size, generation.stop)
-    codec = load_systems(answerer, CodecConfig.of(params))["phase2"]
-    assert codec
-    return answerer, codec
+    return QuestionAnswerer(lm, params.prompt, generation.max_new_tokens, generation.batch_size, generation.stop)
+
+
+def _require_utf8(**options: str) -> None:
+    for name, text in options.items():
+        if not text.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise InputError(f"--{name} is not in UTF-8; convert it (iconv --to-code=UTF-8)")
 
 
 @app.command()

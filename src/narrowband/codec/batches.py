@@ -42,6 +42,11 @@ def token_windows(
     return vectors, windows
 
 
+def coded_lengths(prompts: Sequence[EncodedPrompt]) -> Int[Tensor, " prompts"]:
+    """Tokens of each prompt that pass through the codec."""
+    return torch.tensor([sum(prompt.coded) for prompt in prompts])
+
+
 def check_windows(prompts: Iterable[EncodedPrompt], window: int, compress_dim: int) -> None:
     """Check that training `prompts` have enough windows for `PCA.fit`; takes no more of them than it needs.
 
