@@ -138,7 +138,6 @@ def headline(figures: Mapping[str, Any]) -> dict[str, Any]:
         "critic": critic["verdict"],
         "critic_auc": critic["pair_auc"],
         "model_kind": sentinels["kind"],
-        **{name: sentinels[name] for name in ("continued", "ended", "answered")},
         "bos_added": bos["added"],
         **{f"log_likelihood_{name}": bos[name] for name in ("with_bos", "without_bos") if name in bos},
         "broken": sum(figures["broken"].values()),
