@@ -17,6 +17,7 @@ from narrowband.codec.windows import cut
 from narrowband.data.prompts import Batch, EncodedPrompt, collate
 from narrowband.data.squad import Example
 from narrowband.evaluation.answer import Evaluated, QuestionAnswerer, System
+from narrowband.evaluation.form import answer_form
 from narrowband.evaluation.reconstruction import Quality
 from narrowband.evaluation.scoring import score_all
 from narrowband.lm.frozen import FrozenLM
@@ -60,12 +61,13 @@ def answer(
     system: System | None,
     examples: Sequence[Example],
     *,
+    seen: Tensor | None = None,
     advance: Callable[[int], None] = lambda n: None,
 ) -> Evaluated:
     """Answer the examples one by one."""
     lm = answerer.lm
-    predictions, quality, bits, truncated = {}, Quality(), 0, 0
-    for example, prompt in zip(examples, answerer.encode(examples), strict=True):
+    replies, quality, bits, truncated = [], Quality(seen=seen), 0, 0
+    for prompt in answerer.encode(examples):
         truncated += prompt.truncated
         batch = collate([prompt], lm.pad_id)
         original = lm.embed(batch.ids)
@@ -73,9 +75,15 @@ def answer(
         if system:
             quality.add(original[batch.coded], embeddings[batch.coded], batch.ids[batch.coded], lm.vocabulary)
             bits += system.bits(original, batch.coded)
-        (text,) = answerer.generate(embeddings, batch.mask)
-        predictions[example.id] = text
+        replies += answerer.generate(embeddings, batch.mask)
         advance(1)
-    means = quality.means() if system else {}
-    rate = bits / max(1, quality.count)
-    return Evaluated(predictions, score_all(predictions, examples), means, rate, truncated / len(examples))
+    predictions = {example.id: reply.text for example, reply in zip(examples, replies, strict=True)}
+    return Evaluated(
+        predictions,
+        score_all(predictions, examples),
+        quality.means() if system else {},
+        bits / max(1, quality.count),
+        truncated / len(examples),
+        answer_form(replies, examples),
+        quality.by_seen() if system and seen is not None else {},
+    )

@@ -74,6 +74,7 @@ def answerer(params: Params) -> QuestionAnswerer:
 def phase_loss(phase: str, lm: FrozenLM, made: Codec, taught: Sequence[Lesson], params: Params) -> PhaseLoss:
     """The loss of `phase1` or `phase2`, as its stage makes it."""
     if phase == "phase1":
-        draws = Draws(params.seed, params.phase1.batch_size)
-        return phase1_loss(lm, made, [lesson.prompt for lesson in taught], draws, params.loss.phase1)
+        draws, share = Draws(params.seed, params.phase1.batch_size), params.phase1.vocabulary_share
+        own = [lesson.prompt for lesson in taught]
+        return phase1_loss(lm, made, own, draws, params.loss.phase1, vocabulary_share=share)
     return phase2_loss(lm, made, Material(taught, params.seed), params.phase2, params.loss)
