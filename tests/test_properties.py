@@ -72,7 +72,7 @@ def test_the_tokens_of_a_prompt_stand_for_exactly_its_text(lm: FrozenLM, text: s
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(drawn=st.lists(st.tuples(TEXT, WORDS, TEXT, TEXT, st.integers(1, 2)), min_size=1, max_size=4))
+@given(drawn=st.lists(st.tuples(TEXT, WORDS, TEXT, TEXT.filter(str.strip), st.integers(1, 2)), min_size=1, max_size=4))
 def test_questions_are_read_as_they_were_written(tmp_path: Path, drawn: list[tuple[str, str, str, str, int]]) -> None:
     written = [
         Example(str(i), before + answer + after, question, (Answer(answer, len(before)),) * golds)

@@ -63,6 +63,8 @@ def test_quantised_weights_that_can_t_be_read(copy: Path, settings: object, sent
 
 
 def test_float8_weights_that_are_not_there(copy: Path) -> None:
+    weights = copy / "model.safetensors"
+    save_file({name: tensor.half() for name, tensor in load_file(weights).items()}, weights, {"format": "pt"})
     change(copy, quantization_config={"quant_method": "fp8", "weight_block_size": [16, 16]})
     outline(str(copy))
     with pytest.raises(InputError) as refusal:
