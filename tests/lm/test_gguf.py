@@ -184,7 +184,7 @@ def tensor(name: bytes, shape: list[int], offset: int, kind: int = 0) -> bytes:
         (HEAD + struct.pack("<QQ", 0, HUGE), "ends after 24 bytes, in the middle"),
         (HEAD + struct.pack("<QQ", 0, 1) + text(b"k", HUGE), "says that 4611686018427387904 more follow byte 32"),
         (HEAD + struct.pack("<QQ", 0, 1) + text(b"k") + struct.pack("<I", 99), "value of type 99, which is not known"),
-        (HEAD + struct.pack("<QQ", 0, 1) + text(b"k") + struct.pack("<IIQ", 9, 4, HUGE), "arrays of more than 2097152"),
+        (HEAD + struct.pack("<QQ", 0, 1) + text(b"k") + struct.pack("<IIQ", 9, 4, HUGE), "arrays of more than 1048576"),
         (HEAD + struct.pack("<QQ", 0, 1) + text(b"k") + struct.pack("<IIQ", 9, 9, 1), "array of values of type 9"),
         (HEAD + struct.pack("<QQ", 0, 1) + text(b"k") + struct.pack("<IIQ", 9, 4, 1000), "says that 4000 more follow"),
         (HEAD + struct.pack("<QQ", 0, 1) + text(b"\xff\xfe"), "has a text at byte 32 that is not UTF-8"),

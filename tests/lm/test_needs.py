@@ -40,3 +40,15 @@ def test_too_little_disk_is_refused_unless_the_download_is_already_there(free: P
     (blobs / "weights").write_bytes(b"0" * 1000)
     check_needs(LLAMA, needs)
     check_needs(f"{LLAMA}@main", needs)
+
+
+def test_room_for_a_gguf_file_is_looked_for_before_it_is_converted(
+    free: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    file = tmp_path / "broken.gguf"
+    file.write_bytes(b"GGUF")
+    with pytest.raises(InputError, match=r"needs 2 GiB of disk, .* set XDG_CACHE_HOME to another disk"):
+        check_needs(str(file), Needs(gpu_memory=0, disk=2))
+    check_needs(str(file), Needs(gpu_memory=0, disk=1))
+    assert not (tmp_path / "cache").exists()

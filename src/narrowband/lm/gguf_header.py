@@ -20,8 +20,8 @@ VERSIONS = (2, 3)
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 """Type numbers of metadata values, with their `struct` formats."""
 STRING, ARRAY = 8, 9
-MOST_ELEMENTS = 1 << 21
-"""Of all arrays of a file; the library keeps some hundred bytes for each. A vocabulary of 262,144 needs 786,432."""
+MOST_ELEMENTS = 1 << 20
+"""Of all arrays of a file, for each of which the library takes 1.6 kB. A vocabulary of 262,144 needs 786,432 of them."""
 MOST_TENSORS = 1 << 16
 MOST_DIMENSIONS = 4
 LARGEST = 1 << 24

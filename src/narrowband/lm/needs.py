@@ -7,6 +7,8 @@ import torch
 from huggingface_hub import constants
 from huggingface_hub.file_download import repo_folder_name
 
+from narrowband.lm.cache import cache_folder
+from narrowband.lm.gguf import converted_folder, find_gguf
 from narrowband.lm.source import locate
 from narrowband.params import InputError, Needs
 
@@ -26,14 +28,22 @@ def check_needs(base_model: str, needs: Needs) -> None:
             f"base_model {base_model} needs a GPU with {needs.gpu_memory:g} GiB of memory, this machine {found}; use another "
             "profile (narrowband profile list), or lower needs.gpu_memory"
         )
-    name, _ = locate(base_model)
-    cache = Path(constants.HF_HUB_CACHE)
-    model = Path(name) if Path(name).is_dir() else cache / repo_folder_name(repo_id=name, repo_type="model")
+    cache, model, setting = _kept(base_model)
     downloaded = sum(file.stat().st_size for file in model.rglob("*") if file.is_file() and not file.is_symlink())
     disk = next(folder for folder in (cache, *cache.parents) if folder.exists())
     free = (shutil.disk_usage(disk).free + downloaded) / GIB
     if free < needs.disk:
         raise InputError(
             f"base_model {base_model} needs {needs.disk:g} GiB of disk, {free:.1f} are free at {disk}; make room, or set "
-            "HF_HOME to another disk"
+            f"{setting} to another disk"
         )
+
+
+def _kept(base_model: str) -> tuple[Path, Path, str]:
+    """The cache that a base model is downloaded or converted to, the model's folder there, and what moves the cache."""
+    if file := find_gguf(base_model):
+        return cache_folder(), converted_folder(file), "XDG_CACHE_HOME"
+    name, _ = locate(base_model)
+    cache = Path(constants.HF_HUB_CACHE)
+    folder = Path(name) if Path(name).is_dir() else cache / repo_folder_name(repo_id=name, repo_type="model")
+    return cache, folder, "HF_HOME"
