@@ -11,11 +11,11 @@ repro: .venv/installed
 
 # One process a core, one thread each: what a test starts as a process of its own takes the thread count with it.
 test: .venv/installed
-	OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --dist worksteal
+	OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --dist loadfile
 
 # The inner loop, 90 s on 2 cores: lint, types, and the tests that start no process of their own.
 check: lint
-	OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --dist worksteal -m 'not slow and not integration'
+	OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --dist loadfile -m 'not slow and not integration'
 
 # What `narrowband sweep` draws: the committed parameters at 2x to 64x, as queued experiments.
 sweep: .venv/installed
