@@ -13,9 +13,11 @@ repro: .venv/installed
 test: .venv/installed
 	OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --dist loadfile
 
-# The inner loop, 90 s on 2 cores: lint, types, and the tests that start no process of their own.
+# The inner loop, within 90 s on 2 cores: lint, types, and the tests that start no process of their own.
+UNIT = tests/codec tests/data tests/diagnosis tests/evaluation tests/training tests/test_dependencies.py tests/test_layout.py \
+    tests/test_params.py tests/world
 check: lint
-	OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --dist loadfile -m 'not slow and not integration'
+	OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --dist loadfile $(UNIT)
 
 # What `narrowband sweep` draws: the committed parameters at 2x to 64x, as queued experiments.
 sweep: .venv/installed
