@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -124,6 +125,11 @@ def test_every_baseline_has_a_row_with_numbers(project: Project) -> None:
     fitted, simple = {"pca", "pca snapped", "phase1", "phase2"}, {"truncation", "scalar quantiser", "token id"}
     assert {row["system"] for row in rows} == {*fitted, *simple, "random projection"}
     assert all(0 <= row["f1"] <= 100 and row["bits_per_token"] > 0 for row in rows)
+
+
+def test_the_python_of_the_readme_runs(project: Project) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert "bits a token" in project.run(sys.executable, "-c", code)
 
 
 def test_nothing_to_do_is_nothing_but_checked(project: Project) -> None:
