@@ -22,6 +22,7 @@ from narrowband.sft.records import Candidate, make_record
 POOL = read_pool(Path(__file__).parent.parent / "pools" / "few_shot.yaml")
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 WORDS = TEXT.filter(str.strip)
+LINE = WORDS.filter(lambda text: "\n" not in text)
 
 
 @settings(deadline=None)
@@ -72,7 +73,7 @@ def test_the_tokens_of_a_prompt_stand_for_exactly_its_text(lm: FrozenLM, text: s
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(drawn=st.lists(st.tuples(TEXT, WORDS, TEXT, TEXT.filter(str.strip), st.integers(1, 2)), min_size=1, max_size=4))
+@given(drawn=st.lists(st.tuples(TEXT, LINE, TEXT, WORDS, st.integers(1, 2)), min_size=1, max_size=4))
 def test_questions_are_read_as_they_were_written(tmp_path: Path, drawn: list[tuple[str, str, str, str, int]]) -> None:
     written = [
         Example(str(i), before + answer + after, question, (Answer(answer, len(before)),) * golds)
