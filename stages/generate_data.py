@@ -37,13 +37,8 @@ def main() -> None:
     for split, examples in splits.items():
         write_squad(paths.QA / f"{split}.json", f"{sources[split]} {split}", examples)
         console.print(f"{split}: {len(examples)} questions")
-    made_with = {
-        "seed": params.seed,
-        "dataset": params.dataset,
-        "test_dataset": params.test_dataset,
-        "data": data.sizes,
-    }
-    write_config(paths.QA, made_with)
+    made_with = {"seed": params.seed, "dataset": params.dataset, "test_dataset": params.test_dataset}
+    write_config(paths.QA, {**made_with, "data": data.sizes})
     if not data.sft_records:
         write_text(paths.SFT / "train.jsonl", "")
         write_json(paths.METRICS / "data.json", {})
