@@ -13,7 +13,7 @@ from narrowband.evaluation.headline import headline_table
 from narrowband.experiments.hypotheses import load_table, markdown, missing
 from narrowband.experiments.profiles import read_profiles, use_profile
 from narrowband.experiments.queue import DETAILS, METRICS, collect, queue_missing, with_details
-from narrowband.experiments.sweep import DATA, PICTURE, sweep_rows, sweep_runs, write_sweep
+from narrowband.experiments.sweep import DATA, RUNS, sweep_rows, write_sweep
 from narrowband.experiments.verify import compare_metrics, read_tolerances
 from narrowband.params import InputError, Params, first_line, load_params
 from narrowband.runtime.entry import console, one_sentence, set_up_torch
@@ -232,18 +232,18 @@ def sweep(
     queue: Annotated[bool, typer.Option("--queue", help="Queue the runs that are missing; write nothing.")] = False,
     rev: Annotated[str, typer.Option(help="Commit that the experiments start from.")] = "HEAD",
 ) -> None:
-    """Write docs/sweep.json and the README's picture from the finished runs of the sweep, 2x to 64x."""
-    params = load_params()
+    """Write docs/sweep.json and its pictures from the finished runs of the sweep, 2x to 64x at two windows."""
     experiments = collect(rev)
     if queue:
         from narrowband.lm.source import read_config
 
-        runs = sweep_runs(params.vector_dim(read_config(params.base_model).get_text_config().hidden_size))
+        hidden = read_config(load_params().base_model).get_text_config().hidden_size
+        runs = {run.name: run.overrides(hidden) for run in RUNS}
         console.print(f"queued {', '.join(queue_missing(runs, experiments)) or 'nothing'}", soft_wrap=True)
         return
     rows = sweep_rows(with_details(experiments))
     write_sweep(rows)
-    console.print(f"{len(rows)} rows in {DATA}, drawn in {PICTURE}")
+    console.print(f"{len(rows)} rows in {DATA}, of {len({row['window'] for row in rows})} windows")
 
 
 @profiles.command(name="list")

@@ -12,7 +12,7 @@ from hub import Hub, point_to, served
 from narrowband.data.splits import check_dataset, make_splits, world_example
 from narrowband.data.squad import Example, read_squad, stream_squad, write_squad
 from narrowband.params import InputError, Params
-from narrowband.world.names import Split
+from narrowband.world.names import Split, is_held_out
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -258,3 +258,10 @@ def test_a_test_data_set_that_can_not_be_used_is_named(params: Params, tmp_path:
     unanswerable = Example("c", "Orvane is a town.", "Who is Belmir?", ())
     with pytest.raises(InputError, match=r"test_dataset .*dev.json: question c is unanswerable"):
         checked_dataset(on_two_files(params, tmp_path, [*dev, unanswerable]))
+
+
+def test_held_out_words_are_in_test_questions_and_not_in_training_questions() -> None:
+    splits: tuple[Split, ...] = ("train", "validation", "test")
+    held_out = {split: [is_held_out(world_example(0, split, i).context) for i in range(300)] for split in splits}
+    assert not any(held_out["train"])
+    assert all(0.25 < sum(held_out[split]) / 300 < 0.6 for split in ("validation", "test"))

@@ -5,9 +5,11 @@ import torch
 from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from narrowband.codec.spectrum import RATIOS, variance_shares
 from narrowband.pretrain.curriculum import batch
 from narrowband.pretrain.muon import orthogonalize
-from narrowband.pretrain.run import SMOKE, build_model, pretrain, rescale, sample_texts, save
+from narrowband.pretrain.run import SMOKE, build_model, pretrain, rescale, sample_prompts, sample_texts, save
+from narrowband.pretrain.spectrum import EXPONENT, token_counts
 from narrowband.pretrain.tokenizer import train_tokenizer
 
 
@@ -84,3 +86,14 @@ def test_full_weight_falls_on_answers_that_the_text_holds(tokenizer) -> None:
         assert all(answer in pieces[0][0] for answer in asked)
     (first, low), (second, full) = repeat(Random(1), "train")
     assert second.strip() == first and low < full
+
+
+def test_a_trained_model_has_the_spectrum_that_it_is_held_at(tmp_path: Path) -> None:
+    """Trained a step past the last call at most, from a start that has another spectrum."""
+    model, tokenizer = pretrain(SMOKE, tmp_path / "state.safetensors", Console(quiet=True))
+    counts = token_counts(sample_prompts(SMOKE.seed, 3000), tokenizer)
+    shares = variance_shares(model.get_input_embeddings().weight.detach(), counts)
+    held = torch.arange(1, SMOKE.hidden_size + 1, dtype=torch.float64) ** -EXPONENT
+    assert shares == pytest.approx(
+        {ratio: float(held[: SMOKE.hidden_size // ratio].sum() / held.sum()) for ratio in RATIOS}, abs=0.03
+    )

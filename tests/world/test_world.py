@@ -4,7 +4,7 @@ from random import Random
 import pytest
 
 from narrowband.world.completions import make_document, make_task
-from narrowband.world.names import Split, common_values, name_word, split_of
+from narrowband.world.names import Split, common_values, is_held_out, name_word, split_of
 from narrowband.world.passages import make_passage, relations
 
 PASSAGES = {split: [make_passage(Random(f"{split}{i}"), split) for i in range(300)] for split in ("train", "test")}
@@ -81,3 +81,9 @@ def test_arithmetic_tasks_are_right() -> None:
 def test_documents_have_no_role_words() -> None:
     for seed in range(300):
         assert not re.search(r"user|assistant|system|human|instruction:", make_document(Random(seed)), re.IGNORECASE)
+
+
+def test_statements_and_questions_have_no_held_out_word() -> None:
+    """Otherwise training questions would miss a whole way to say something."""
+    forms = [form for table in relations().values() for relation in table for form in relation.says + relation.asks]
+    assert not any(map(is_held_out, forms))

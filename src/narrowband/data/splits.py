@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from narrowband.data.squad import Answer, Example, require_sound, require_unique, stream_squad
 from narrowband.params import InputError, Unanswerable, first_line
-from narrowband.world.names import Split
+from narrowband.world.names import Split, is_held_out
 from narrowband.world.passages import make_passage
 
 BUNDLED = "bundled"
@@ -76,9 +76,14 @@ def check_dataset(
 
 
 def world_example(seed: int, split: Split, index: int) -> Example:
-    """Question `index` of a split of the bundled world; each has a passage of its own."""
+    """Question `index` of a split of the bundled world; each has a passage of its own.
+
+    Training questions hold none of `held_out_words`, so that tests show what becomes of tokens that training never saw.
+    """
     rng = Random(f"{seed}/qa/{split}/{index}")
     passage = make_passage(rng, split)
+    while split == "train" and is_held_out(passage.text):
+        passage = make_passage(rng, split)
     question = rng.choice(passage.questions)
     return Example(
         f"{split}-{index:05d}", passage.text, question.text, (Answer(question.answer, question.answer_start),)

@@ -18,6 +18,7 @@ from narrowband.data.prompts import qa_prompt
 from narrowband.pretrain.curriculum import batch, questions, recall, roster
 from narrowband.pretrain.init import initialize
 from narrowband.pretrain.muon import Muon
+from narrowband.pretrain.spectrum import HOLD_EVERY, hold_spectrum, token_counts
 from narrowband.pretrain.tokenizer import train_tokenizer
 from narrowband.runtime.files import folder_of_files
 from narrowband.runtime.fingerprint import stage_fingerprint
@@ -75,6 +76,14 @@ def sample_texts(seed: int, n: int) -> Iterator[str]:
         yield qa_prompt(passage.text, " ".join(f"{q.text} {q.answer}" for q in rng.choices(passage.questions, k=6)))
         if rng.random() < 0.3:
             yield make_document(rng)
+
+
+def sample_prompts(seed: int, n: int) -> Iterator[str]:
+    """Prompts as in the training split, to count tokens in: a passage with one question."""
+    rng = Random(f"{seed}/spectrum")
+    for _ in range(n):
+        passage = make_passage(rng, "train")
+        yield qa_prompt(passage.text, rng.choice(passage.questions).text)
 
 
 def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
@@ -162,7 +171,11 @@ def pretrain(
         torch.optim.AdamW(vectors, lr=recipe.lr_vectors, betas=(0.9, 0.95), weight_decay=0.0),
     ]
 
+    counts = token_counts(sample_prompts(recipe.seed, 3000), tokenizer)
+
     def step_losses(step: int) -> list[StepLoss]:
+        if step % HOLD_EVERY == 0:
+            hold_spectrum(model.get_input_embeddings().weight, counts)
         progress = step / recipe.steps
         ids, weights = batch(recipe.seed, step, "train", progress, tokenizer, recipe.batch_size, recipe.sequence_length)
         embeddings = add_noise(

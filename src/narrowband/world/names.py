@@ -28,6 +28,26 @@ def common_values() -> dict[str, list[str]]:
     return values
 
 
+@cache
+def held_out_words() -> tuple[str, ...]:
+    """Common words and first syllables of names that training questions never hold: one in 20, by CRC-32 of UTF-8 bytes."""
+    values = common_values()
+    common = {
+        word
+        for kind, entries in values.items()
+        if not kind.startswith("name_")
+        for entry in entries
+        for word in entry.split()
+        if len(word) > 3
+    }
+    return tuple(sorted(word for word in common.union(values["name_start"]) if zlib.crc32(word.encode()) % 20 == 0))
+
+
+def is_held_out(text: str) -> bool:
+    """Whether a word of `text` begins with one of `held_out_words`."""
+    return any(word.startswith(held_out_words()) for word in text.split())
+
+
 def name_word(rng: Random, split: Split) -> str:
     """Draw a made-up word of two or three syllables from `split`."""
     values = common_values()

@@ -16,7 +16,6 @@ import yaml
 
 from narrowband.world.names import Split, make_value
 
-MAX_FACTS = 7
 _SLOT = re.compile(r"\[(\d+)\]")
 
 
@@ -65,7 +64,7 @@ def relations() -> dict[str, list[Relation]]:
 
 
 def make_passage(rng: Random, split: Split) -> Passage:
-    """Draw a passage of two to four entities and at most seven facts, all names from `split`."""
+    """Draw a passage of three or four entities and eight or nine facts, all names from `split`."""
     strings: list[str] = []
 
     def new_string(kind: str) -> int:
@@ -75,16 +74,12 @@ def make_passage(rng: Random, split: Split) -> Passage:
         return len(strings) - 1
 
     groups: list[tuple[str, list[_Fact]]] = []
-    kinds = rng.sample(list(relations()), k=rng.choice((1, 1, 2)))
-    n_entities = rng.choice((2, 3)) if len(kinds) == 1 else rng.choice((1, 2))
-    for kind in kinds:
-        n_relations = rng.choice((2, 3)) if len(kinds) == 1 else 2
+    n_kinds, n_entities, n_relations = rng.choice(((1, 3, 3), (1, 4, 2), (2, 2, 2)))
+    for kind in rng.sample(list(relations()), k=n_kinds):
         shared = rng.sample(relations()[kind], k=n_relations)
         for _ in range(n_entities):
             subject = new_string(kind)
             groups.append((kind, [_Fact(subject, relation, new_string(relation.value)) for relation in shared]))
-    while sum(len(facts) for _, facts in groups) > MAX_FACTS:
-        groups[rng.randrange(len(groups))][1].pop()
 
     text, starts = _fill(_tell(rng, groups), strings)
     return Passage(text, tuple(strings), _ask(groups, strings, starts))
