@@ -53,7 +53,7 @@ def folded_cost() -> Row:
 
     def folding() -> None:
         folded = FoldedCodec(made, lm, asked)
-        Quality().add(folded.original, folded.reconstructed, folded.ids, lm.vocabulary, folded.counts)
+        Quality().add(folded.original, folded.reconstructed, folded.ids, lm.nearest, folded.counts)
         for batch, original in zip(batches, originals, strict=True):
             folded(original, batch)
             made.bits(original, batch.coded)
@@ -63,7 +63,7 @@ def folded_cost() -> Row:
         quality = Quality()
         for batch, original in zip(batches, originals, strict=True):
             rebuilt = made(original, batch.coded)
-            quality.add(original[batch.coded], rebuilt[batch.coded], batch.ids[batch.coded], lm.vocabulary)
+            quality.add(original[batch.coded], rebuilt[batch.coded], batch.ids[batch.coded], lm.nearest)
             made.bits(original, batch.coded)
 
     def generation() -> None:

@@ -125,7 +125,7 @@ def evaluation_parts() -> list[Part]:
         made(original, batch.coded)
 
     def quality() -> None:
-        Quality().add(original[batch.coded], original[batch.coded], batch.ids[batch.coded], lm.vocabulary)
+        Quality().add(original[batch.coded], original[batch.coded], batch.ids[batch.coded], lm.nearest)
 
     return [
         part("evaluate", "codec", calls, through_codec),

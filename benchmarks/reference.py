@@ -73,7 +73,7 @@ def answer(
         original = lm.embed(batch.ids)
         embeddings = system(original, batch.coded) if system else original
         if system:
-            quality.add(original[batch.coded], embeddings[batch.coded], batch.ids[batch.coded], lm.vocabulary)
+            quality.add(original[batch.coded], embeddings[batch.coded], batch.ids[batch.coded], lm.nearest)
             bits += system.bits(original, batch.coded)
         replies += answerer.generate(embeddings, batch.mask)
         advance(1)

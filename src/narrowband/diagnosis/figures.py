@@ -196,7 +196,7 @@ def examine(
         embeddings = lm.embed(batch.ids)
         original, rebuilt = embeddings[batch.coded], codec(embeddings, batch.coded)[batch.coded]
         ids = batch.ids[batch.coded]
-        nearest = quality.add(original, rebuilt, ids, lm.vocabulary).cpu()
+        nearest = quality.add(original, rebuilt, ids, lm.nearest).cpu()
         found.update(nearest.tolist())
         overlaps.append(overlap(nearest, ids, batch.coded))
         norms.append((original.norm(dim=-1), rebuilt.norm(dim=-1)))

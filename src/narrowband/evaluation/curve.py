@@ -29,7 +29,7 @@ def baselines(answerer: QuestionAnswerer, pca: Codec, train: Sequence[EncodedPro
     """Every system of `SYSTEMS`, fitted on the training prompts; `pca` is the PCA without adapter."""
     lm, window = answerer.lm, pca.config.window
     windows = (cut(embeddings, coded, window) for embeddings, coded in embedded(lm, train, answerer.batch_size))
-    fitting = Fitting(pca, lm.vocabulary, windows, seed)
+    fitting = Fitting(pca, lm.vocabulary, lm.nearest, windows, seed)
     return [Entry(name, setting, system) for name, make in SYSTEMS.items() for setting, system in make(fitting).items()]
 
 

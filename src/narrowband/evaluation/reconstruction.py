@@ -8,18 +8,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-BLOCK = 4096
+from narrowband.lm.nearest import NearestTokens
 
 BY_SEEN = ("cosine", "token_match")
 """Figures of tokens that training saw and of others apart."""
-
-
-def nearest_tokens(
-    embeddings: Float[Tensor, "n hidden"], vocabulary: Float[Tensor, "vocab hidden"]
-) -> Int[Tensor, " n"]:
-    """The vocabulary entry with the highest cosine to each embedding."""
-    unit = F.normalize(vocabulary, dim=-1)
-    return torch.cat([(F.normalize(block, dim=-1) @ unit.T).argmax(-1) for block in embeddings.split(BLOCK)])
 
 
 @dataclass
@@ -38,13 +30,13 @@ class Quality:
         original: Float[Tensor, "n hidden"],
         reconstructed: Float[Tensor, "n hidden"],
         ids: Int[Tensor, " n"],
-        vocabulary: Float[Tensor, "vocab hidden"],
+        find_nearest: NearestTokens,
         counts: Int[Tensor, " n"] | None = None,
     ) -> Int[Tensor, " n"]:
         """Take in the coded tokens of a batch, each once or as often as `counts` says; returns the nearest token of each."""
         error = (reconstructed - original).norm(dim=-1)
         norm = original.norm(dim=-1).clamp(min=1e-12)
-        nearest = nearest_tokens(reconstructed, vocabulary)
+        nearest = find_nearest(reconstructed)
         values = {
             "cosine": F.cosine_similarity(original, reconstructed, dim=-1),
             "norm_ratio": reconstructed.norm(dim=-1) / norm,

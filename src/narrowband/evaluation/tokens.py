@@ -28,7 +28,7 @@ def token_view(lm: FrozenLM, codec: Codec, prompt: EncodedPrompt) -> TokenView:
     rebuilt = codec(original, batch.coded)
     ids = batch.ids[batch.coded]
     quality = Quality()
-    nearest = quality.add(original[batch.coded], rebuilt[batch.coded], ids, lm.vocabulary).cpu()
+    nearest = quality.add(original[batch.coded], rebuilt[batch.coded], ids, lm.nearest).cpu()
     return TokenView(
         token_texts(lm, ids.tolist()),
         token_texts(lm, nearest.tolist()),

@@ -23,6 +23,7 @@ from transformers import (
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from narrowband.lm.device import best_device, best_dtype
+from narrowband.lm.nearest import NearestTokens
 from narrowband.lm.probe import batchable
 from narrowband.lm.sampling import SeededRows
 from narrowband.lm.source import load_tokenizer, locate, read_config, refusal, require_embeddings
@@ -99,6 +100,11 @@ class FrozenLM:
     def vocabulary(self) -> Float[Tensor, "vocab hidden"]:
         """The embedding of every token of the tokenizer."""
         return self.embed(torch.arange(len(self.tokenizer)))
+
+    @cached_property
+    def nearest(self) -> NearestTokens:
+        """The search for the token whose embedding is nearest to a vector."""
+        return NearestTokens(self.embed(torch.arange(len(self.tokenizer))))
 
     def logits(
         self, embeddings: Float[Tensor, "batch seq hidden"], mask: Bool[Tensor, "batch seq"], last: int
