@@ -10,11 +10,10 @@ from narrowband.lm.nearest import NearestTokens
 def test_means_by_hand_over_batches_of_different_sizes() -> None:
     vocabulary = torch.eye(3)
     quality = Quality()
-    quality.add(
-        vocabulary[:2], torch.tensor([[2.0, 0, 0], [0, 0, 1.0]]), torch.tensor([0, 1]), NearestTokens(vocabulary)
-    )
-    quality.add(vocabulary[2:], torch.tensor([[1.0, 0, 1.0]]), torch.tensor([2]), NearestTokens(vocabulary))
+    quality.add(vocabulary[:2], torch.tensor([[2.0, 0, 0], [0, 0, 1.0]]), torch.tensor([0, 1]), torch.tensor([0, 2]))
+    quality.add(vocabulary[2:], torch.tensor([[1.0, 0, 1.0]]), torch.tensor([2]), torch.tensor([2]))
     means = quality.means()
+    assert means["token_match"] == pytest.approx(200 / 3)
     assert means["cosine"] == pytest.approx((1 + 0 + 1 / math.sqrt(2)) / 3)
     assert means["norm_ratio"] == pytest.approx((2 + 1 + math.sqrt(2)) / 3)
     assert means["mse"] == pytest.approx((1 + 2 + 1) / 9)
@@ -24,7 +23,7 @@ def test_means_by_hand_over_batches_of_different_sizes() -> None:
 def test_token_match_of_the_embeddings_themselves_is_everything() -> None:
     vocabulary = torch.randn(50, 8)
     quality = Quality()
-    quality.add(vocabulary, 3 * vocabulary, torch.arange(50), NearestTokens(vocabulary))
+    quality.add(vocabulary, 3 * vocabulary, torch.arange(50), NearestTokens(vocabulary)(3 * vocabulary))
     assert quality.means()["token_match"] == 100
 
 
@@ -33,8 +32,8 @@ def test_tokens_that_training_saw_and_others_are_told_apart() -> None:
     quality, rest = Quality(seen=torch.tensor([0, 2])), Quality(seen=torch.tensor([0, 2]))
     rebuilt = torch.tensor([[1.0, 0, 0], [0, 3.0, 4.0], [1.0, 0, 0]])
     nearest = NearestTokens(vocabulary)
-    quality.add(vocabulary, rebuilt, torch.tensor([0, 1, 2]), nearest, counts=torch.tensor([3, 2, 1]))
-    rest.add(vocabulary[1:2], vocabulary[1:2], torch.tensor([1]), nearest)
+    quality.add(vocabulary, rebuilt, torch.tensor([0, 1, 2]), nearest(rebuilt), counts=torch.tensor([3, 2, 1]))
+    rest.add(vocabulary[1:2], vocabulary[1:2], torch.tensor([1]), torch.tensor([1]))
     quality.merge(rest)
     parts = quality.by_seen()
     assert parts["seen"] == pytest.approx({"cosine": 3 / 4, "token_match": 75})
@@ -43,5 +42,5 @@ def test_tokens_that_training_saw_and_others_are_told_apart() -> None:
 
 def test_where_all_tokens_were_seen_there_is_a_share_and_nothing_else() -> None:
     quality = Quality(seen=torch.tensor([0]))
-    quality.add(torch.eye(1), torch.eye(1), torch.tensor([0]), NearestTokens(torch.eye(1)))
+    quality.add(torch.eye(1), torch.eye(1), torch.tensor([0]), torch.tensor([0]))
     assert quality.by_seen() == {"seen": {"cosine": 1, "token_match": 100}, "unseen": {"share": 0}}

@@ -8,8 +8,6 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from narrowband.lm.nearest import NearestTokens
-
 BY_SEEN = ("cosine", "token_match")
 """Figures of tokens that training saw and of others apart."""
 
@@ -30,13 +28,12 @@ class Quality:
         original: Float[Tensor, "n hidden"],
         reconstructed: Float[Tensor, "n hidden"],
         ids: Int[Tensor, " n"],
-        find_nearest: NearestTokens,
+        nearest: Int[Tensor, " n"],
         counts: Int[Tensor, " n"] | None = None,
-    ) -> Int[Tensor, " n"]:
-        """Take in the coded tokens of a batch, each once or as often as `counts` says; returns the nearest token of each."""
+    ) -> None:
+        """Take in the coded tokens of a batch with those `nearest` to what became of them, once or as often as `counts` says."""
         error = (reconstructed - original).norm(dim=-1)
         norm = original.norm(dim=-1).clamp(min=1e-12)
-        nearest = find_nearest(reconstructed)
         values = {
             "cosine": F.cosine_similarity(original, reconstructed, dim=-1),
             "norm_ratio": reconstructed.norm(dim=-1) / norm,
@@ -52,7 +49,6 @@ class Quality:
             new = ~torch.isin(ids, self.seen)
             _add(self.unseen_sums, {name: float(weighted[name][new.to(norm.device)].sum()) for name in BY_SEEN})
             self.unseen_count += int(times[new].sum())
-        return nearest
 
     def merge(self, other: "Quality") -> None:
         """Take in what `other` has taken in."""
