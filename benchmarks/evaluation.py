@@ -53,7 +53,8 @@ def folded_cost() -> Row:
 
     def folding() -> None:
         folded = FoldedCodec(made, lm, asked)
-        Quality().add(folded.original, folded.reconstructed, folded.ids, lm.vocabulary, folded.counts)
+        nearest = lm.nearest(folded.reconstructed)
+        Quality().add(folded.original, folded.reconstructed, folded.ids, nearest, folded.counts)
         for batch, original in zip(batches, originals, strict=True):
             folded(original, batch)
             made.bits(original, batch.coded)
@@ -62,8 +63,8 @@ def folded_cost() -> Row:
     def per_position() -> None:
         quality = Quality()
         for batch, original in zip(batches, originals, strict=True):
-            rebuilt = made(original, batch.coded)
-            quality.add(original[batch.coded], rebuilt[batch.coded], batch.ids[batch.coded], lm.vocabulary)
+            rebuilt = made(original, batch.coded)[batch.coded]
+            quality.add(original[batch.coded], rebuilt, batch.ids[batch.coded], lm.nearest(rebuilt))
             made.bits(original, batch.coded)
 
     def generation() -> None:

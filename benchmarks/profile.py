@@ -125,7 +125,8 @@ def evaluation_parts() -> list[Part]:
         made(original, batch.coded)
 
     def quality() -> None:
-        Quality().add(original[batch.coded], original[batch.coded], batch.ids[batch.coded], lm.vocabulary)
+        tokens = original[batch.coded]
+        Quality().add(tokens, tokens, batch.ids[batch.coded], lm.nearest(tokens))
 
     return [
         part("evaluate", "codec", calls, through_codec),

@@ -73,7 +73,8 @@ def answer(
         original = lm.embed(batch.ids)
         embeddings = system(original, batch.coded) if system else original
         if system:
-            quality.add(original[batch.coded], embeddings[batch.coded], batch.ids[batch.coded], lm.vocabulary)
+            received = embeddings[batch.coded]
+            quality.add(original[batch.coded], received, batch.ids[batch.coded], lm.nearest(received))
             bits += system.bits(original, batch.coded)
         replies += answerer.generate(embeddings, batch.mask)
         advance(1)

@@ -46,6 +46,7 @@ def examine(params: Params, few_shot_pool: Path, instruction_pool: Path) -> None
     from narrowband.codec.batches import check_windows
     from narrowband.data.prompts import check_questions, stream_prompts
     from narrowband.data.splits import BUNDLED, check_dataset
+    from narrowband.experiments.estimate import tell_time
     from narrowband.lm.needs import check_needs
     from narrowband.lm.source import load_tokenizer, outline, positions
     from narrowband.sft.instructions import read_instructions
@@ -69,6 +70,7 @@ def examine(params: Params, few_shot_pool: Path, instruction_pool: Path) -> None
         check_questions(tokenizer, examples, prompt)
     if splits:
         check_windows(stream_prompts(tokenizer, splits["train"], prompt), params.window, dim)
+        tell_time(params, model, splits["train"], console)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ def main() -> None:
     from narrowband.report.page import Diagnosed, read_results, render
     from narrowband.runtime.artifacts import checked, read_config
     from narrowband.runtime.files import read_json, write_json, write_text
+    from narrowband.runtime.progress import bar
     from narrowband.runtime.rounding import rounded
 
     set_up_torch()
@@ -35,7 +36,9 @@ def main() -> None:
     results = read_results()
     answers = {name: read_json(checked(paths.PREDICTIONS / f"predictions_{name}.json")) for name in systems}
     train = answerer.encode(stream_squad(checked(paths.QA / "train.json")))
-    diagnosis = diagnose(answerer, systems, examples, answers, params.seed, seen=coded_counts(train)[0])
+    seen, _ = coded_counts(train)
+    with bar("systems", len(systems) - 1, console) as advance:
+        diagnosis = diagnose(answerer, systems, examples, answers, params.seed, seen=seen, advance=advance)
     found = verdicts(diagnosis, params, lm.hidden_size)
     figures, norms = rounded(summary(diagnosis, found)), rounded(histogram(diagnosis.norms))
     shown = rounded(first_examples(answerer, systems, examples, answers))

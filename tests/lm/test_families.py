@@ -1,5 +1,6 @@
 """What the project takes for granted of a base model, shown on a tiny checkpoint of every family that it is meant for."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,24 @@ def test_left_padded_rows_have_the_logits_of_single_rows(family: FrozenLM, promp
     for prompt, logits in zip(prompts, together, strict=True):
         alone = family.model(torch.tensor([prompt.ids])).logits[0, -3:]
         torch.testing.assert_close(logits, alone, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("batchable", [True, False])
+def test_logits_of_wanted_positions_are_among_those_of_all(
+    family: FrozenLM, prompts: list[EncodedPrompt], batchable: bool
+) -> None:
+    padded = collate(prompts, family.pad_id)
+    wanted = torch.arange(3) >= torch.arange(len(prompts))[:, None] % 3
+    asked = replace(family, batchable=batchable)
+    embeddings = family.embed(padded.ids).requires_grad_()
+    all_of_them, chosen = asked.logits(embeddings, padded.mask, 3), asked.logits_at(embeddings, padded.mask, wanted)
+    torch.testing.assert_close(chosen, all_of_them[wanted], rtol=1e-4, atol=1e-4)
+    plain, own = (
+        torch.autograd.grad(logits.log_softmax(-1)[:, 5].sum(), embeddings)[0]
+        for logits in (all_of_them[wanted], chosen)
+    )
+    torch.testing.assert_close(own, plain, rtol=1e-3, atol=1e-4)
+    assert asked.logits(embeddings, padded.mask, 3).shape == all_of_them.shape  # nothing is left behind
 
 
 def test_phase_2_gradients_reach_all_of_the_adapter_and_nothing_else(

@@ -14,8 +14,7 @@ VOCABULARY = 12
 
 def kl(student: torch.Tensor, teacher: torch.Tensor | TopK, t: float) -> float:
     """The KL term over three answer positions."""
-    mask = torch.ones(1, 3, dtype=torch.bool)
-    answers = AnswerLogits(student[None], teacher, torch.zeros(1, 3, dtype=torch.long), mask)
+    answers = AnswerLogits(student, teacher, torch.zeros(3, dtype=torch.long))
     weights = GenerationLoss(cross_entropy=0, kl=1, kl_temperature=t, reconstruction=0)
     pair = Reconstruction(torch.ones(1, 2), torch.ones(1, 2))
     return generation_loss(answers, pair, weights, ReconstructionLoss(cosine=1, mse=1)).parts["kl"]

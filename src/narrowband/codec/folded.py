@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from narrowband.codec.codec import Codec
@@ -31,8 +31,11 @@ class FoldedCodec:
         self, embeddings: Float[Tensor, "batch seq hidden"], batch: Batch
     ) -> Float[Tensor, "batch seq hidden"]:
         """`embeddings` of `batch` with the coded tokens replaced by their reconstruction."""
-        rows = torch.searchsorted(self.ids, batch.ids[batch.coded]).to(embeddings.device)
-        return embeddings.index_put((batch.coded.to(embeddings.device),), self.reconstructed[rows])
+        return embeddings.index_put((batch.coded.to(embeddings.device),), self.reconstructed[self.rows(batch)])
+
+    def rows(self, batch: Batch) -> Int[Tensor, " n"]:
+        """Which of `ids` each coded token of `batch` is."""
+        return torch.searchsorted(self.ids, batch.ids[batch.coded]).to(self.reconstructed.device)
 
 
 def reconstruct(

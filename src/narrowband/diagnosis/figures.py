@@ -5,7 +5,7 @@ The experiments are cheap reruns on one batch of questions: the uncompressed pro
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,8 +15,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from narrowband.codec.codec import Codec
+from narrowband.codec.folded import FoldedCodec
 from narrowband.codec.magnitude import restore, side_information
-from narrowband.data.prompts import EncodedPrompt, collate
+from narrowband.data.prompts import Batch, EncodedPrompt, collate
 from narrowband.data.squad import Example
 from narrowband.evaluation.answer import QuestionAnswerer, batches_by_length
 from narrowband.evaluation.form import faults
@@ -139,10 +140,12 @@ def diagnose(
     seed: int,
     *,
     seen: Int[Tensor, " known"] | None = None,
+    advance: Callable[[int], None] = lambda n: None,
 ) -> Diagnosis:
     """Examine every compressed system by the answers that `evaluate` saved and a few prompts embedded again.
 
-    `seen` are the tokens that went through the codec in training; without it, all count as seen.
+    `seen` are the tokens that went through the codec in training; without it, all count as seen. `advance` is told of
+    each system that is done.
     """
     prompts = answerer.encode(examples)
     rows = max(batches_by_length(prompts, answerer.batch_size), key=lambda rows: _padding(prompts, rows))
@@ -162,6 +165,7 @@ def diagnose(
             diversity(list(predictions[name].values()), examples),
             rescale(answerer, codec, probed, predictions[name], seed),
         )
+        advance(1)
     uncompressed = predictions["uncompressed"]
     return Diagnosis(
         sum(score.f1 for score in score_all(uncompressed, examples)) / len(examples),
@@ -191,14 +195,11 @@ def examine(
     kept: list[tuple[Tensor, Tensor]] = []
     norms: list[tuple[Tensor, Tensor]] = []
     overlaps: list[Tensor] = []
-    for rows in batches_by_length(prompts, batch_size):
-        batch = collate([prompts[i] for i in rows], lm.pad_id)
-        embeddings = lm.embed(batch.ids)
-        original, rebuilt = embeddings[batch.coded], codec(embeddings, batch.coded)[batch.coded]
+    for batch, original, rebuilt, nearest in _sent(lm, codec, prompts, batch_size):
         ids = batch.ids[batch.coded]
-        nearest = quality.add(original, rebuilt, ids, lm.vocabulary).cpu()
+        quality.add(original, rebuilt, ids, nearest)
         found.update(nearest.tolist())
-        overlaps.append(overlap(nearest, ids, batch.coded))
+        overlaps.append(overlap(nearest.cpu(), ids, batch.coded))
         norms.append((original.norm(dim=-1), rebuilt.norm(dim=-1)))
         step = -(-len(ids) // SPECTRUM)
         kept.append((original[::step], rebuilt[::step]))
@@ -220,6 +221,23 @@ def examine(
     )
     original_norms, rebuilt_norms = (torch.cat(values).cpu() for values in zip(*norms, strict=True))
     return reconstruction, original_norms, rebuilt_norms
+
+
+def _sent(
+    lm: FrozenLM, codec: Codec, prompts: Sequence[EncodedPrompt], batch_size: int
+) -> Iterator[tuple[Batch, Float[Tensor, "n hidden"], Float[Tensor, "n hidden"], Int[Tensor, " n"]]]:
+    """Batches of `prompts` with their coded tokens' embeddings, what becomes of these, and the tokens nearest to that.
+
+    Where the codec takes tokens alone, each distinct one is searched for once.
+    """
+    folded = FoldedCodec(codec, lm, prompts) if codec.takes_tokens_alone else None
+    known = lm.nearest(folded.reconstructed) if folded else None
+    for rows in batches_by_length(prompts, batch_size):
+        batch = collate([prompts[i] for i in rows], lm.pad_id)
+        embeddings = lm.embed(batch.ids)
+        rebuilt = (folded(embeddings, batch) if folded else codec(embeddings, batch.coded))[batch.coded]
+        nearest = known[folded.rows(batch)] if folded and known is not None else lm.nearest(rebuilt)
+        yield batch, embeddings[batch.coded], rebuilt, nearest
 
 
 def pairwise_cosine(tokens: Float[Tensor, "n hidden"]) -> float:

@@ -163,12 +163,14 @@ class _Sender:
         if self.folded:
             return self.folded(original, batch), quality, self.system.bits(original, batch.coded)
         embeddings, cost = sent(self.system, original, batch.coded)
-        quality.add(original[batch.coded], embeddings[batch.coded], batch.ids[batch.coded], self.lm.vocabulary)
+        received = embeddings[batch.coded]
+        quality.add(original[batch.coded], received, batch.ids[batch.coded], self.lm.nearest(received))
         return embeddings, quality, cost
 
     def folded_quality(self) -> Quality:
         """Quality over all prompts of a codec that takes tokens alone; empty for any other system."""
         quality = Quality(seen=self.seen)
         if folded := self.folded:
-            quality.add(folded.original, folded.reconstructed, folded.ids, self.lm.vocabulary, folded.counts)
+            nearest = self.lm.nearest(folded.reconstructed)
+            quality.add(folded.original, folded.reconstructed, folded.ids, nearest, folded.counts)
         return quality

@@ -15,7 +15,7 @@ from narrowband.codec.config import CodecConfig
 from narrowband.codec.pca import PCA
 from narrowband.codec.windows import cut, join, positions
 from narrowband.evaluation.answer import System
-from narrowband.evaluation.reconstruction import nearest_tokens
+from narrowband.lm.nearest import NearestTokens
 
 HALF = 16
 """Bits of a float16: what numbers are sent as unless a baseline says otherwise."""
@@ -114,13 +114,14 @@ class Snapped:
 
     system: System
     vocabulary: Float[Tensor, "vocab hidden"]
+    nearest: NearestTokens
 
     def __call__(
         self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]
     ) -> Float[Tensor, "batch seq hidden"]:
         """`embeddings` with the coded tokens replaced by vocabulary entries."""
         received = self.system(embeddings, coded)
-        return _replace(received, coded, self.vocabulary[nearest_tokens(received[coded], self.vocabulary)])
+        return _replace(received, coded, self.vocabulary[self.nearest(received[coded])])
 
     def bits(self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]) -> int:
         """Bits that a batch costs: those of `system`."""
@@ -132,6 +133,7 @@ class TokenId:
     """The number of the token instead of its embedding: lossless, as static embeddings are a lookup."""
 
     vocabulary: Float[Tensor, "vocab hidden"]
+    nearest: NearestTokens
 
     @property
     def depth(self) -> int:
@@ -142,7 +144,7 @@ class TokenId:
         self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]
     ) -> Float[Tensor, "batch seq hidden"]:
         """`embeddings` with the coded tokens looked up again."""
-        return _replace(embeddings, coded, self.vocabulary[nearest_tokens(embeddings[coded], self.vocabulary)])
+        return _replace(embeddings, coded, self.vocabulary[self.nearest(embeddings[coded])])
 
     def bits(self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]) -> int:
         """Bits that a batch costs."""
@@ -150,10 +152,11 @@ class TokenId:
 
 
 class Fitting(NamedTuple):
-    """What baselines may be fitted on: the PCA as a codec without adapter, the vocabulary, and windows of training prompts."""
+    """What baselines may be fitted on: the PCA as a codec without adapter, the vocabulary with its search, training windows."""
 
     pca: Codec
     vocabulary: Float[Tensor, "vocab hidden"]
+    nearest: NearestTokens
     windows: Iterable[Float[Tensor, "_ vector"]]
     seed: int
 
@@ -197,13 +200,21 @@ def rates(codec: Codec) -> dict[str, Codec]:
     return {rate_of(one.config): one for one in (*own, *map(codec.with_latent_bits, sorted(grids, reverse=True)))}
 
 
+def token_ids(fitting: Fitting) -> dict[str, System]:
+    """The lossless code that all others stand beside."""
+    system = TokenId(fitting.vocabulary, fitting.nearest)
+    return {f"{system.depth} bits": system}
+
+
 SYSTEMS: dict[str, Callable[[Fitting], Mapping[str, System]]] = {
     "truncation": truncations,
     "random projection": random_projections,
     "scalar quantiser": lambda fitting: {f"int{depth}": ScalarQuantizer(depth, fitting.hidden) for depth in DEPTHS},
     "pca": lambda fitting: rates(fitting.pca),
-    "pca snapped": lambda fitting: {rate_of(fitting.pca.config): Snapped(fitting.pca, fitting.vocabulary)},
-    "token id": lambda fitting: {f"{TokenId(fitting.vocabulary).depth} bits": TokenId(fitting.vocabulary)},
+    "pca snapped": lambda fitting: {
+        rate_of(fitting.pca.config): Snapped(fitting.pca, fitting.vocabulary, fitting.nearest)
+    },
+    "token id": token_ids,
 }
 """Every way to send embeddings that needs no training by steps, by name: one system for each setting."""
 

@@ -11,10 +11,10 @@ from narrowband.codec.codec import Codec
 from narrowband.codec.windows import cut
 from narrowband.data.prompts import EncodedPrompt
 from narrowband.data.squad import Example
-from narrowband.evaluation.answer import QuestionAnswerer, System
+from narrowband.evaluation.answer import Evaluated, QuestionAnswerer, System
 from narrowband.evaluation.baselines import SYSTEMS, Fitting, rate_of, rates
 from narrowband.evaluation.significance import interval
-from narrowband.runtime.progress import track
+from narrowband.runtime.progress import bar
 
 
 class Entry(NamedTuple):
@@ -29,7 +29,7 @@ def baselines(answerer: QuestionAnswerer, pca: Codec, train: Sequence[EncodedPro
     """Every system of `SYSTEMS`, fitted on the training prompts; `pca` is the PCA without adapter."""
     lm, window = answerer.lm, pca.config.window
     windows = (cut(embeddings, coded, window) for embeddings, coded in embedded(lm, train, answerer.batch_size))
-    fitting = Fitting(pca, lm.vocabulary, windows, seed)
+    fitting = Fitting(pca, lm.vocabulary, lm.nearest, windows, seed)
     return [Entry(name, setting, system) for name, make in SYSTEMS.items() for setting, system in make(fitting).items()]
 
 
@@ -45,21 +45,20 @@ def curve(
     answerer: QuestionAnswerer, entries: Sequence[Entry], examples: Sequence[Example], seed: int, console: Console
 ) -> list[dict[str, Any]]:
     """A row for each system: its rate in bits a coded token, F1 with its 95% interval, EM, and how it reconstructs."""
-    rows = []
-    for name, setting, system in track(entries, "systems", len(entries), console):
-        result = answerer.answer(system, examples)
-        rows.append(
-            {
-                "system": name,
-                "setting": setting,
-                "bits_per_token": result.bits_per_token,
-                "f1": result.f1,
-                "em": result.em,
-                "f1_interval": interval([score.f1 for score in result.scores], seed),
-                **{key: result.quality[key] for key in ("cosine", "norm_ratio", "token_match")},
-            }
-        )
-    return rows
+    with bar("questions", len(examples) * len(entries), console) as advance:
+        return [_row(entry, answerer.answer(entry.system, examples, advance=advance), seed) for entry in entries]
+
+
+def _row(entry: Entry, result: Evaluated, seed: int) -> dict[str, Any]:
+    return {
+        "system": entry.name,
+        "setting": entry.setting,
+        "bits_per_token": result.bits_per_token,
+        "f1": result.f1,
+        "em": result.em,
+        "f1_interval": interval([score.f1 for score in result.scores], seed),
+        **{key: result.quality[key] for key in ("cosine", "norm_ratio", "token_match")},
+    }
 
 
 def curve_table(rows: Sequence[Mapping[str, Any]]) -> Table:

@@ -8,18 +8,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-BLOCK = 4096
-
 BY_SEEN = ("cosine", "token_match")
 """Figures of tokens that training saw and of others apart."""
-
-
-def nearest_tokens(
-    embeddings: Float[Tensor, "n hidden"], vocabulary: Float[Tensor, "vocab hidden"]
-) -> Int[Tensor, " n"]:
-    """The vocabulary entry with the highest cosine to each embedding."""
-    unit = F.normalize(vocabulary, dim=-1)
-    return torch.cat([(F.normalize(block, dim=-1) @ unit.T).argmax(-1) for block in embeddings.split(BLOCK)])
 
 
 @dataclass
@@ -38,13 +28,12 @@ class Quality:
         original: Float[Tensor, "n hidden"],
         reconstructed: Float[Tensor, "n hidden"],
         ids: Int[Tensor, " n"],
-        vocabulary: Float[Tensor, "vocab hidden"],
+        nearest: Int[Tensor, " n"],
         counts: Int[Tensor, " n"] | None = None,
-    ) -> Int[Tensor, " n"]:
-        """Take in the coded tokens of a batch, each once or as often as `counts` says; returns the nearest token of each."""
+    ) -> None:
+        """Take in the coded tokens of a batch with those `nearest` to what became of them, once or as often as `counts` says."""
         error = (reconstructed - original).norm(dim=-1)
         norm = original.norm(dim=-1).clamp(min=1e-12)
-        nearest = nearest_tokens(reconstructed, vocabulary)
         values = {
             "cosine": F.cosine_similarity(original, reconstructed, dim=-1),
             "norm_ratio": reconstructed.norm(dim=-1) / norm,
@@ -60,7 +49,6 @@ class Quality:
             new = ~torch.isin(ids, self.seen)
             _add(self.unseen_sums, {name: float(weighted[name][new.to(norm.device)].sum()) for name in BY_SEEN})
             self.unseen_count += int(times[new].sum())
-        return nearest
 
     def merge(self, other: "Quality") -> None:
         """Take in what `other` has taken in."""

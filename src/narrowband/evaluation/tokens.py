@@ -25,14 +25,14 @@ def token_view(lm: FrozenLM, codec: Codec, prompt: EncodedPrompt) -> TokenView:
     """Send `prompt` through `codec` and name the nearest token of every reconstruction."""
     batch = collate([prompt], lm.pad_id)
     original = lm.embed(batch.ids)
-    rebuilt = codec(original, batch.coded)
+    rebuilt = codec(original, batch.coded)[batch.coded]
     ids = batch.ids[batch.coded]
-    quality = Quality()
-    nearest = quality.add(original[batch.coded], rebuilt[batch.coded], ids, lm.vocabulary).cpu()
+    quality, nearest = Quality(), lm.nearest(rebuilt)
+    quality.add(original[batch.coded], rebuilt, ids, nearest)
     return TokenView(
         token_texts(lm, ids.tolist()),
         token_texts(lm, nearest.tolist()),
-        (nearest == ids).tolist(),
+        (nearest.cpu() == ids).tolist(),
         quality.means(),
     )
 

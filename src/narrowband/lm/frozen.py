@@ -23,6 +23,7 @@ from transformers import (
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from narrowband.lm.device import best_device, best_dtype
+from narrowband.lm.nearest import NearestTokens
 from narrowband.lm.probe import batchable
 from narrowband.lm.sampling import SeededRows
 from narrowband.lm.source import load_tokenizer, locate, read_config, refusal, require_embeddings
@@ -100,6 +101,11 @@ class FrozenLM:
         """The embedding of every token of the tokenizer."""
         return self.embed(torch.arange(len(self.tokenizer)))
 
+    @cached_property
+    def nearest(self) -> NearestTokens:
+        """The search for the token whose embedding is nearest to a vector."""
+        return NearestTokens(self.embed(torch.arange(len(self.tokenizer))))
+
     def logits(
         self, embeddings: Float[Tensor, "batch seq hidden"], mask: Bool[Tensor, "batch seq"], last: int
     ) -> Float[Tensor, "batch last vocab"]:
@@ -112,9 +118,32 @@ class FrozenLM:
         rows = [self._logits(*row, last)[0] for row in _rows(embeddings, mask)]
         return torch.stack([nn.functional.pad(row, (0, 0, last - len(row), 0)) for row in rows])
 
+    def logits_at(
+        self,
+        embeddings: Float[Tensor, "batch seq hidden"],
+        mask: Bool[Tensor, "batch seq"],
+        wanted: Bool[Tensor, "batch last"],
+    ) -> Float[Tensor, "n vocab"]:
+        """The logits at those of the last positions that are `wanted`, row by row.
+
+        The model's head is applied to them alone: with 262,144 tokens, the logits of each position are a MiB.
+        """
+        if not self.batchable and len(mask) > 1:
+            rows = zip(_rows(embeddings, mask), wanted, strict=True)
+            return torch.cat([self.logits_at(*row, on[None, -row[1].shape[1] :]) for row, on in rows])
+
+        def choose(head: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+            return (inputs[0][wanted][None],)
+
+        hook = cast(nn.Module, self.model.get_output_embeddings()).register_forward_pre_hook(choose)
+        try:
+            return self._logits(embeddings, mask, wanted.shape[1])[0]
+        finally:
+            hook.remove()
+
     def _logits(
         self, embeddings: Float[Tensor, "batch seq hidden"], mask: Bool[Tensor, "batch seq"], last: int
-    ) -> Float[Tensor, "batch kept vocab"]:
+    ) -> Float[Tensor, "rows kept vocab"]:
         positions = (mask.long().cumsum(-1) - 1).clamp(min=0)
         output = self.model(
             inputs_embeds=embeddings.to(self.model.dtype),

@@ -91,6 +91,15 @@ def outline(base_model: str) -> PreTrainedModel:
     return model
 
 
+def is_here(base_model: str) -> bool:
+    """Whether the weights are in a folder or file of this machine, and not on the hub.
+
+    Raises:
+        InputError: see `locate`.
+    """
+    return Path(locate(base_model).name).is_dir()
+
+
 def positions(model: PreTrainedModel) -> int | None:
     """How many tokens a model has positions for, if it says."""
     return getattr(model.config.get_text_config(), "max_position_embeddings", None)

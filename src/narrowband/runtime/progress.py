@@ -1,14 +1,11 @@
 """Progress bars with rate and time left."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
-
-T = TypeVar("T")
 
 
 class RateColumn(ProgressColumn):
@@ -31,11 +28,3 @@ def bar(title: str, total: int, console: Console) -> Iterator[Callable[[int], No
     with progress(console) as shown:
         task = shown.add_task(title, total=total)
         yield lambda n: shown.advance(task, n)
-
-
-def track(items: Iterable[T], title: str, total: int, console: Console) -> Iterator[T]:
-    """Iterate over the `total` items while a bar shows the progress."""
-    with bar(title, total, console) as advance:
-        for item in items:
-            yield item
-            advance(1)

@@ -4,8 +4,9 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from narrowband.params import GenerationLoss, ReconstructionLoss
 from narrowband.training.loop import StepLoss
@@ -43,16 +44,19 @@ def reconstruction_loss(pair: Reconstruction, weights: ReconstructionLoss) -> St
     return StepLoss(weights.cosine * cosine + weights.mse * mse, {"cosine_loss": cosine.item(), "mse_loss": mse.item()})
 
 
-class AnswerLogits(NamedTuple):
-    """Answer positions of a batch: logits with and without the codec, the right tokens, and which of them count.
+MOST = 1 << 24
+"""Logits that the loss is computed of at a time: 64 MiB, of which it needs several."""
 
-    The teacher's may be those kept of positions that count. `share` is that of the answer tokens of a whole batch.
+
+class AnswerLogits(NamedTuple):
+    """Answer positions of a batch: logits with and without the codec, and the right tokens.
+
+    The teacher's may be the top ones that were kept. `share` is that of the answer tokens of a whole batch.
     """
 
-    student: Float[Tensor, "batch answer vocab"]
-    teacher: Float[Tensor, "batch answer vocab"] | TopK
-    targets: Int[Tensor, "batch answer"]
-    mask: Bool[Tensor, "batch answer"]
+    student: Float[Tensor, "n vocab"]
+    teacher: Float[Tensor, "n vocab"] | TopK
+    targets: Int[Tensor, " n"]
     share: float = 1.0
 
 
@@ -64,15 +68,29 @@ def generation_loss(
     The KL is from teacher to student at temperature T, times T^2 (Hinton et al. 2015, arXiv:1503.02531, section 2), over
     the whole vocabulary, or over the teacher's top tokens and all others together.
     """
-    student = answers.student[answers.mask]  # [tokens, vocab]
-    cross_entropy = answers.share * F.cross_entropy(student, answers.targets[answers.mask])
-    t = weights.kl_temperature
-    if isinstance(answers.teacher, TopK):
-        found, wanted = merge_others(student / t, answers.teacher.tokens), answers.teacher.log_probabilities
-    else:
-        found = torch.log_softmax(student / t, -1)
-        wanted = torch.log_softmax(answers.teacher[answers.mask] / t, -1)
-    kl = answers.share * t**2 * F.kl_div(found, wanted, log_target=True, reduction="batchmean")
+    cross_entropy, kl = answers.share * answer_terms(answers, weights.kl_temperature)
     rebuilt = reconstruction_loss(pair, reconstruction)
     loss = weights.cross_entropy * cross_entropy + weights.kl * kl + weights.reconstruction * rebuilt.loss
     return StepLoss(loss, {"cross_entropy": cross_entropy.item(), "kl": kl.item(), **rebuilt.parts})
+
+
+def answer_terms(answers: AnswerLogits, t: float) -> Float[Tensor, "2"]:
+    """Cross-entropy and KL at temperature `t`, means over positions.
+
+    Of many positions of a large vocabulary, some are computed at a time, and again in the backward pass instead of kept.
+    """
+    n, vocabulary = answers.student.shape
+    size = max(1, MOST // vocabulary)
+    if n <= size:
+        return _summed(answers.student, answers.teacher, answers.targets, t) / n
+    parts = zip(answers.student.split(size), answers.teacher.split(size), answers.targets.split(size), strict=True)
+    return sum(checkpoint(_summed, *part, t, use_reentrant=False) for part in parts) / n
+
+
+def _summed(student: Tensor, teacher: Tensor | TopK, targets: Tensor, t: float) -> Float[Tensor, "2"]:
+    if isinstance(teacher, TopK):
+        found, wanted = merge_others(student / t, teacher.tokens), teacher.log_probabilities
+    else:
+        found, wanted = torch.log_softmax(student / t, -1), torch.log_softmax(teacher / t, -1)
+    kl = t**2 * F.kl_div(found, wanted, log_target=True, reduction="sum")
+    return torch.stack([F.cross_entropy(student, targets, reduction="sum"), kl])

@@ -49,11 +49,9 @@ def lay_out(lm: FrozenLM, lessons: Sequence[Lesson]) -> Rows:
     return Rows(batch, targets, mask)
 
 
-def answer_logits(
-    lm: FrozenLM, embeddings: Float[Tensor, "batch seq hidden"], rows: Rows
-) -> Float[Tensor, "batch answer vocab"]:
-    """Logits at the answer positions of `rows`, whose tokens come as `embeddings`."""
-    return lm.logits(embeddings, rows.batch.mask.to(lm.device), rows.mask.shape[1])
+def answer_logits(lm: FrozenLM, embeddings: Float[Tensor, "batch seq hidden"], rows: Rows) -> Float[Tensor, "n vocab"]:
+    """Logits at the answer positions of `rows` that count, whose tokens come as `embeddings`."""
+    return lm.logits_at(embeddings, rows.batch.mask.to(lm.device), rows.mask)
 
 
 def teacher_forced(
@@ -70,9 +68,8 @@ def teacher_forced(
     with torch.no_grad():
         teacher = known or answer_logits(lm, original, rows)
     student = answer_logits(lm, reconstructed, rows)
-    return AnswerLogits(student, teacher, rows.targets, rows.mask), Reconstruction(
-        original[coded], reconstructed[coded]
-    )
+    answers = AnswerLogits(student, teacher, rows.targets[rows.mask])
+    return answers, Reconstruction(original[coded], reconstructed[coded])
 
 
 class Material(NamedTuple):
@@ -111,7 +108,7 @@ def ask_teacher(lm: FrozenLM, lessons: Sequence[Lesson], phase2: Phase2, tempera
     @torch.no_grad()
     def ask(few: Sequence[Lesson]) -> list[TopK]:
         rows = lay_out(lm, few)
-        logits = answer_logits(lm, lm.embed(rows.batch.ids), rows)[rows.mask]
+        logits = answer_logits(lm, lm.embed(rows.batch.ids), rows)
         found = TopK.of(logits / temperature, k).to(torch.device("cpu"))
         lengths = [len(lesson.answer) for lesson in few]
         return [TopK(*of_one) for of_one in zip(*(tensor.split(lengths) for tensor in found), strict=True)]

@@ -25,6 +25,7 @@ from narrowband.params import Training
 from narrowband.runtime import distributed, paths
 from narrowband.runtime.artifacts import checked
 from narrowband.runtime.files import write_json, write_text
+from narrowband.runtime.progress import bar
 from narrowband.runtime.rounding import rounded
 from narrowband.training.alarms import alarms
 from narrowband.training.loop import Evaluation, Schedule, StepLoss, train
@@ -136,7 +137,8 @@ def quick_evaluation(
     (prompt,) = answerer.encode([first])
 
     def evaluate() -> Evaluation:
-        result = answerer.answer(codec, examples)
+        with bar("validation questions", len(examples), console) as advance:
+            result = answerer.answer(codec, examples, advance=advance)
         said = f"{phase}: expected {first.golds[0]!r}, answered {result.predictions[first.id]!r} to"
         console.print(said, marked(token_view(answerer.lm, codec, prompt)))
         for sentence in alarms(result, examples, phase):

@@ -52,7 +52,7 @@ def response_kl(lm: FrozenLM, codec: Codec, lessons: Sequence[Lesson], batch_siz
         rows = lay_out(lm, lessons[start : start + batch_size])
         original = lm.embed(rows.batch.ids)
         both = (answer_logits(lm, embeddings, rows) for embeddings in (original, codec(original, rows.batch.coded)))
-        teacher, student = (logits[rows.mask].log_softmax(-1) for logits in both)
+        teacher, student = (logits.log_softmax(-1) for logits in both)
         total += float((teacher.exp() * (teacher - student)).sum())
         tokens += int(rows.mask.sum())
     return total / tokens

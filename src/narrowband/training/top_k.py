@@ -26,6 +26,10 @@ class TopK(NamedTuple):
         """The positions of all `parts`, one after the other."""
         return cls(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 
+    def split(self, size: int) -> list["TopK"]:
+        """The positions in parts of `size`, the last one possibly smaller."""
+        return [TopK(*part) for part in zip(*(tensor.split(size) for tensor in self), strict=True)]
+
     def to(self, device: torch.device) -> "TopK":
         """The same on `device`."""
         return TopK(*(tensor.to(device) for tensor in self))

@@ -1,0 +1,211 @@
+"""What a run takes on this machine: time by stage and memory, from one timed forward pass and a few new tokens."""
+
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from narrowband.codec.adapter import Shape, make_adapter
+from narrowband.codec.pca import PCA
+from narrowband.data.prompts import EncodedPrompt, collate, encode_prompts
+from narrowband.data.squad import Example
+from narrowband.evaluation.headline import TITLES
+from narrowband.lm.device import best_device
+from narrowband.lm.frozen import FrozenLM
+from narrowband.lm.source import is_here
+from narrowband.params import InputError, Params, Training
+from narrowband.runtime.entry import set_up_torch
+
+TIMED = 4
+"""Prompts of the forward pass that is timed."""
+
+SAMPLE = 100
+"""Questions whose prompts are counted."""
+
+CUE, NEW = 8, 4
+"""Tokens of the short prompts that are continued, and new tokens."""
+
+CURVE = 18
+"""Systems of the rate-quality curve, about."""
+
+REPLAYS = 150
+"""Answers that the diagnosis asks the base model for, about."""
+
+PER_RECORD = 2
+"""Candidates for each SFT record, about: what is rejected included."""
+
+ADAM = 5
+"""Numbers kept for each weight of an adapter: itself, gradient, two moments, best value."""
+
+FLOAT = 4
+"""Bytes of a float32."""
+
+LARGE = 50_000_000
+"""Weights from which on `check` takes the time to measure a base model; below that a run takes minutes."""
+
+
+STAGES = ("generate_data", "train_phase1", "train_phase2", "evaluate", "baselines", "diagnose")
+"""Stages that take time, in their order."""
+
+
+class Speed(NamedTuple):
+    """Seconds for a token that is read and for one that is written; bytes kept of a read one for its gradient."""
+
+    read: float
+    write: float
+    kept: float
+
+
+class Estimate(NamedTuple):
+    """Seconds by stage, and bytes by what they are for in Phase 2, which needs most."""
+
+    seconds: dict[str, float]
+    memory: dict[str, float]
+
+    def until(self, stage: str) -> "Estimate":
+        """The estimate of a run that ends with `stage`."""
+        kept = STAGES[: STAGES.index(stage) + 1]
+        return self._replace(seconds={name: self.seconds[name] for name in kept})
+
+
+def measure(lm: FrozenLM, prompts: Sequence[EncodedPrompt]) -> Speed:
+    """Time the base model on the first of `prompts`, once as training reads them and once as answers are written."""
+    some = prompts[:TIMED]
+    batch = collate(some, lm.pad_id)
+    tokens = batch.ids.numel()
+    embeddings, mask = lm.embed(batch.ids).requires_grad_(), batch.mask.to(lm.device)
+    weights = {parameter.data_ptr() for parameter in lm.model.parameters()}
+    kept: dict[int, int] = {}
+
+    def count(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    began = time.perf_counter()
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        lm.logits(embeddings, mask, last=1)
+    read = time.perf_counter() - began
+    with torch.no_grad():
+        cue = embeddings[:, -CUE:].detach()
+        began = time.perf_counter()
+        lm.generate(cue, mask[:, -CUE:], NEW)
+        write = time.perf_counter() - began
+    return Speed(read / tokens, write / (NEW * len(some)), sum(kept.values()) / tokens)
+
+
+def estimate(params: Params, lm: FrozenLM, train: Sequence[EncodedPrompt], speed: Speed) -> Estimate:
+    """What the stages take if all prompts are as long as those of `train`, and all answers as long as they may be."""
+    length = sum(len(prompt.ids) for prompt in train) / len(train)
+    answer = length * speed.read + params.generation.max_new_tokens * speed.write
+    embedded = lm.embedding.weight.numel()
+    weights = sum(parameter.numel() for parameter in lm.model.parameters())
+    adapter = adapter_size(params, lm.hidden_size)
+    tokens1, tokens2 = (phase.batch_size * length for phase in (params.phase1, params.phase2))
+    passes = 2 + (not params.phase2.teacher_top_k) + params.phase2.gradient_checkpointing
+    data, candidates = params.data, PER_RECORD * params.data.sft_records
+    seconds = {
+        "generate_data": candidates * (3 * length * speed.read + data.sft_max_new_tokens * speed.write),
+        # An adapter's forward and backward are six operations a weight and token; the LM's forward, two a weight.
+        "train_phase1": _phase(params.phase1, 3 * tokens1 * adapter / (weights - embedded) * speed.read)
+        + _evaluations(params.phase1) * data.quick * answer,
+        "train_phase2": _phase(params.phase2, passes * tokens2 * speed.read)
+        + _evaluations(params.phase2) * data.quick * answer,
+        "evaluate": len(TITLES) * data.test * answer,
+        "baselines": CURVE * params.baselines.questions * answer,
+        "diagnose": REPLAYS * answer,
+    }
+    rows = min(params.phase2.micro_batch or params.phase2.batch_size, params.phase2.batch_size)
+    memory = {
+        "weights": float(sum(parameter.nbytes for parameter in lm.model.parameters())),
+        "vocabulary": float(len(lm.tokenizer) * lm.hidden_size * FLOAT),
+        "activations": rows * length * speed.kept,
+        "adapter": float(adapter * ADAM * FLOAT),
+    }
+    return Estimate(seconds, memory)
+
+
+def adapter_size(params: Params, hidden: int) -> int:
+    """The weights of the adapter that `params` ask for."""
+    width = params.vector_dim(hidden)
+    with torch.device("meta"):
+        pca = PCA(
+            torch.zeros(params.compress_dim, width),
+            torch.zeros(width),
+            torch.zeros(params.compress_dim),
+            torch.zeros(1),
+        )
+        adapter = make_adapter(pca, Shape(params.window, hidden), params.adapter)
+    return sum(parameter.numel() for parameter in adapter.parameters())
+
+
+def _phase(training: Training, step: float) -> float:
+    return training.steps * step
+
+
+def _evaluations(training: Training) -> int:
+    """Quick evaluations of a phase: before the first step, and from there to the last."""
+    return 1 + -(-training.steps // training.evaluate_every)
+
+
+def require_stage(name: str) -> None:
+    """Raises an InputError if nothing is estimated of a stage called `name`."""
+    if name not in STAGES:
+        raise InputError(f"there is no estimate of a stage {name}; choose {', '.join(STAGES)}")
+
+
+def estimate_of(params: Params, train: Sequence[Example]) -> Estimate:
+    """Load the base model of `params` and estimate a run that is trained on questions like the first of `train`.
+
+    Raises:
+        InputError: the base model can't be had.
+    """
+    lm = FrozenLM.load(params.base_model)
+    prompts = encode_prompts(lm.tokenizer, train[:SAMPLE], params.prompt)
+    return estimate(params, lm, prompts, measure(lm, prompts))
+
+
+def tell_time(params: Params, model: PreTrainedModel, train: Sequence[Example], console: Console) -> None:
+    """Say what a run takes on a CPU, where `model` (without weights) is no toy and its weights are on this machine."""
+    if best_device().type == "cpu" and model.num_parameters() >= LARGE and is_here(params.base_model):
+        set_up_torch()
+        console.print(sentence(estimate_of(params, train)), soft_wrap=True, highlight=False)
+
+
+def sentence(found: Estimate) -> str:
+    """The estimate in a line."""
+    stages = ", ".join(f"{stage} {in_words(seconds)}" for stage, seconds in found.seconds.items() if seconds >= 1)
+    return f"on this machine a run takes about {in_words(sum(found.seconds.values()))} ({stages}) and {gib(found)} of memory"
+
+
+def estimate_table(base_model: str, dataset: str, found: Estimate) -> Table:
+    """Time by stage, and memory by what it is for."""
+    shown = Table("what", "about", title=f"{base_model} on {dataset}, on this machine")
+    for stage, seconds in found.seconds.items():
+        shown.add_row(stage, in_words(seconds))
+    shown.add_section()
+    shown.add_row("together", in_words(sum(found.seconds.values())))
+    shown.add_section()
+    for what, size in found.memory.items():
+        shown.add_row(f"memory: {what}", f"{size / 2**30:.1f} GiB")
+    shown.add_row("memory of Phase 2", gib(found))
+    return shown
+
+
+def gib(found: Estimate) -> str:
+    """All memory of an estimate."""
+    return f"{sum(found.memory.values()) / 2**30:.1f} GiB"
+
+
+def in_words(seconds: float) -> str:
+    """A time as one would say it."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
