@@ -13,7 +13,7 @@ from narrowband.evaluation.headline import headline_table
 from narrowband.experiments.hypotheses import load_table, markdown, missing
 from narrowband.experiments.profiles import read_profiles, use_profile
 from narrowband.experiments.queue import DETAILS, METRICS, collect, queue_missing, with_details
-from narrowband.experiments.sweep import DATA, PICTURE, sweep_rows, sweep_runs, write_sweep
+from narrowband.experiments.sweep import SWEEPS, Axis
 from narrowband.experiments.verify import compare_metrics, read_tolerances
 from narrowband.params import InputError, Params, first_line, load_params
 from narrowband.runtime.entry import console, one_sentence, set_up_torch
@@ -229,21 +229,22 @@ def hypotheses(
 
 @app.command()
 def sweep(
+    axis: Annotated[Axis, typer.Argument(help="2x to 64x fewer numbers, or 2 to 256 bits per token.")] = Axis.NUMBERS,
     queue: Annotated[bool, typer.Option("--queue", help="Queue the runs that are missing; write nothing.")] = False,
     rev: Annotated[str, typer.Option(help="Commit that the experiments start from.")] = "HEAD",
 ) -> None:
-    """Write docs/sweep.json and the README's picture from the finished runs of the sweep, 2x to 64x."""
-    params = load_params()
+    """Write docs/sweep.json or docs/bits.json, and its picture in README, from the finished runs of the sweep."""
+    params, swept = load_params(), SWEEPS[axis]
     experiments = collect(rev)
     if queue:
         from narrowband.lm.source import read_config
 
-        runs = sweep_runs(params.vector_dim(read_config(params.base_model).get_text_config().hidden_size))
-        console.print(f"queued {', '.join(queue_missing(runs, experiments)) or 'nothing'}", soft_wrap=True)
+        runs = swept.runs(params.vector_dim(read_config(params.base_model).get_text_config().hidden_size))
+        console.print(f"queued {', '.join(queue_missing(runs, experiments, swept.stage)) or 'nothing'}", soft_wrap=True)
         return
-    rows = sweep_rows(with_details(experiments))
-    write_sweep(rows)
-    console.print(f"{len(rows)} rows in {DATA}, drawn in {PICTURE}")
+    rows = swept.rows(experiments)
+    swept.write(rows)
+    console.print(f"{len(rows)} rows in {swept.data}, drawn in {swept.picture}")
 
 
 @profiles.command(name="list")

@@ -1,5 +1,23 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
 from narrowband.experiments.queue import Experiments
-from narrowband.experiments.sweep import RATIOS, run_name, sweep_rows, sweep_runs
+from narrowband.experiments.sweep import (
+    RATES,
+    RATIOS,
+    SWEEPS,
+    Axis,
+    bit_rows,
+    bit_run_name,
+    bit_runs,
+    run_name,
+    sweep_rows,
+    sweep_runs,
+)
+from narrowband.params import InputError
 
 
 def test_every_ratio_is_a_run_of_its_own_whose_vectors_shrink_by_it() -> None:
@@ -18,3 +36,61 @@ def test_rows_are_those_of_finished_runs_with_their_intervals() -> None:
         (8, 0, "phase2"),
     ]
     assert rows[0] == {"compression": 8, "seed": 0, "system": "pca", **row, "low": 47.0, "high": 53.0}
+
+
+def row(system: str, setting: str, bits: float) -> dict[str, Any]:
+    ends = {name: {"low": 40.0, "high": 60.0} for name in ("f1_interval", "agreement_interval")}
+    return {"system": system, "setting": setting, "bits_per_token": bits, "f1": 50.0, "agreement": 55.0, **ends}
+
+
+def test_every_rate_is_a_run_whose_codecs_and_rivals_are_set_to_it() -> None:
+    runs = bit_runs((0, 1))
+    assert len(runs) == 2 * len(RATES)
+    assert runs[bit_run_name(24, 1)] == {
+        **{"latent_coding.kind": "entropy", "latent_coding.bits_per_token": 24, "baselines.questions": 500, "seed": 1}
+    }
+
+
+def test_rows_of_all_rates_are_put_together_and_what_has_one_rate_stands_there_once() -> None:
+    results = {
+        bit_run_name(rate, 0): [
+            row("pca", f"entropy-coded to {rate} bits", rate - 0.1),
+            row("pca", "256 latents of 4 bits", 70),
+            row("token id", "base model", 3),
+        ]
+        for rate in (24, 8)
+    }
+    rows = bit_rows(results.__getitem__, [*results, "another"])
+    assert [(r["seed"], r["system"], r["bits_per_token"]) for r in rows] == [
+        (0, "pca", 7.9),
+        (0, "token id", 3),
+        (0, "pca", 23.9),
+    ]
+
+
+@pytest.mark.parametrize("axis", Axis)
+def test_a_sweep_is_written_with_its_picture(axis: Axis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "docs").mkdir()
+    rows = [
+        {
+            **row("pca", "entropy-coded to 8 bits", 8.0),
+            "seed": seed,
+            "compression": 4,
+            "cosine": 0.9,
+            "low": 45,
+            "high": 55,
+        }
+        for seed in (0, 1)
+    ]
+    swept = SWEEPS[axis]
+    swept.write(rows)
+    assert json.loads(swept.data.read_text()) == rows
+    assert "PCA" in swept.picture.read_text()
+
+
+@pytest.mark.parametrize("axis", Axis)
+def test_a_sweep_without_a_finished_run_writes_nothing(axis: Axis) -> None:
+    swept = SWEEPS[axis]
+    with pytest.raises(InputError, match=f"no run of this sweep has finished, so {swept.data} stays as it is"):
+        swept.write(swept.rows(Experiments("abc", {}, frozenset())))
