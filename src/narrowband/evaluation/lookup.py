@@ -15,7 +15,7 @@ from narrowband.evaluation.reconstruction import nearest_tokens
 from narrowband.evaluation.token_ids import code_lengths
 
 MOST_SWEEPS = 10
-BLOCK = 1024
+BLOCK = 256
 """Windows looked up at a time."""
 
 LEAST_NOISE = 1e-6
@@ -71,9 +71,14 @@ class Lookup:
         return self.codec.bits(embeddings, coded)
 
     def _nearest(self, latents: Float[Tensor, "n compress"]) -> Int[Tensor, "n 1"]:
-        order = self.prior.argsort(descending=True, stable=True)
-        arrived = self.codec.received(self.vocabulary[order])
+        order, arrived = self._arrived
         return order[torch.cat([torch.cdist(block, arrived).argmin(1) for block in latents.split(BLOCK)])][:, None]
+
+    @cached_property
+    def _arrived(self) -> tuple[Int[Tensor, " vocab"], Float[Tensor, "vocab compress"]]:
+        """Vocabulary entries, those that training text has most often first, and their latents as they would arrive."""
+        order = self.prior.argsort(descending=True, stable=True)
+        return order, self.codec.received(self.vocabulary[order])
 
     def _likeliest(
         self, latents: Float[Tensor, "n compress"], filled: Bool[Tensor, "n window"]
