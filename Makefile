@@ -44,11 +44,13 @@ real: .venv/installed
 	cd $(REAL)/run && narrowband needs evaluate
 	cd $(REAL)/run && dvc repro evaluate && narrowband show
 
-# What `narrowband sweep` draws: the committed parameters at 2x to 64x, as queued experiments.
+# What `narrowband sweep` draws, as queued experiments: the committed parameters at 2x to 64x fewer numbers, or with AXIS=bits
+# at 2 to 256 bits per token.
+AXIS ?= numbers
 sweep: .venv/installed
-	narrowband sweep --queue
+	narrowband sweep $(AXIS) --queue
 	dvc exp run --run-all --jobs $(JOBS)
-	narrowband sweep
+	narrowband sweep $(AXIS)
 
 # Nonsense in params.yaml and QA files, 2,500 times for each kind, others every time.
 fuzz: .venv/installed

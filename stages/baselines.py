@@ -13,6 +13,7 @@ def main() -> None:
     from narrowband.data.prompts import say_truncated, truncated_share
     from narrowband.data.squad import read_squad, stream_squad
     from narrowband.evaluation.answer import QuestionAnswerer
+    from narrowband.evaluation.baselines import Fitting
     from narrowband.evaluation.curve import adapters, baselines, curve, curve_table
     from narrowband.evaluation.systems import load_systems
     from narrowband.lm.frozen import FrozenLM
@@ -29,7 +30,8 @@ def main() -> None:
     assert pca and phase1 and phase2
     train = answerer.encode(stream_squad(checked(paths.QA / "train.json")))
     say_truncated(truncated_share(train), params.prompt, console)
-    entries = baselines(answerer, pca, train, params.seed) + adapters(phase1, phase2)
+    fitting = Fitting(answerer, pca, train, params.seed)
+    entries = baselines(fitting) + adapters(fitting, phase1, phase2)
     examples = read_squad(checked(paths.QA / "test.json"))[: params.baselines.questions]
     rows = rounded(curve(answerer, entries, examples, params.seed, console))
     write_json(paths.RESULTS / "baselines.json", {"rows": rows})

@@ -13,7 +13,7 @@ from narrowband.evaluation.headline import headline_table
 from narrowband.experiments.hypotheses import load_table, markdown, missing
 from narrowband.experiments.profiles import read_profiles, use_profile
 from narrowband.experiments.queue import DETAILS, METRICS, collect, queue_missing, with_details
-from narrowband.experiments.sweep import DATA, RUNS, sweep_rows, write_sweep
+from narrowband.experiments.sweep import SWEEPS, Axis
 from narrowband.experiments.verify import compare_metrics, read_tolerances
 from narrowband.params import InputError, Params, first_line, load_params
 from narrowband.runtime import paths
@@ -266,21 +266,22 @@ def hypotheses(
 
 @app.command()
 def sweep(
+    axis: Annotated[Axis, typer.Argument(help="2x to 64x fewer numbers, or 2 to 256 bits per token.")] = Axis.NUMBERS,
     queue: Annotated[bool, typer.Option("--queue", help="Queue the runs that are missing; write nothing.")] = False,
     rev: Annotated[str, typer.Option(help="Commit that the experiments start from.")] = "HEAD",
 ) -> None:
-    """Write docs/sweep.json and its pictures from the finished runs of the sweep, 2x to 64x at two windows."""
+    """Write docs/sweep.json or docs/bits.json, and its picture in README, from the finished runs of the sweep."""
+    swept = SWEEPS[axis]
     experiments = collect(rev)
     if queue:
         from narrowband.lm.source import read_config
 
-        hidden = read_config(load_params().base_model).get_text_config().hidden_size
-        runs = {run.name: run.overrides(hidden) for run in RUNS}
-        console.print(f"queued {', '.join(queue_missing(runs, experiments)) or 'nothing'}", soft_wrap=True)
+        runs = swept.runs(read_config(load_params().base_model).get_text_config().hidden_size)
+        console.print(f"queued {', '.join(queue_missing(runs, experiments, swept.stage)) or 'nothing'}", soft_wrap=True)
         return
-    rows = sweep_rows(with_details(experiments))
-    write_sweep(rows)
-    console.print(f"{len(rows)} rows in {DATA}, of {len({row['window'] for row in rows})} windows")
+    rows = swept.rows(experiments)
+    drawn = swept.write(rows)
+    console.print(f"{len(rows)} rows in {swept.data}, drawn in {', '.join(map(str, drawn))}")
 
 
 @profiles.command(name="list")

@@ -93,7 +93,8 @@ class Adapter(Section):
 class LatentCoding(Section):
     """How latents become bits: `fixed` grids of `latent_bits` each, or one step for all, entropy-coded.
 
-    The `step` is in units of the latents; where it is 0, it is the one that spends `bits_per_token` on training prompts.
+    The `step` is in units of the latents; where it is 0, it is the one that spends `bits_per_token` on training prompts. The
+    rivals in `baselines` are set to `bits_per_token` whatever the kind.
     """
 
     kind: Literal["fixed", "entropy"]

@@ -1,5 +1,6 @@
 import re
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,24 +12,30 @@ from rich.console import Console
 import narrowband.codec.adapter
 import narrowband.evaluation.baselines
 from narrowband.codec.adapter import ADAPTERS
-from narrowband.codec.batches import embedded, token_windows
+from narrowband.codec.batches import coded_lengths, embedded, token_windows
+from narrowband.codec.bitstream import STREAM_BITS
 from narrowband.codec.codec import Codec
+from narrowband.codec.coder import LatentCoder
+from narrowband.codec.config import CodecConfig
 from narrowband.codec.pca import PCA
 from narrowband.data.prompts import encode_prompt
 from narrowband.data.splits import world_example
-from narrowband.evaluation.baselines import SYSTEMS
+from narrowband.evaluation.baselines import SYSTEMS, Fitting, rates
 from narrowband.evaluation.curve import Entry, adapters, baselines, curve
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import Params
 
 ROOT = Path(__file__).parent.parent.parent
+RATE = 8.0
 EXAMPLES = [world_example(0, "test", i) for i in range(6)]
 
 
 @pytest.fixture
 def small(params: Params) -> Params:
     generation = params.generation.model_copy(update={"max_new_tokens": 3})
-    return params.model_copy(update={"compress_dim": 8, "window": 2, "latent_bits": 6, "generation": generation})
+    coding = params.latent_coding.model_copy(update={"bits_per_token": RATE})
+    update = {"compress_dim": 8, "window": 2, "latent_bits": 6, "latent_coding": coding, "generation": generation}
+    return params.model_copy(update=update)
 
 
 def entries(lm: FrozenLM, params: Params) -> list[Entry]:
@@ -39,8 +46,8 @@ def entries(lm: FrozenLM, params: Params) -> list[Entry]:
     pca_codec = codec_of(pca, params, pca_only=True)
     if params.magnitude == "calibrated":
         pca_codec.calibrate(embedded(lm, prompts, 4))
-    trained = adapters(codec_of(pca, params), codec_of(pca, params))
-    return baselines(answerer_of(lm, params), pca_codec, prompts, params.seed) + trained
+    fitting = Fitting(answerer_of(lm, params), pca_codec, prompts, params.seed)
+    return baselines(fitting) + adapters(fitting, codec_of(pca, params), codec_of(pca, params))
 
 
 def test_rows_have_the_rate_that_can_be_counted_by_hand(lm: FrozenLM, small: Params) -> None:
@@ -48,23 +55,62 @@ def test_rows_have_the_rate_that_can_be_counted_by_hand(lm: FrozenLM, small: Par
     coded = [sum(encode_prompt(lm.tokenizer, e.context, e.question, small.prompt).coded) for e in EXAMPLES]
     windows_per_token = sum(-(-n // 2) for n in coded) / sum(coded)
     rates = {(row["system"], row["setting"]): row["bits_per_token"] for row in rows}
-    latents = {bits: pytest.approx(8 * bits * windows_per_token) for bits in (16, 8, 6, 4)}
-    assert rates == {
+    latents = {bits: pytest.approx(8 * bits * windows_per_token) for bits in (16, 6, 4)}
+    fixed = {
         ("truncation", "first 4 of 32 components"): 64,
-        ("truncation", "first 16 of 32 components"): 256,
         ("random projection", "8 latents of 16 bits"): latents[16],
-        **{("scalar quantiser", f"int{depth}"): 32 * depth + 32 for depth in (8, 4, 2, 1)},
-        **{("pca", f"8 latents of {bits} bits"): latents[bits] for bits in (16, 8, 6, 4)},
-        ("pca snapped", "8 latents of 6 bits"): latents[6],
+        **{("pca", f"8 latents of {bits} bits"): latents[bits] for bits in (16, 6, 4)},
+        ("pca lookup", "8 latents of 6 bits"): latents[6],
         ("token id", "9 bits"): 9,
         ("phase1", "8 latents of 6 bits"): latents[6],
-        **{("phase2", f"8 latents of {bits} bits"): latents[bits] for bits in (16, 8, 6, 4)},
+        **{("phase2", f"8 latents of {bits} bits"): latents[bits] for bits in (16, 6, 4)},
     }
+    assert {name: rate for name, rate in rates.items() if name in fixed} == fixed
+    header = STREAM_BITS * len(coded) / sum(coded)
+    rotated = {("rotation", "2 levels"): 32 + 16 + header, ("rotation", "4 levels"): 32 * 1.911 + 16 + header}
+    assert {name: rates[name] for name in rotated} == pytest.approx(rotated, rel=0.05)
+    near = {(name, f"entropy-coded to {RATE:g} bits") for name in ("pca", "pca lookup", "phase2")}
+    near |= {("scalar quantiser", f"to {RATE:g} bits")}
+    below = {(name, f"up to {RATE:g} bits") for name in ("residual quantiser", "product quantiser")}
+    below |= {("token id", "unigram model")}
+    assert all(rates[name] == pytest.approx(RATE, rel=0.3) for name in near)
+    assert all(1 < rates[name] < 1.3 * RATE for name in below)
+    predicted = ("token id", "base model")  # by a random model, which knows less than nothing
+    assert rates[predicted] > rates["token id", "unigram model"]
+    assert rates.keys() == fixed.keys() | rotated.keys() | near | below | {predicted}
     for row in rows:
         assert row.keys() == {
-            *("system", "setting", "bits_per_token", "f1", "em", "f1_interval", "cosine", "norm_ratio", "token_match")
+            *("system", "setting", "bits_per_token", "f1", "em", "agreement", "f1_interval", "agreement_interval"),
+            *("cosine", "norm_ratio", "token_match"),
         }
-        assert row["f1_interval"]["low"] <= row["f1"] <= row["f1_interval"]["high"]
+        for name in ("f1", "agreement"):
+            assert row[f"{name}_interval"]["low"] <= row[name] <= row[f"{name}_interval"]["high"]
+
+
+@pytest.mark.parametrize("rate", [0.3, 1000.0])
+def test_where_a_rate_cannot_be_met_the_other_rows_remain(lm: FrozenLM, small: Params, rate: float) -> None:
+    coding = small.latent_coding.model_copy(update={"bits_per_token": rate})
+    found = entries(lm, small.model_copy(update={"latent_coding": coding}))
+    names = {entry.name for entry in found}
+    assert {"truncation", "pca", "pca lookup", "token id", "phase2"} <= names and "scalar quantiser" not in names
+    assert not any("entropy" in entry.setting for entry in found)
+
+
+def test_a_codec_with_a_coder_of_its_own_keeps_it(lm: FrozenLM, small: Params) -> None:
+    coding = small.latent_coding.model_copy(update={"kind": "entropy"})
+    prompts = answerer_of(lm, small).encode(world_example(0, "train", i) for i in range(6))
+    windows = token_windows(lm, prompts, small.window)
+    pca, config = PCA.fit(windows[0], small.compress_dim, windows[1]), CodecConfig.of(small)
+    config = replace(config, latent_coding=coding)
+    coder = LatentCoder.fit(pca, *windows, config, coded_lengths(prompts))
+    own = Fitting(answerer_of(lm, small), Codec(pca, config, coder, pca_only=True), prompts, 0)
+    assert own.coder is coder
+    fixed = Fitting(answerer_of(lm, small), codec_of(pca, small, pca_only=True), prompts, 0)
+    assert fixed.coder and torch.equal(fixed.coder.model.step, coder.model.step)
+    assert list(rates(own.pca, own.coder)) == [
+        f"entropy-coded to {RATE:g} bits",
+        *(f"8 latents of {bits} bits" for bits in (16, 4)),
+    ]
 
 
 def test_the_token_id_answers_like_the_model_without_a_codec(lm: FrozenLM, small: Params) -> None:

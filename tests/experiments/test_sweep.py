@@ -1,32 +1,97 @@
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from narrowband.experiments.queue import Experiments
-from narrowband.experiments.sweep import DATA, PICTURES, RUNS, Run, sweep_rows, write_sweep
+from narrowband.experiments.sweep import (
+    RATES,
+    RUNS,
+    SWEEPS,
+    Axis,
+    Run,
+    bit_rows,
+    bit_run_name,
+    bit_runs,
+    sweep_rows,
+    sweep_runs,
+)
+from narrowband.params import InputError
 
-ROW = {"f1": 50.0, "em": 40.0, "agreement": 45.0, "cosine": 0.9, "norm_ratio": 1.0, "token_match": 99.0}
-METRICS = {name: {**ROW, "f1_interval": {"low": 47.0, "high": 53.0}} for name in ("pca", "phase1", "phase2")}
 
-
-def test_every_run_has_a_name_of_its_own_and_vectors_that_shrink_by_its_ratio() -> None:
-    assert len({run.name for run in RUNS}) == len(RUNS)
+def test_every_run_has_vectors_that_shrink_by_its_ratio() -> None:
+    runs = sweep_runs(256)
+    assert set(runs) == {run.name for run in RUNS} and len(runs) == len(RUNS)
     for run in RUNS:
-        overrides = run.overrides(256)
+        overrides = runs[run.name]
         assert overrides == {"window": run.window, "seed": run.seed, "compress_dim": overrides["compress_dim"]}
-        assert 256 * run.window == overrides["compress_dim"] * run.compression
+        assert 256 * run.window == int(overrides["compress_dim"]) * run.compression
 
 
 def test_rows_are_those_of_finished_runs_with_their_intervals() -> None:
-    rows = sweep_rows(Experiments("abc", {Run(8, 16, 2).name: METRICS, "another": {}}, frozenset()))
+    row = {"f1": 50.0, "em": 40.0, "agreement": 45.0, "cosine": 0.9, "norm_ratio": 1.0, "token_match": 99.0}
+    metrics = {name: {**row, "f1_interval": {"low": 47.0, "high": 53.0}} for name in ("pca", "phase1", "phase2")}
+    rows = sweep_rows(Experiments("abc", {Run(8, 16, 2).name: metrics, "another": {}}, frozenset()))
     assert [row["system"] for row in rows] == ["pca", "phase1", "phase2"]
-    assert rows[0] == {"compression": 8, "window": 16, "seed": 2, "system": "pca", **ROW, "low": 47.0, "high": 53.0}
+    assert rows[0] == {"compression": 8, "window": 16, "seed": 2, "system": "pca", **row, "low": 47.0, "high": 53.0}
 
 
-def test_pictures_are_drawn_of_the_windows_that_have_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def row(system: str, setting: str, bits: float) -> dict[str, Any]:
+    ends = {name: {"low": 40.0, "high": 60.0} for name in ("f1_interval", "agreement_interval")}
+    return {"system": system, "setting": setting, "bits_per_token": bits, "f1": 50.0, "agreement": 55.0, **ends}
+
+
+def test_every_rate_is_a_run_whose_codecs_and_rivals_are_set_to_it() -> None:
+    runs = bit_runs((0, 1))
+    assert len(runs) == 2 * len(RATES)
+    assert runs[bit_run_name(24, 1)] == {
+        **{"latent_coding.kind": "entropy", "latent_coding.bits_per_token": 24, "baselines.questions": 500, "seed": 1}
+    }
+
+
+def test_rows_of_all_rates_are_put_together_and_what_has_one_rate_stands_there_once() -> None:
+    results = {
+        bit_run_name(rate, 0): [
+            row("pca", f"entropy-coded to {rate} bits", rate - 0.1),
+            row("pca", "256 latents of 4 bits", 70),
+            row("token id", "base model", 3),
+        ]
+        for rate in (24, 8)
+    }
+    rows = bit_rows(results.__getitem__, [*results, "another"])
+    assert [(r["seed"], r["system"], r["bits_per_token"]) for r in rows] == [
+        (0, "pca", 7.9),
+        (0, "token id", 3),
+        (0, "pca", 23.9),
+    ]
+
+
+@pytest.mark.parametrize("axis", Axis)
+def test_a_sweep_is_written_with_its_picture(axis: Axis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "docs").mkdir()
-    finished = {run.name: METRICS for run in RUNS if run.window == 1}
-    write_sweep(sweep_rows(Experiments("abc", finished, frozenset())))
-    assert DATA.exists()
-    assert {window: path.exists() for window, path in PICTURES.items()} == {16: False, 1: True}
+    swept = SWEEPS[axis]
+    rows = [
+        {
+            **row("pca", "entropy-coded to 8 bits", 8.0),
+            "seed": seed,
+            "compression": 4,
+            **({"window": window} if window else {}),
+            "cosine": 0.9,
+            "low": 45,
+            "high": 55,
+        }
+        for seed in (0, 1)
+        for window in swept.pictures
+    ]
+    assert swept.write(rows) == [*swept.pictures.values()]
+    assert json.loads(swept.data.read_text()) == rows
+    assert all("PCA" in picture.read_text() for picture in swept.pictures.values())
+
+
+@pytest.mark.parametrize("axis", Axis)
+def test_a_sweep_without_a_finished_run_writes_nothing(axis: Axis) -> None:
+    swept = SWEEPS[axis]
+    with pytest.raises(InputError, match=f"no run of this sweep has finished, so {swept.data} stays as it is"):
+        swept.write(swept.rows(Experiments("abc", {}, frozenset())))

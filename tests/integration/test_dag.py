@@ -122,8 +122,11 @@ def test_the_declared_metrics_are_at_most_forty_numbers(project: Project) -> Non
 
 def test_every_baseline_has_a_row_with_numbers(project: Project) -> None:
     rows = project.read("results/baselines.json")["rows"]
-    fitted, simple = {"pca", "pca snapped", "phase1", "phase2"}, {"truncation", "scalar quantiser", "token id"}
-    assert {row["system"] for row in rows} == {*fitted, *simple, "random projection"}
+    fitted, simple = (
+        {"pca", "pca lookup", "phase1", "phase2"},
+        {"truncation", "random projection", "rotation", "token id"},
+    )
+    assert {row["system"] for row in rows} >= {*fitted, *simple, "residual quantiser", "product quantiser"}
     assert all(0 <= row["f1"] <= 100 and row["bits_per_token"] > 0 for row in rows)
 
 

@@ -9,6 +9,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from narrowband.evaluation.baselines import SYSTEMS
+from narrowband.evaluation.headline import TITLES
 from narrowband.report.charts import (
     f1_and_cosine_chart,
     norm_chart,
@@ -38,7 +40,10 @@ TRAINING = {
     "phase2": [{"cosine": 0.9, "f1": 60.0}, {"cosine": 0.8, "f1": 90.0}, {"cosine": 0.7, "f1": 100.0}],
 }
 RATES = [
-    {"system": name, "bits_per_token": bits, "f1": f1, "f1_interval": {"low": f1 - 5, "high": f1 + 3}}
+    {
+        **{"system": name, "bits_per_token": bits, "f1": f1, "f1_interval": {"low": f1 - 5, "high": f1 + 3}},
+        **{"agreement": f1 + 4, "agreement_interval": {"low": f1 + 2, "high": f1 + 5}},
+    }
     for name, bits, f1 in (("pca", 320, 60.0), ("token <id> of $5 & $6", 11, 90.0), ("pca", 40, 20.0))
 ]
 NORMS = [{"norm": 0.5, "original": 0.25, "pca": 1.0}, {"norm": 1.5, "original": 0.75, "pca": 0.0}]
@@ -65,9 +70,9 @@ def curve(chart: Chart, name: str, panel: int = 0) -> list[tuple[float, float]]:
     return [(float(x), float(y)) for x, y in line.get_xydata()]
 
 
-def bars(chart: Chart) -> set[tuple[float, float, float]]:
-    """Place and both ends of every error bar of the first panel."""
-    segments = [segment for drawn in chart.figure.axes[0].collections for segment in drawn.get_segments()]
+def bars(chart: Chart, panel: int = 0) -> set[tuple[float, float, float]]:
+    """Place and both ends of every error bar of a panel."""
+    segments = [segment for drawn in chart.figure.axes[panel].collections for segment in drawn.get_segments()]
     return {(float(x), round(float(low), 9), round(float(high), 9)) for (x, low), (_, high) in segments}
 
 
@@ -85,10 +90,10 @@ def test_other_processes_write_the_same_bytes(tmp_path: Path) -> None:
 def test_text_is_text_and_every_axis_is_named() -> None:
     labels = {
         "training": ["cosine of reconstructed and original embeddings", "F1 (0 to 100)", "Phase 1", "Phase 2"],
-        "rate": ["bits per token", "F1 (0 to 100)", "PCA", "token <id> of $5 & $6"],
+        "rate": ["bits per token", "F1 (0 to 100)", "agreement (0 to 100)", "PCA", "token <id> of $5 & $6"],
         "norms": ["norm", "share of tokens", "Original", "PCA"],
-        "compression": ["compression ratio", "F1 (0 to 100)", "cosine", "PCA", "Phase 2", "Uncompressed"],
-        "spectrum": ["compression ratio", "share of variance kept", "This model", "Another"],
+        "compression": ["compression ratio (of numbers)", "F1 (0 to 100)", "cosine", "PCA", "Phase 2", "Uncompressed"],
+        "spectrum": ["compression ratio (of numbers)", "share of variance kept", "This model", "Another"],
     }
     for chart in charts():
         assert set(labels[chart.id]) <= set(texts(chart))
@@ -121,7 +126,9 @@ def test_the_rate_chart_joins_each_system_in_order_of_rate_with_intervals() -> N
     chart = rate_chart(RATES)
     assert curve(chart, "PCA") == [(40, 20), (320, 60)]
     assert bars(chart) == {(40, 15, 23), (320, 55, 63), (11, 85, 93)}
-    assert chart.rows[0] == ["PCA", "40", "20", "15.0 to 23.0"]
+    assert curve(chart, "PCA", panel=1) == [(40, 24), (320, 64)]
+    assert bars(chart, panel=1) == {(40, 22, 25), (320, 62, 65), (11, 92, 95)}
+    assert chart.rows[0] == ["PCA", "40", "20", "15.0 to 23.0", "24", "22.0 to 25.0"]
 
 
 def test_a_single_rate_still_has_ticks() -> None:
@@ -163,7 +170,8 @@ def test_charts_have_no_ground_of_their_own() -> None:
 
 
 def test_a_system_looks_the_same_in_every_chart_and_no_two_of_a_chart_alike() -> None:
-    many = ["truncation", "Phase 2", "token id", "PCA", "snapped", "Phase 1", "projection", "quantiser"]
+    many = [TITLES.get(name, name) for name in (*SYSTEMS, "phase1", "phase2")]
     found = looks(many)
-    assert len({look["color"] for look in found.values()}) == len({look["marker"] for look in found.values()}) == 8
+    for part in ("color", "marker", "linestyle"):
+        assert len({look[part] for look in found.values()}) == len(many)
     assert found["Phase 1"] == looks(["Phase 1"])["Phase 1"]

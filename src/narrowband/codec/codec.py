@@ -142,13 +142,14 @@ class Codec(nn.Module):
         """Reconstructions of tokens that the codec takes alone."""
         return self(embeddings[None], torch.ones(1, len(embeddings), dtype=torch.bool))[0]
 
-    def _reconstruct(self, embeddings: Tensor, coded: Tensor) -> Tensor:
-        windows = cut(embeddings, coded, self.window)
+    def received(self, windows: Float[Tensor, "n vector"]) -> Float[Tensor, "n compress"]:
+        """The latents of `windows` as they arrive, rounded."""
         if self.coder:
-            latents = self.coder.latents(self.coder.symbols(windows))
-        else:
-            latents = quantize(self.pca.encode(windows), self.pca.explained_variance, self.config.latent_bits)
-        return self._rebuild(latents, embeddings, coded)
+            return self.coder.latents(self.coder.symbols(windows))
+        return quantize(self.pca.encode(windows), self.pca.explained_variance, self.config.latent_bits)
+
+    def _reconstruct(self, embeddings: Tensor, coded: Tensor) -> Tensor:
+        return self._rebuild(self.received(cut(embeddings, coded, self.window)), embeddings, coded)
 
     def _rebuild(self, latents: Tensor, embeddings: Tensor, coded: Tensor) -> Tensor:
         vectors = self.adapter(latents) if self.adapter else self.pca.decode(latents)

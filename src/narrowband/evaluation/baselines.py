@@ -1,30 +1,44 @@
 """Simpler ways to send embeddings, which PCA with an adapter has to beat at an equal rate."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import NamedTuple, Self
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Self
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from narrowband.codec.batches import coded_lengths, embedded, token_windows
+from narrowband.codec.bitstream import STREAM_BITS
 from narrowband.codec.codec import Codec
+from narrowband.codec.coder import LatentCoder
 from narrowband.codec.config import CodecConfig
+from narrowband.codec.entropy import EntropyModel
 from narrowband.codec.pca import PCA
 from narrowband.codec.windows import cut, join, positions
-from narrowband.evaluation.answer import System
-from narrowband.lm.nearest import NearestTokens
+from narrowband.data.prompts import EncodedPrompt, coded_counts
+from narrowband.evaluation.answer import QuestionAnswerer, System
+from narrowband.evaluation.lookup import Lookup
+from narrowband.evaluation.quantizers import RotationQuantizer, ScalarQuantizer, VectorQuantizer
+from narrowband.evaluation.token_ids import PredictedTokenId, TokenId, UnigramTokenId, code_lengths
+from narrowband.evaluation.wire import Frame
+from narrowband.params import InputError
 
 HALF = 16
 """Bits of a float16: what numbers are sent as unless a baseline says otherwise."""
 
-DEPTHS = (8, 4, 2, 1)
-"""Bits a component of the scalar quantiser; with 1, its rate is about that of PCA latents at 16x."""
-
-LATENT_BITS = (16, 8, 4)
+LATENT_BITS = (16, 4)
 """Bits a latent of PCA and of Phase 2, beside `latent_bits` itself."""
+
+ROTATION_DEPTHS = (1, 2)
+"""Bits a component after a random rotation."""
+
+MOST_PROMPTS = 2_000
+MOST_TOKENS = 2**13
+"""Training prompts and tokens, evenly spaced where there are more, that entropy coders are fitted on."""
 
 
 @dataclass(frozen=True)
@@ -84,93 +98,81 @@ class RandomProjection:
 
 
 @dataclass(frozen=True)
-class ScalarQuantizer:
-    """Each component of an embedding on a uniform grid of 2^`depth` cells, read back as the cell's centre.
+class Fitting:
+    """What systems may be fitted on: training prompts, the base model, the PCA as a codec without adapter, a random seed.
 
-    The grid spans the token's own least to largest component; its start and cell width are sent as float16.
+    Systems that can be set to a rate are set to that of the codec: `bits_per_token`, headers of streams included.
     """
 
-    depth: int
-    hidden: int
-
-    def __call__(
-        self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]
-    ) -> Float[Tensor, "batch seq hidden"]:
-        """`embeddings` with the coded tokens quantised."""
-        tokens = embeddings[coded]
-        low = tokens.amin(-1, keepdim=True).half().float()
-        cell = ((tokens.amax(-1, keepdim=True) - low) / 2**self.depth).half().float().clamp(min=1e-12)
-        levels = torch.floor((tokens - low) / cell).clamp(0, 2**self.depth - 1)
-        return _replace(embeddings, coded, low + (levels + 0.5) * cell)
-
-    def bits(self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]) -> int:
-        """Bits that a batch costs, side information included."""
-        return int(coded.sum()) * (self.hidden * self.depth + 2 * HALF)
-
-
-@dataclass(frozen=True)
-class Snapped:
-    """What `system` sends, snapped to the vocabulary entry nearest by cosine, which the receiver knows."""
-
-    system: System
-    vocabulary: Float[Tensor, "vocab hidden"]
-    nearest: NearestTokens
-
-    def __call__(
-        self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]
-    ) -> Float[Tensor, "batch seq hidden"]:
-        """`embeddings` with the coded tokens replaced by vocabulary entries."""
-        received = self.system(embeddings, coded)
-        return _replace(received, coded, self.vocabulary[self.nearest(received[coded])])
-
-    def bits(self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]) -> int:
-        """Bits that a batch costs: those of `system`."""
-        return self.system.bits(embeddings, coded)
-
-
-@dataclass(frozen=True)
-class TokenId:
-    """The number of the token instead of its embedding: lossless, as static embeddings are a lookup."""
-
-    vocabulary: Float[Tensor, "vocab hidden"]
-    nearest: NearestTokens
+    answerer: QuestionAnswerer
+    pca: Codec
+    train: Sequence[EncodedPrompt]
+    seed: int
 
     @property
-    def depth(self) -> int:
-        """Bits of one token's number."""
-        return math.ceil(math.log2(len(self.vocabulary)))
-
-    def __call__(
-        self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]
-    ) -> Float[Tensor, "batch seq hidden"]:
-        """`embeddings` with the coded tokens looked up again."""
-        return _replace(embeddings, coded, self.vocabulary[self.nearest(embeddings[coded])])
-
-    def bits(self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]) -> int:
-        """Bits that a batch costs."""
-        return int(coded.sum()) * self.depth
-
-
-class Fitting(NamedTuple):
-    """What baselines may be fitted on: the PCA as a codec without adapter, the vocabulary with its search, training windows."""
-
-    pca: Codec
-    vocabulary: Float[Tensor, "vocab hidden"]
-    nearest: NearestTokens
-    windows: Iterable[Float[Tensor, "_ vector"]]
-    seed: int
+    def vocabulary(self) -> Float[Tensor, "vocab hidden"]:
+        """The embedding of every token."""
+        return self.answerer.lm.vocabulary
 
     @property
     def hidden(self) -> int:
         """Width of a token embedding."""
         return self.vocabulary.shape[1]
 
+    @property
+    def windows(self) -> Iterator[Float[Tensor, "_ vector"]]:
+        """Windows of training prompts, batch by batch."""
+        batches = embedded(self.answerer.lm, self.train, self.answerer.batch_size)
+        return (cut(embeddings, coded, self.pca.window) for embeddings, coded in batches)
+
+    @cached_property
+    def counts(self) -> Int[Tensor, " vocab"]:
+        """How often each token goes through the codec in training prompts."""
+        ids, times = coded_counts(self.train)
+        return torch.zeros(len(self.vocabulary), dtype=torch.long).index_copy(0, ids, times)
+
+    @property
+    def tokens(self) -> tuple[Float[Tensor, "n hidden"], Int[Tensor, " n"]]:
+        """Embeddings of the distinct ones of these tokens, and how often each occurs."""
+        known = self.counts.nonzero()[:, 0]
+        return self.vocabulary[known.to(self.vocabulary.device)].cpu(), self.counts[known]
+
+    @property
+    def bits_per_token(self) -> float:
+        """The rate that rivals are set to."""
+        return self.pca.config.latent_coding.bits_per_token
+
+    @property
+    def symbol_bits(self) -> float:
+        """Bits a token that the headers of streams leave for symbols."""
+        return self.bits_per_token - STREAM_BITS * len(self.train) / int(self.counts.sum())
+
+    @cached_property
+    def coder(self) -> LatentCoder | None:
+        """The codec's own coder, or one that is fitted to `bits_per_token`; none where latents can't be sent at that rate."""
+        if self.pca.coder:
+            return self.pca.coder
+        train = self.train[:: -(-len(self.train) // MOST_PROMPTS)]
+        windows, lengths = token_windows(self.answerer.lm, train, self.pca.window), coded_lengths(train)
+        try:
+            coder = LatentCoder.fit(
+                self.pca.pca.to(torch.device("cpu")), *windows, entropy_coded(self.pca.config), lengths
+            )
+        except InputError:
+            return None
+        return LatentCoder.of(self.pca.pca, coder.tensors)
+
+
+def entropy_coded(config: CodecConfig) -> CodecConfig:
+    """`config` with `latent_coding.kind` set to `entropy`."""
+    return replace(config, latent_coding=config.latent_coding.model_copy(update={"kind": "entropy"}))
+
 
 def truncations(fitting: Fitting) -> dict[str, System]:
-    """As many components as give the rate of PCA at 16 bits, and four times as many."""
+    """As many components as give the rate of PCA at 16 bits."""
     config, hidden = fitting.pca.config, fitting.hidden
-    kept = [min(hidden, times * max(1, config.compress_dim // config.window)) for times in (1, 4)]
-    return {f"first {k} of {hidden} components": Truncation(k) for k in kept}
+    kept = min(hidden, max(1, config.compress_dim // config.window))
+    return {f"first {kept} of {hidden} components": Truncation(kept)}
 
 
 def random_projections(fitting: Fitting) -> dict[str, System]:
@@ -193,27 +195,73 @@ def rate_of(config: CodecConfig) -> str:
     return f"entropy-coded, step {coding.step:g}" if coding.step else f"entropy-coded to {coding.bits_per_token:g} bits"
 
 
-def rates(codec: Codec) -> dict[str, Codec]:
-    """`codec` at its own rate and with latents of `LATENT_BITS`, by setting."""
-    own = [codec] if codec.coder else []
-    grids = {*LATENT_BITS} if own else {codec.config.latent_bits, *LATENT_BITS}
-    return {rate_of(one.config): one for one in (*own, *map(codec.with_latent_bits, sorted(grids, reverse=True)))}
+def rates(codec: Codec, coder: LatentCoder | None) -> dict[str, Codec]:
+    """`codec` entropy-coded by `coder`, at its own rate, and with latents of `LATENT_BITS`, by setting."""
+    coded = [codec.with_rate(entropy_coded(codec.config), coder)] if coder else []
+    grids = {*LATENT_BITS} if codec.coder else {codec.config.latent_bits, *LATENT_BITS}
+    return {rate_of(one.config): one for one in (*coded, *map(codec.with_latent_bits, sorted(grids, reverse=True)))}
+
+
+def lookups(fitting: Fitting) -> dict[str, System]:
+    """PCA's latents at its own rate and entropy-coded, read with the embedding table in hand."""
+    own, coded = fitting.pca, rates(fitting.pca, fitting.coder)
+    kept = {rate_of(own.config): own, **{rate: codec for rate, codec in coded.items() if codec.coder}}
+    known = fitting.vocabulary, fitting.counts, next(fitting.windows)
+    return {rate: Lookup.fit(codec, *known) for rate, codec in kept.items()}
+
+
+def scalar_quantizers(fitting: Fitting) -> dict[str, System]:
+    """One step for all components, that spends the codec's rate; none where it can't be met."""
+    vectors, counts = fitting.tokens
+    places = torch.arange(len(counts)).repeat_interleave(counts)
+    drawn = vectors[places[:: -(-len(places) // MOST_TOKENS)]]
+    try:
+        model = EntropyModel.fit_rate(drawn, fitting.symbol_bits)
+    except InputError:
+        return {}
+    return {f"to {fitting.bits_per_token:g} bits": ScalarQuantizer(model.to(fitting.vocabulary.device))}
+
+
+def vector_quantizers(
+    fit: Callable[[Tensor, Tensor, float, int], VectorQuantizer],
+) -> Callable[[Fitting], dict[str, System]]:
+    """A vector quantiser of at most the codec's rate, and of at least 1 bit."""
+
+    def fitted(fitting: Fitting) -> dict[str, System]:
+        if fitting.symbol_bits < 1:
+            return {}
+        quantizer = fit(*fitting.tokens, fitting.symbol_bits, fitting.seed)
+        return {f"up to {fitting.bits_per_token:g} bits": quantizer.to(fitting.vocabulary.device)}
+
+    return fitted
+
+
+def rotations(fitting: Fitting) -> dict[str, System]:
+    """One and two bits a component."""
+    drawn = {depth: RotationQuantizer.draw(fitting.hidden, depth, fitting.seed) for depth in ROTATION_DEPTHS}
+    return {f"{2**depth} levels": one.to(fitting.vocabulary.device) for depth, one in drawn.items()}
 
 
 def token_ids(fitting: Fitting) -> dict[str, System]:
-    """The lossless code that all others stand beside."""
-    system = TokenId(fitting.vocabulary, fitting.nearest)
-    return {f"{system.depth} bits": system}
+    """Ids of equal length, under the training text's unigram model, and under the base model's predictions."""
+    plain, lm = TokenId(fitting.vocabulary), fitting.answerer.lm
+    before = tuple(Frame.known(fitting.answerer).before)
+    return {
+        f"{plain.depth} bits": plain,
+        "unigram model": UnigramTokenId(fitting.vocabulary, code_lengths(fitting.counts)),
+        "base model": PredictedTokenId(fitting.vocabulary, lm, before),
+    }
 
 
 SYSTEMS: dict[str, Callable[[Fitting], Mapping[str, System]]] = {
     "truncation": truncations,
     "random projection": random_projections,
-    "scalar quantiser": lambda fitting: {f"int{depth}": ScalarQuantizer(depth, fitting.hidden) for depth in DEPTHS},
-    "pca": lambda fitting: rates(fitting.pca),
-    "pca snapped": lambda fitting: {
-        rate_of(fitting.pca.config): Snapped(fitting.pca, fitting.vocabulary, fitting.nearest)
-    },
+    "scalar quantiser": scalar_quantizers,
+    "residual quantiser": vector_quantizers(VectorQuantizer.residual),
+    "product quantiser": vector_quantizers(VectorQuantizer.product),
+    "rotation": rotations,
+    "pca": lambda fitting: rates(fitting.pca, fitting.coder),
+    "pca lookup": lookups,
     "token id": token_ids,
 }
 """Every way to send embeddings that needs no training by steps, by name: one system for each setting."""
@@ -221,6 +269,4 @@ SYSTEMS: dict[str, Callable[[Fitting], Mapping[str, System]]] = {
 
 def _replace(embeddings: Tensor, coded: Tensor, tokens: Tensor) -> Tensor:
     """`embeddings` with those at the coded positions, in row-major order, replaced by `tokens` [coded, hidden]."""
-    replaced = embeddings.clone()
-    replaced[coded] = tokens
-    return replaced
+    return embeddings.index_put((coded.to(embeddings.device),), tokens)

@@ -6,13 +6,11 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from narrowband.codec.batches import embedded
 from narrowband.codec.codec import Codec
-from narrowband.codec.windows import cut
-from narrowband.data.prompts import EncodedPrompt
 from narrowband.data.squad import Example
 from narrowband.evaluation.answer import Evaluated, QuestionAnswerer, System
 from narrowband.evaluation.baselines import SYSTEMS, Fitting, rate_of, rates
+from narrowband.evaluation.scoring import agreements
 from narrowband.evaluation.significance import interval
 from narrowband.runtime.progress import bar
 
@@ -25,38 +23,40 @@ class Entry(NamedTuple):
     system: System
 
 
-def baselines(answerer: QuestionAnswerer, pca: Codec, train: Sequence[EncodedPrompt], seed: int) -> list[Entry]:
-    """Every system of `SYSTEMS`, fitted on the training prompts; `pca` is the PCA without adapter."""
-    lm, window = answerer.lm, pca.config.window
-    windows = (cut(embeddings, coded, window) for embeddings, coded in embedded(lm, train, answerer.batch_size))
-    fitting = Fitting(pca, lm.vocabulary, lm.nearest, windows, seed)
+def baselines(fitting: Fitting) -> list[Entry]:
+    """Every system of `SYSTEMS`, fitted on training prompts."""
     return [Entry(name, setting, system) for name, make in SYSTEMS.items() for setting, system in make(fitting).items()]
 
 
-def adapters(phase1: Codec, phase2: Codec) -> list[Entry]:
-    """Phase 1 as it was trained; Phase 2 as it was trained, and with its latents rounded to fewer bits afterwards."""
+def adapters(fitting: Fitting, phase1: Codec, phase2: Codec) -> list[Entry]:
+    """Phase 1 as it was trained; Phase 2 as it was trained, and with its latents rounded otherwise afterwards."""
     return [
         Entry("phase1", rate_of(phase1.config), phase1),
-        *[Entry("phase2", rate, codec) for rate, codec in rates(phase2).items()],
+        *[Entry("phase2", rate, codec) for rate, codec in rates(phase2, fitting.coder).items()],
     ]
 
 
 def curve(
     answerer: QuestionAnswerer, entries: Sequence[Entry], examples: Sequence[Example], seed: int, console: Console
 ) -> list[dict[str, Any]]:
-    """A row for each system: its rate in bits a coded token, F1 with its 95% interval, EM, and how it reconstructs."""
+    """A row for each system: its rate in bits a coded token, F1 and agreement with their 95% intervals, EM, and how it
+    reconstructs."""
+    own = answerer.answer(None, examples).predictions
     with bar("questions", len(examples) * len(entries), console) as advance:
-        return [_row(entry, answerer.answer(entry.system, examples, advance=advance), seed) for entry in entries]
+        return [_row(entry, answerer.answer(entry.system, examples, advance=advance), own, seed) for entry in entries]
 
 
-def _row(entry: Entry, result: Evaluated, seed: int) -> dict[str, Any]:
+def _row(entry: Entry, result: Evaluated, own: Mapping[str, str], seed: int) -> dict[str, Any]:
+    agreed = agreements(result.predictions, own)
     return {
         "system": entry.name,
         "setting": entry.setting,
         "bits_per_token": result.bits_per_token,
         "f1": result.f1,
         "em": result.em,
+        "agreement": sum(agreed) / len(agreed),
         "f1_interval": interval([score.f1 for score in result.scores], seed),
+        "agreement_interval": interval(agreed, seed),
         **{key: result.quality[key] for key in ("cosine", "norm_ratio", "token_match")},
     }
 
@@ -64,15 +64,16 @@ def _row(entry: Entry, result: Evaluated, seed: int) -> dict[str, Any]:
 def curve_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """The rows, highest rate first."""
     shown = Table("system", "setting")
-    for column in ("bits per token", "F1", "95% interval", "cosine", "token match"):
+    for column in ("bits per token", "F1", "95% interval", "agreement", "cosine", "token match"):
         shown.add_column(column, justify="right")
     for row in sorted(rows, key=lambda row: -row["bits_per_token"]):
         shown.add_row(
             row["system"],
             row["setting"],
-            f"{row['bits_per_token']:.0f}",
+            f"{row['bits_per_token']:.3g}" if row["bits_per_token"] < 100 else f"{row['bits_per_token']:.0f}",
             f"{row['f1']:.1f}",
             "{low:.1f} to {high:.1f}".format(**row["f1_interval"]),
+            f"{row['agreement']:.1f}",
             f"{row['cosine']:.3f}",
             f"{row['token_match']:.1f}",
         )

@@ -65,6 +65,11 @@ def score_all(predictions: Mapping[str, str], examples: Sequence[Example]) -> li
     ]
 
 
+def agreements(predictions: Mapping[str, str], reference: Mapping[str, str]) -> list[float]:
+    """F1 (0 to 100) of each answer held against that of another system, the uncompressed model, as if that were gold."""
+    return [f1(predictions[id_], text) for id_, text in reference.items()]
+
+
 def agreement(predictions: Mapping[str, str], reference: Mapping[str, str]) -> float:
-    """Mean F1 (0 to 100) of answers held against those of another system, the uncompressed model, as if they were gold."""
-    return sum(f1(predictions[id_], text) for id_, text in reference.items()) / len(reference)
+    """The mean of `agreements`."""
+    return sum(agreements(predictions, reference)) / len(reference)

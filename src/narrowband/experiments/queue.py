@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 from narrowband.params import InputError
 
 STAGE = "evaluate"
+"""The stage that an experiment runs as far as, unless it says otherwise."""
+
 METRICS = "metrics/evaluate.json"
 DETAILS = "results/evaluate.json"
 
@@ -42,7 +44,7 @@ def with_details(experiments: Experiments) -> Experiments:
     Raises:
         InputError: a finished experiment lacks that file.
     """
-    finished = {name: _merged(metrics, _details(name)) for name, metrics in experiments.finished.items()}
+    finished = {name: _merged(metrics, read_result(name, DETAILS)) for name, metrics in experiments.finished.items()}
     return experiments._replace(finished=finished)
 
 
@@ -51,24 +53,31 @@ def _merged(metrics: Mapping[str, Any], details: Mapping[str, Any]) -> dict[str,
     return {**metrics, **rows}
 
 
-def _details(name: str) -> dict[str, Any]:
+def read_result(name: str, path: str) -> dict[str, Any]:
+    """The JSON file at `path` of a finished experiment.
+
+    Raises:
+        InputError: it has none.
+    """
     import dvc.api
     from dvc.exceptions import DvcException
 
     try:
-        details: dict[str, Any] = json.loads(dvc.api.read(DETAILS, rev=name))
+        content: dict[str, Any] = json.loads(dvc.api.read(path, rev=name))
     except (DvcException, OSError, ValueError):
         raise InputError(
-            f"experiment {name} has no {DETAILS}; remove it (dvc exp remove {name}) and run it again"
+            f"experiment {name} has no {path}; remove it (dvc exp remove {name}) and run it again"
         ) from None
-    return details
+    return content
 
 
-def queue_missing(runs: Mapping[str, Mapping[str, str | int | float]], experiments: Experiments) -> list[str]:
-    """Queue those of `runs`, overrides by name, that have neither finished nor wait; their names."""
+def queue_missing(
+    runs: Mapping[str, Mapping[str, str | int | float]], experiments: Experiments, stage: str = STAGE
+) -> list[str]:
+    """Queue those of `runs`, overrides by name, that have neither finished nor wait, as far as `stage`; their names."""
     names = [name for name in runs if name not in experiments.finished and name not in experiments.waiting]
     for name in names:
-        enqueue(name, runs[name])
+        enqueue(name, runs[name], stage)
     return names
 
 
@@ -89,8 +98,8 @@ def parse(shown: Sequence[Mapping[str, Any]]) -> Experiments:
     return Experiments(baseline["rev"], finished, frozenset(waiting))
 
 
-def enqueue(name: str, overrides: Mapping[str, str | int | float]) -> None:
-    """Queue one experiment, from the commit that is checked out, as far as its evaluation.
+def enqueue(name: str, overrides: Mapping[str, str | int | float], stage: str = STAGE) -> None:
+    """Queue one experiment, from the commit that is checked out, as far as `stage`.
 
     Raises:
         InputError: DVC refuses it, or its workers would not find the `dvc` that they call by name.
@@ -100,7 +109,7 @@ def enqueue(name: str, overrides: Mapping[str, str | int | float]) -> None:
             "dvc is not on the PATH, so a queued experiment would never start; run source .venv/bin/activate first"
         )
     settings = [word for key, value in overrides.items() for word in ("--set-param", f"{key}={value}")]
-    run_dvc("exp", "run", "--queue", "--name", name, *settings, STAGE)
+    run_dvc("exp", "run", "--queue", "--name", name, *settings, stage)
 
 
 def run_dvc(*arguments: str) -> str:

@@ -1,26 +1,79 @@
-"""The sweep behind the README's picture: the committed parameters at every compression, and what came of it."""
+"""The sweeps behind the README's pictures: the committed parameters at every compression or rate, and what came of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from narrowband.experiments.queue import Experiments
+from narrowband.experiments.queue import STAGE, Experiments, read_result, with_details
+from narrowband.params import InputError
 from narrowband.runtime.files import write_json
 
 RATIOS = (2, 4, 8, 16, 32, 64)
 WINDOWS = (16, 1)
-"""Tokens a window; the first is the one that the README shows."""
+"""Tokens a window; the first is the one that README shows."""
 
 REPEATED = (8, 16, 32)
-"""Compressions at which F1 falls, so that runs with the first of `WINDOWS` are repeated with the seeds 1 and 2."""
+"""Compressions at which F1 falls: with the first of `WINDOWS`, runs are repeated with the random seeds 1 and 2."""
 
 SYSTEMS = ("pca", "phase1", "phase2")
-DATA = Path("docs/sweep.json")
-PICTURES = {window: Path(f"docs/pictures/f1-and-cosine-window-{window}.svg") for window in WINDOWS}
+RATES = (2, 8, 12, 16, 24, 32, 64, 256)
+"""Bits per token that codec and rivals are set to."""
+
+QUESTIONS = 500
+"""Test questions that systems are compared on at each rate."""
+
+BASELINES = "results/baselines.json"
+GRID = "latents of"
+"""What stands in the setting of a row whose latents are on fixed grids."""
+
+Runs = dict[str, dict[str, str | int | float]]
+Rows = list[dict[str, Any]]
+
+
+class Axis(StrEnum):
+    """What a sweep varies."""
+
+    NUMBERS = "numbers"
+    BITS = "bits"
+
+
+class Sweep(NamedTuple):
+    """One sweep: the last stage of its runs, where its rows and pictures go, its runs by hidden size, and its rows."""
+
+    stage: str
+    data: Path
+    pictures: dict[int | None, Path]
+    """By the window whose rows it shows; None for rows that have none."""
+    runs: Callable[[int], Runs]
+    rows: Callable[[Experiments], Rows]
+    chart: str
+    """The function of `report/charts.py` that draws it."""
+
+    def write(self, rows: Rows) -> list[Path]:
+        """Write rows, and the pictures of those of seed 0 that there are; the paths of these.
+
+        Raises:
+            InputError: there are no rows.
+        """
+        if not rows:
+            raise InputError(
+                f"no run of this sweep has finished, so {self.data} stays as it is; queue them with --queue"
+            )
+        from narrowband.report import charts
+
+        write_json(self.data, rows)
+        drawn = []
+        for window, picture in self.pictures.items():
+            if shown := [row for row in rows if row["seed"] == 0 and row.get("window") == window]:
+                picture.parent.mkdir(exist_ok=True)
+                getattr(charts, self.chart)(shown).save(picture)
+                drawn.append(picture)
+        return drawn
 
 
 class Run(NamedTuple):
-    """One experiment of the sweep; `compression` is in numbers, `window` in tokens."""
+    """One experiment of the sweep over numbers; `window` in tokens."""
 
     compression: int
     window: int
@@ -31,10 +84,6 @@ class Run(NamedTuple):
         """The name under which DVC keeps it."""
         return f"sweep-{self.compression}x-window{self.window}-seed{self.seed}"
 
-    def overrides(self, hidden: int) -> dict[str, str | int | float]:
-        """Parameters that differ from `params.yaml`, for a base model of hidden size `hidden`."""
-        return {"compress_dim": hidden * self.window // self.compression, "window": self.window, "seed": self.seed}
-
 
 RUNS = (
     *(Run(ratio, window, 0) for window in WINDOWS for ratio in RATIOS),
@@ -42,7 +91,15 @@ RUNS = (
 )
 
 
-def sweep_rows(experiments: Experiments) -> list[dict[str, Any]]:
+def sweep_runs(hidden: int) -> Runs:
+    """Overrides of every run by the name of its experiment, for a base model of hidden size `hidden`."""
+    return {
+        run.name: {"compress_dim": hidden * run.window // run.compression, "window": run.window, "seed": run.seed}
+        for run in RUNS
+    }
+
+
+def sweep_rows(experiments: Experiments) -> Rows:
     """A row for each finished run and system: compression, F1 with its 95% interval, and cosine."""
     return [
         {**run._asdict(), "system": system, **_figures(experiments.finished[run.name][system])}
@@ -57,12 +114,54 @@ def _figures(row: dict[str, Any]) -> dict[str, float]:
     return {**{name: row[name] for name in names}, **row["f1_interval"]}
 
 
-def write_sweep(rows: Sequence[dict[str, Any]]) -> None:
-    """Write the rows to `docs/sweep.json`, and for each window the picture of its runs with seed 0."""
-    from narrowband.report.charts import f1_and_cosine_chart
+def bit_runs(seeds: Sequence[int] = (0,)) -> Runs:
+    """Overrides of every run by the name of its experiment: codecs are trained at each rate, and rivals set to it."""
+    return {
+        bit_run_name(rate, seed): {
+            "latent_coding.kind": "entropy",
+            "latent_coding.bits_per_token": rate,
+            "baselines.questions": QUESTIONS,
+            "seed": seed,
+        }
+        for rate in RATES
+        for seed in seeds
+    }
 
-    write_json(DATA, rows)
-    for window, picture in PICTURES.items():
-        if drawn := [row for row in rows if (row["window"], row["seed"]) == (window, 0)]:
-            picture.parent.mkdir(exist_ok=True)
-            f1_and_cosine_chart(drawn).save(picture)
+
+def bit_run_name(rate: float, seed: int) -> str:
+    """The name under which DVC keeps a run."""
+    return f"bits-{rate:g}-seed{seed}"
+
+
+def bit_rows(found: Callable[[str], Rows], finished: Sequence[str], seeds: Sequence[int] = (0,)) -> Rows:
+    """The rows of `baselines` of each finished run, whatever is entropy-coded at its rate, and what has one rate only once.
+
+    `found` gives those of an experiment by its name.
+    """
+    rows: dict[tuple[int, str, str], dict[str, Any]] = {}
+    for seed in seeds:
+        for name in (bit_run_name(rate, seed) for rate in RATES):
+            for row in found(name) if name in finished else []:
+                if GRID not in row["setting"]:
+                    rows.setdefault((seed, row["system"], row["setting"]), {"seed": seed, **row})
+    return list(rows.values())
+
+
+SWEEPS = {
+    Axis.NUMBERS: Sweep(
+        STAGE,
+        Path("docs/sweep.json"),
+        {WINDOWS[0]: Path("docs/pictures/f1-and-cosine.svg"), 1: Path("docs/pictures/f1-and-cosine-window-1.svg")},
+        sweep_runs,
+        lambda experiments: sweep_rows(with_details(experiments)),
+        "f1_and_cosine_chart",
+    ),
+    Axis.BITS: Sweep(
+        "baselines",
+        Path("docs/bits.json"),
+        {None: Path("docs/pictures/f1-against-bits.svg")},
+        lambda hidden: bit_runs(),
+        lambda experiments: bit_rows(lambda name: read_result(name, BASELINES)["rows"], [*experiments.finished]),
+        "rate_chart",
+    ),
+}

@@ -12,11 +12,14 @@ from narrowband.report.drawing import GREY, Chart, Point, doubling_axis, draw_li
 
 SIZE = (7.0, 4.2)
 WIDE = (7.6, 3.8)
+TALL = (7.6, 4.4)
+"""Wide, with room for a long legend."""
+
 TOP = 103
 """End of the F1 axis: a marker at 100 is whole."""
 
 F1 = "F1 (0 to 100)"
-RATIO = "compression ratio"
+RATIO = "compression ratio (of numbers)"
 INTERVAL = "95% interval"
 
 
@@ -44,25 +47,39 @@ def training_chart(evaluations: Mapping[str, Sequence[Mapping[str, float]]]) -> 
 
 @styled()
 def rate_chart(rows: Sequence[Mapping[str, Any]]) -> Chart:
-    """F1 against bits per token: rows of `system`, `bits_per_token`, `f1` and its `f1_interval`, joined by system."""
-    lines: dict[str, list[Point]] = {}
-    for row in rows:
-        point = Point(row["bits_per_token"], row["f1"], row["f1_interval"]["low"], row["f1_interval"]["high"])
-        lines.setdefault(TITLES.get(row["system"], row["system"]), []).append(point)
-    lines = {name: sorted(points, key=itemgetter(0)) for name, points in lines.items()}
-    figure, axes = _figure("bits per token", F1)
-    draw_lines(axes, lines)
-    doubling_axis(axes, [row["bits_per_token"] for row in rows])
-    axes.set_ylim(0, TOP)
-    legend(figure, axes, 4)
+    """F1 and agreement of each system, side by side, against bits per token.
+
+    A row holds `system`, `bits_per_token`, `f1` with its `f1_interval`, and `agreement` with its `agreement_interval`.
+    """
+    f1, agreement = (_against_rate(rows, name) for name in ("f1", "agreement"))
+    figure = Figure(TALL, layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    for axes, lines, label in ((left, f1, F1), (right, agreement, "agreement (0 to 100)")):
+        draw_lines(axes, lines)
+        doubling_axis(axes, [row["bits_per_token"] for row in rows])
+        axes.set(xlabel="bits per token", ylabel=label)
+    left.set_ylim(0, TOP)
+    legend(figure, left, 4)
+    agreed = [row[2:] for row in number_rows(agreement)]
     return Chart(
         "rate",
-        "F1 against rate",
-        "Bits per token, side information included; bars are 95% intervals.",
+        "F1 and agreement against rate",
+        "Bits per token of everything that is sent, and F1 on test questions beside agreement with the uncompressed model; "
+        "bars are 95% intervals.",
         figure,
-        ["system", "bits per token", "F1", INTERVAL],
-        number_rows(lines),
+        ["system", "bits per token", "F1", INTERVAL, "agreement", INTERVAL],
+        [[*cells, *more] for cells, more in zip(number_rows(f1), agreed, strict=True)],
     )
+
+
+def _against_rate(rows: Sequence[Mapping[str, Any]], name: str) -> dict[str, list[Point]]:
+    """Points of `name` with their intervals by title of the system, in order of rate; of equal rates, as in `rows`."""
+    lines: dict[str, list[Point]] = {}
+    for row in sorted(rows, key=itemgetter("bits_per_token")):
+        ends = row[f"{name}_interval"]
+        point = Point(row["bits_per_token"], row[name], ends["low"], ends["high"])
+        lines.setdefault(TITLES.get(row["system"], row["system"]), []).append(point)
+    return {title: lines[title] for title in dict.fromkeys(TITLES.get(row["system"], row["system"]) for row in rows)}
 
 
 @styled()

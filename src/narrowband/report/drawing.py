@@ -20,9 +20,24 @@ from narrowband.runtime.files import write_text
 
 GREY = "#7a7a7a"
 """Text and axes: as readable on a white page as on a dark one. So are the colours below."""
-COLOURS = ("#d26a1b", "#2f7de1", "#2a9a4a", "#9a63e0", "#d9488f", "#1a93a5", "#a6801d", GREY)
-DASHES = ("--", "-.", "-", ":", (0, (1, 1)), (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)), (0, (8, 3)))
-MARKERS = "sDo^vP*X"
+COLOURS = (
+    *("#d26a1b", "#2f7de1", "#2a9a4a", "#9a63e0", "#d9488f", "#1a93a5", "#a6801d", GREY),
+    *("#d64a4a", "#6b8e23", "#a0695a"),
+)
+DASHES = (
+    "--",
+    "-.",
+    "-",
+    ":",
+    (0, (1, 1)),
+    (0, (5, 1)),
+    (0, (3, 1, 1, 1, 1, 1)),
+    (0, (8, 3)),
+    (0, (2, 2)),
+    (0, (6, 2)),
+    (0, (4, 1)),
+)
+MARKERS = "sDo^vP*X<>p"
 STYLE: dict[str, Any] = {
     **dict.fromkeys(["text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"], GREY),
     **dict.fromkeys(["figure.facecolor", "axes.facecolor", "savefig.facecolor"], "none"),

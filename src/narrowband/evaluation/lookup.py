@@ -1,0 +1,112 @@
+"""The decoder that knows the embedding table: latents are read as the tokens that fit them best."""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from narrowband.codec.codec import Codec
+from narrowband.codec.windows import cut, join, positions
+from narrowband.evaluation.token_ids import code_lengths
+from narrowband.lm.nearest import NearestTokens
+
+MOST_SWEEPS = 10
+BLOCK = 256
+"""Windows looked up at a time."""
+
+LEAST_NOISE = 1e-6
+"""Noise of a latent is at least this share of the mean variance of a component."""
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """What a PCA `codec` without adapter sends, read as the vocabulary entries that fit the latents received best.
+
+    At window 1 these are the entries whose own latents, as they would arrive, are nearest: whatever tells entries apart is
+    lossless. Of equally near ones, the one that training text has most often.
+
+    In a longer window the latents of its tokens add up. From the entries nearest to PCA's reconstruction (by cosine) on,
+    each token in turn becomes the likeliest beside all others, until none changes (Besag's iterated conditional modes, Journal
+    of the Royal Statistical Society B 48(3), 1986), under the `prior` of training text. A latent is taken to arrive as `gain`
+    times itself, which is 0 for one that is always rounded away, and Gaussian noise of `precision`, one over its variance.
+    """
+
+    codec: Codec
+    vocabulary: Float[Tensor, "vocab hidden"]
+    prior: Float[Tensor, " vocab"]
+    """Natural logarithms."""
+    gain: Float[Tensor, " compress"]
+    precision: Float[Tensor, " compress"]
+
+    @classmethod
+    def fit(
+        cls,
+        codec: Codec,
+        vocabulary: Float[Tensor, "vocab hidden"],
+        counts: Int[Tensor, " vocab"],
+        windows: Float[Tensor, "n vector"],
+    ) -> Self:
+        """`counts` of each entry in training text; the noise is that of training `windows`."""
+        latents, received = codec.pca.encode(windows), codec.received(windows)
+        gain = (latents * received).mean(0) / latents.square().mean(0).clamp(min=1e-12)
+        least = LEAST_NOISE * float(codec.pca.total_variance) / len(codec.pca.mean)
+        noise = (received - gain * latents).square().mean(0).clamp(min=least)
+        return cls(codec, vocabulary, -code_lengths(counts).to(vocabulary) * math.log(2), gain, 1 / noise)
+
+    def __call__(
+        self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]
+    ) -> Float[Tensor, "batch seq hidden"]:
+        """`embeddings` with the coded tokens replaced by vocabulary entries."""
+        coded, window = coded.to(embeddings.device), self.codec.window
+        latents = self.codec.received(cut(embeddings, coded, window))
+        ids = self._nearest(latents) if window == 1 else self._likeliest(latents, positions(coded, window))
+        return join(self.vocabulary[ids].flatten(1), embeddings, coded, window)
+
+    def bits(self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]) -> int:
+        """Bits that a batch costs: those of `codec`."""
+        return self.codec.bits(embeddings, coded)
+
+    def _nearest(self, latents: Float[Tensor, "n compress"]) -> Int[Tensor, "n 1"]:
+        order, arrived = self._arrived
+        return order[torch.cat([torch.cdist(block, arrived).argmin(1) for block in latents.split(BLOCK)])][:, None]
+
+    @cached_property
+    def _arrived(self) -> tuple[Int[Tensor, " vocab"], Float[Tensor, "vocab compress"]]:
+        """Vocabulary entries, those that training text has most often first, and their latents as they would arrive."""
+        order = self.prior.argsort(descending=True, stable=True)
+        return order, self.codec.received(self.vocabulary[order])
+
+    def _likeliest(
+        self, latents: Float[Tensor, "n compress"], filled: Bool[Tensor, "n window"]
+    ) -> Int[Tensor, "n window"]:
+        """The tokens of each window, sweep by sweep; places that hold no token add nothing."""
+        pca = self.codec.pca
+        rebuilt = pca.decode(latents).view(-1, self.vocabulary.shape[1])
+        ids = NearestTokens(self.vocabulary)(rebuilt).view(filled.shape)
+        offset = self.gain * (pca.mean @ pca.components.T)
+        left = (latents + offset) * self.precision.sqrt() - self._sum(ids, filled)
+        for _ in range(MOST_SWEEPS):
+            before = ids.clone()
+            for place, table in enumerate(self._tables):
+                on = filled[:, place]
+                alone = left[on] + table[ids[on, place]]
+                ids[on, place] = (alone @ table.T - table.square().sum(1) / 2 + self.prior).argmax(1)
+                left[on] = alone - table[ids[on, place]]
+            if torch.equal(ids, before):
+                break
+        return ids
+
+    def _sum(self, ids: Int[Tensor, "n window"], filled: Bool[Tensor, "n window"]) -> Float[Tensor, "n compress"]:
+        """What all tokens of each window add to the latents together."""
+        tables = enumerate(self._tables)
+        return torch.stack([table[ids[:, i]] * filled[:, i, None] for i, table in tables]).sum(0)
+
+    @cached_property
+    def _tables(self) -> list[Float[Tensor, "vocab compress"]]:
+        """What each vocabulary entry adds to the latents, in units of their noise, for each place of a window."""
+        parts = self.codec.pca.components.view(-1, self.codec.window, self.vocabulary.shape[1]).unbind(1)
+        return [self.vocabulary @ part.T * self.gain * self.precision.sqrt() for part in parts]

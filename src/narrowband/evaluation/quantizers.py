@@ -1,0 +1,218 @@
+"""Quantisers of single token embeddings that know no windows, no adapter and no table of embeddings."""
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from jaxtyping import Bool, Float, Int
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
+from torch import Tensor
+
+from narrowband.codec.entropy import EntropyModel
+from narrowband.evaluation.token_ids import code_lengths, stream_bits
+
+LARGEST_CODEBOOK_BITS = 8
+"""A codebook has at most 2^8 codewords."""
+
+MOST_STAGES = 16
+LEAST_ENERGY = 1e-6
+"""Share of the vectors' energy below which another stage of a residual quantiser adds nothing."""
+
+NORM_BITS = 16
+"""A norm that is sent as side information is a float16."""
+
+
+@dataclass(frozen=True)
+class ScalarQuantizer:
+    """Components rounded to multiples of one step for all of them, and entropy-coded with a table for each.
+
+    At high rates this is within 0.25 bits a component of any quantiser (Gish and Pierce, Asymptotically efficient quantizing,
+    IEEE Transactions on Information Theory 14(5), 1968).
+    """
+
+    model: EntropyModel
+
+    def __call__(
+        self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]
+    ) -> Float[Tensor, "batch seq hidden"]:
+        """`embeddings` with the coded tokens quantised."""
+        coded = coded.to(embeddings.device)
+        return embeddings.index_put((coded,), self.model.dequantize(self.model.quantize(embeddings[coded])))
+
+    def bits(self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]) -> int:
+        """Bits that a batch costs."""
+        symbols = self.model.quantize(embeddings[coded.to(embeddings.device)])
+        return stream_bits(float(self.model.ideal_bits(symbols).sum()), coded)
+
+
+@dataclass(frozen=True)
+class VectorQuantizer:
+    """The sum of one codeword from each codebook; indices are entropy-coded, each codeword costing its `lengths`.
+
+    A stage sends the codeword nearest to what the stages before have left.
+    """
+
+    codebooks: Sequence[Float[Tensor, "_ hidden"]]
+    lengths: Sequence[Float[Tensor, " _"]]
+
+    @classmethod
+    def residual(cls, vectors: Float[Tensor, "n hidden"], counts: Int[Tensor, " n"], bits: float, seed: int) -> Self:
+        """Codebooks of k-means, each on what those before left of training vectors, until `bits` a vector are spent.
+
+        Juang and Gray, Multiple stage vector quantization for speech coding (ICASSP 1982). No stage is added where the
+        vectors are told apart already.
+        """
+        left, codebooks, lengths = vectors, list[Tensor](), list[Tensor]()
+        energy = _energy(vectors, counts)
+        while bits >= 1 and len(codebooks) < MOST_STAGES and _energy(left, counts) > LEAST_ENERGY * energy:
+            book = codebook(left, counts, min(LARGEST_CODEBOOK_BITS, int(bits)), seed)
+            index = nearest(left, book)
+            lengths.append(code_lengths(torch.bincount(index, counts, minlength=len(book))))
+            bits -= float(lengths[-1][index] @ counts.double() / counts.sum())
+            left = left - book[index]
+            left[left.square().sum(1) <= LEAST_ENERGY * energy / counts.sum()] = 0  # nothing but rounding is left
+            codebooks.append(book)
+        return cls(codebooks, lengths)
+
+    @classmethod
+    def product(cls, vectors: Float[Tensor, "n hidden"], counts: Int[Tensor, " n"], bits: float, seed: int) -> Self:
+        """One codebook of k-means for each of as many equal parts of the components as spend at most `bits` a vector.
+
+        Jegou, Douze and Schmid, Product quantization for nearest neighbor search, IEEE Transactions on Pattern Analysis and
+        Machine Intelligence 33(1), 2011. A codeword is zero outside its part.
+        """
+        n_parts = min(vectors.shape[1], math.ceil(bits / LARGEST_CODEBOOK_BITS))
+        depth = min(LARGEST_CODEBOOK_BITS, int(bits / n_parts))
+        codebooks, lengths = [], []
+        for places in torch.arange(vectors.shape[1]).tensor_split(n_parts):
+            part = torch.zeros_like(vectors)
+            part[:, places] = vectors[:, places]
+            words = codebook(vectors[:, places], counts, depth, seed)
+            book = words.new_zeros(len(words), vectors.shape[1])
+            book[:, places] = words
+            lengths.append(code_lengths(torch.bincount(nearest(part, book), counts, minlength=len(book))))
+            codebooks.append(book)
+        return cls(codebooks, lengths)
+
+    def __call__(
+        self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]
+    ) -> Float[Tensor, "batch seq hidden"]:
+        """`embeddings` with the coded tokens quantised."""
+        coded = coded.to(embeddings.device)
+        tokens = embeddings[coded]
+        indices = self.indices(tokens)
+        rebuilt = sum(
+            (book[index] for book, index in zip(self.codebooks, indices, strict=True)), torch.zeros_like(tokens)
+        )
+        return embeddings.index_put((coded,), rebuilt)
+
+    def indices(self, tokens: Float[Tensor, "n hidden"]) -> list[Int[Tensor, " n"]]:
+        """The codeword that each stage sends for each token."""
+        found = []
+        for book in self.codebooks:
+            found.append(nearest(tokens, book))
+            tokens = tokens - book[found[-1]]
+        return found
+
+    def bits(self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]) -> int:
+        """Bits that a batch costs."""
+        indices = self.indices(embeddings[coded.to(embeddings.device)])
+        ideal = sum(float(bits[index].sum()) for bits, index in zip(self.lengths, indices, strict=True))
+        return stream_bits(ideal, coded)
+
+    def to(self, device: torch.device) -> "VectorQuantizer":
+        """The same on `device`."""
+        return VectorQuantizer([book.to(device) for book in self.codebooks], [one.to(device) for one in self.lengths])
+
+
+def codebook(
+    vectors: Float[Tensor, "n width"], counts: Int[Tensor, " n"], depth: int, seed: int
+) -> Float[Tensor, "_ width"]:
+    """At most 2^`depth` codewords: the means of k-means, each vector counting `counts` times."""
+    words = min(2**depth, len(vectors.unique(dim=0)))
+    means = KMeans(words, n_init=1, max_iter=50, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # some vectors differ by no more than rounding
+        means.fit(vectors.numpy(), sample_weight=counts.numpy())
+    return torch.from_numpy(means.cluster_centers_).float()
+
+
+def nearest(vectors: Float[Tensor, "n width"], words: Float[Tensor, "k width"]) -> Int[Tensor, " n"]:
+    """The word with the least squared distance to each vector."""
+    return (vectors @ words.T - words.square().sum(1) / 2).argmax(1)
+
+
+def _energy(vectors: Tensor, counts: Tensor) -> float:
+    return float(vectors.double().square().sum(1) @ counts.double())
+
+
+@dataclass(frozen=True)
+class RotationQuantizer:
+    """A random rotation, after which each component is nearly Gaussian, and the best 2^`depth` points for a Gaussian.
+
+    The core of TurboQuant (Zandieh et al., arXiv:2504.19874), which fits nothing: directions are quantised, and each token's
+    norm is sent as float16. Here indices are entropy-coded as well, under the Gaussian's own probabilities.
+    """
+
+    rotation: Float[Tensor, "hidden hidden"]
+    points: Float[Tensor, " levels"]
+
+    @classmethod
+    def draw(cls, hidden: int, depth: int, seed: int) -> Self:
+        """A rotation from the uniform distribution: QR of a Gaussian matrix, signs set (Mezzadri, arXiv:math-ph/0609050)."""
+        generator = torch.Generator().manual_seed(seed)
+        q, r = torch.linalg.qr(torch.randn(hidden, hidden, generator=generator))
+        return cls(q * r.diagonal().sign(), lloyd_max(2**depth).float())
+
+    def __call__(
+        self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]
+    ) -> Float[Tensor, "batch seq hidden"]:
+        """`embeddings` with the coded tokens quantised."""
+        coded = coded.to(embeddings.device)
+        norm = embeddings[coded].norm(dim=-1, keepdim=True).half().float()
+        directions = self.points[self._index(embeddings[coded])] @ self.rotation / math.sqrt(len(self.rotation))
+        return embeddings.index_put((coded,), norm * directions)
+
+    def _index(self, tokens: Float[Tensor, "n hidden"]) -> Int[Tensor, "n hidden"]:
+        """The nearest point for each rotated component, in units in which its variance is 1."""
+        unit = torch.nn.functional.normalize(tokens, dim=-1) * math.sqrt(len(self.rotation))
+        return torch.bucketize(unit @ self.rotation.T, thresholds(self.points))
+
+    def bits(self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]) -> int:
+        """Bits that a batch costs, norms included."""
+        index = self._index(embeddings[coded.to(embeddings.device)])
+        lengths = -cells(self.points.double()).log2()
+        return stream_bits(float(lengths[index].sum()) + NORM_BITS * len(index), coded)
+
+    def to(self, device: torch.device) -> "RotationQuantizer":
+        """The same on `device`."""
+        return RotationQuantizer(self.rotation.to(device), self.points.to(device))
+
+
+def lloyd_max(levels: int) -> Float[Tensor, " levels"]:
+    """The points that quantise a standard Gaussian with the least squared error (Max, Quantizing for minimum distortion, 1960)."""
+    share = (torch.arange(levels, dtype=torch.float64) + 0.5) / levels
+    points = torch.special.ndtri(share)
+    for _ in range(5_000):
+        edges = torch.cat([-torch.ones(1) * math.inf, thresholds(points), torch.ones(1) * math.inf])
+        density = torch.exp(-edges.square() / 2) / math.sqrt(2 * math.pi)
+        means = (density[:-1] - density[1:]) / cells(points)
+        if torch.equal(means, points):
+            break
+        points = means
+    return points
+
+
+def thresholds(points: Float[Tensor, " levels"]) -> Float[Tensor, " between"]:
+    """The middles between neighbouring points."""
+    return (points[1:] + points[:-1]) / 2
+
+
+def cells(points: Float[Tensor, " levels"]) -> Float[Tensor, " levels"]:
+    """The probability of each point's cell under a standard Gaussian."""
+    below = torch.special.ndtr(thresholds(points))
+    return torch.diff(below, prepend=below.new_zeros(1), append=below.new_ones(1))
