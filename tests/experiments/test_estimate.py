@@ -65,7 +65,7 @@ def test_the_adapter_is_counted_without_making_it(small: Params, lm: FrozenLM) -
 
 def test_a_model_is_measured_and_left_as_it_was(small: Params, lm: FrozenLM) -> None:
     prompts = answerer_of(lm, small).encode([world_example(0, "train", i) for i in range(3)])
-    speed = measure(lm, prompts)
+    speed = measure(lm, prompts, 4)
     assert speed.read > 0 and speed.write > 0
     assert speed.kept > lm.hidden_size * 4  # at least the embeddings themselves
     assert all(parameter.grad is None for parameter in lm.model.parameters())
@@ -82,8 +82,8 @@ def test_it_is_told_in_a_sentence_and_in_a_table(small: Params, lm: FrozenLM) ->
     assert sentence(found).startswith("on this machine a run takes about ")
     console = Console(width=100)
     with console.capture() as captured:
-        console.print(estimate_table("models/base", "bundled", found))
-    assert "models/base on bundled" in captured.get() and "memory: activations" in captured.get()
+        console.print(estimate_table(found))
+    assert "evaluate" in captured.get() and "memory: activations" in captured.get()
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(7.4, "7 s"), (600, "10 min"), (9000, "2.5 h")])

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -73,12 +74,12 @@ class Estimate(NamedTuple):
         return self._replace(seconds={name: self.seconds[name] for name in kept})
 
 
-def measure(lm: FrozenLM, prompts: Sequence[EncodedPrompt]) -> Speed:
-    """Time the base model on the first of `prompts`, once as training reads them and once as answers are written."""
-    some = prompts[:TIMED]
-    batch = collate(some, lm.pad_id)
+def measure(lm: FrozenLM, prompts: Sequence[EncodedPrompt], rows: int) -> Speed:
+    """Time the base model on the first of `prompts`, as training reads them, and on `rows` answers, as it writes them."""
+    batch = collate(prompts[:TIMED], lm.pad_id)
     tokens = batch.ids.numel()
     embeddings, mask = lm.embed(batch.ids).requires_grad_(), batch.mask.to(lm.device)
+    write = _writing(lm, embeddings[:1, -CUE:].detach().expand(rows, -1, -1))
     weights = {parameter.data_ptr() for parameter in lm.model.parameters()}
     kept: dict[int, int] = {}
 
@@ -92,12 +93,16 @@ def measure(lm: FrozenLM, prompts: Sequence[EncodedPrompt]) -> Speed:
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         lm.logits(embeddings, mask, last=1)
     read = time.perf_counter() - began
-    with torch.no_grad():
-        cue = embeddings[:, -CUE:].detach()
-        began = time.perf_counter()
-        lm.generate(cue, mask[:, -CUE:], NEW)
-        write = time.perf_counter() - began
-    return Speed(read / tokens, write / (NEW * len(some)), sum(kept.values()) / tokens)
+    return Speed(read / tokens, write, sum(kept.values()) / tokens)
+
+
+def _writing(lm: FrozenLM, cue: Float[Tensor, "rows cue hidden"]) -> float:
+    """Seconds for a new token of each of the rows, after a first round in which the weights come into memory."""
+    mask = torch.ones(cue.shape[:2], dtype=torch.bool, device=lm.device)
+    lm.generate(cue, mask, 1)
+    began = time.perf_counter()
+    lm.generate(cue, mask, NEW)
+    return (time.perf_counter() - began) / (NEW * len(cue))
 
 
 def estimate(params: Params, lm: FrozenLM, train: Sequence[EncodedPrompt], speed: Speed) -> Estimate:
@@ -168,7 +173,7 @@ def estimate_of(params: Params, train: Sequence[Example]) -> Estimate:
     """
     lm = FrozenLM.load(params.base_model)
     prompts = encode_prompts(lm.tokenizer, train[:SAMPLE], params.prompt)
-    return estimate(params, lm, prompts, measure(lm, prompts))
+    return estimate(params, lm, prompts, measure(lm, prompts, params.generation.batch_size))
 
 
 def tell_time(params: Params, model: PreTrainedModel, train: Sequence[Example], console: Console) -> None:
@@ -184,9 +189,9 @@ def sentence(found: Estimate) -> str:
     return f"on this machine a run takes about {in_words(sum(found.seconds.values()))} ({stages}) and {gib(found)} of memory"
 
 
-def estimate_table(base_model: str, dataset: str, found: Estimate) -> Table:
+def estimate_table(found: Estimate) -> Table:
     """Time by stage, and memory by what it is for."""
-    shown = Table("what", "about", title=f"{base_model} on {dataset}, on this machine")
+    shown = Table("what", "about, on this machine")
     for stage, seconds in found.seconds.items():
         shown.add_row(stage, in_words(seconds))
     shown.add_section()
