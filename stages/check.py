@@ -70,7 +70,7 @@ def examine(params: Params, few_shot_pool: Path, instruction_pool: Path) -> None
         check_questions(tokenizer, examples, prompt)
     if splits:
         check_windows(stream_prompts(tokenizer, splits["train"], prompt), params.window, dim)
-        tell_time(params, model, splits["train"], console)
+        tell_time(params, model, splits, console)
 
 
 if __name__ == "__main__":

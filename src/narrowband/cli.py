@@ -204,9 +204,10 @@ def needs(
     set_up_torch()
     check_needs(params.base_model, params.needs)
     sizes = {**params.data.sizes, "train": min(SAMPLE, params.data.train)}
-    train = make_splits(params.dataset, sizes, params.seed, params.data.unanswerable, params.test_dataset)["train"]
-    found = estimate_of(params, train).until(last)
-    console.print(estimate_table(params.base_model, params.dataset, found))
+    splits = make_splits(params.dataset, sizes, params.seed, params.data.unanswerable, params.test_dataset)
+    found = estimate_of(params, splits).until(last)
+    console.print(f"{params.base_model} on {params.dataset}", soft_wrap=True, highlight=False)
+    console.print(estimate_table(found))
 
 
 @app.command()

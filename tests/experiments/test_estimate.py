@@ -14,6 +14,7 @@ from narrowband.data.splits import world_example
 from narrowband.experiments import estimate as estimates
 from narrowband.experiments.estimate import (
     STAGES,
+    Asked,
     Speed,
     adapter_size,
     estimate,
@@ -28,7 +29,9 @@ from narrowband.lm.frozen import FrozenLM
 from narrowband.params import InputError, Params
 
 SPEED = Speed(read=0.01, write=0.1, kept=1000.0)
-PROMPTS = [EncodedPrompt([5] * 20, [True] * 20, False), EncodedPrompt([5] * 40, [True] * 40, False)]
+TRAIN = [EncodedPrompt([5] * 20, [True] * 20, False), EncodedPrompt([5] * 40, [True] * 40, False)]
+TEST = [EncodedPrompt([5, 6, 7, 7] * 10, [False] + [True] * 39, False)]
+ASKED = Asked(TRAIN, TEST)
 
 
 @pytest.fixture
@@ -37,25 +40,38 @@ def small(params: Params, tiny_model: Path) -> Params:
 
 
 def test_stages_by_hand(small: Params, lm: FrozenLM) -> None:
-    found = estimate(small, lm, PROMPTS, SPEED)
-    answer = 30 * 0.01 + small.generation.max_new_tokens * 0.1
+    found = estimate(small, lm, ASKED, SPEED)
+    embedded = 512 * 32
+    per_entry = 0.01 * embedded / (sum(p.numel() for p in lm.model.parameters()) - embedded)
+    writing = small.generation.max_new_tokens * 0.1
     assert list(found.seconds) == list(STAGES)
-    assert found.seconds["evaluate"] == pytest.approx(4 * small.data.test * answer)
+    assert found.seconds["evaluate"] == pytest.approx(
+        small.data.test * (4 * (40 * 0.01 + writing) + 3 * 39 * per_entry)
+    )
     phase2 = small.phase2
     evaluations = 1 + phase2.steps // phase2.evaluate_every
-    steps = phase2.steps * phase2.batch_size * 30 * 3 * 0.01  # the student's two passes and the teacher's
-    assert found.seconds["train_phase2"] == pytest.approx(steps + evaluations * small.data.quick * answer)
-    assert found.memory["activations"] == phase2.batch_size * 30 * 1000
+    steps = phase2.steps * phase2.batch_size * 40 * 3 * 0.01  # the student's two passes and the teacher's, padded
+    answers = small.data.quick * (30 * (0.01 + per_entry) + writing)
+    assert found.seconds["train_phase2"] == pytest.approx(steps + evaluations * answers)
+    assert found.memory["activations"] == phase2.batch_size * 40 * 1000
     assert found.memory["vocabulary"] == 512 * 32 * 4
 
 
 def test_what_saves_time_or_memory_is_counted(small: Params, lm: FrozenLM) -> None:
     cheaper = small.phase2.model_copy(update={"teacher_top_k": 8, "micro_batch": 2})
     before, after = (
-        estimate(params, lm, PROMPTS, SPEED) for params in (small, small.model_copy(update={"phase2": cheaper}))
+        estimate(params, lm, ASKED, SPEED) for params in (small, small.model_copy(update={"phase2": cheaper}))
     )
     assert after.seconds["train_phase2"] < before.seconds["train_phase2"]
-    assert after.memory["activations"] == 2 * 30 * 1000
+    assert after.memory["activations"] == 2 * 40 * 1000
+
+
+def test_at_window_1_each_distinct_token_is_looked_for_once(small: Params, lm: FrozenLM) -> None:
+    one = small.model_copy(update={"window": 1, "compress_dim": 4})
+    wide, narrow = (estimate(params, lm, ASKED, SPEED).seconds["evaluate"] for params in (small, one))
+    embedded = 512 * 32
+    per_entry = 0.01 * embedded / (sum(p.numel() for p in lm.model.parameters()) - embedded)
+    assert wide - narrow == pytest.approx(small.data.test * 3 * (39 - 3) * per_entry)
 
 
 def test_the_adapter_is_counted_without_making_it(small: Params, lm: FrozenLM) -> None:
@@ -65,25 +81,25 @@ def test_the_adapter_is_counted_without_making_it(small: Params, lm: FrozenLM) -
 
 def test_a_model_is_measured_and_left_as_it_was(small: Params, lm: FrozenLM) -> None:
     prompts = answerer_of(lm, small).encode([world_example(0, "train", i) for i in range(3)])
-    speed = measure(lm, prompts)
+    speed = measure(lm, prompts, 4)
     assert speed.read > 0 and speed.write > 0
     assert speed.kept > lm.hidden_size * 4  # at least the embeddings themselves
     assert all(parameter.grad is None for parameter in lm.model.parameters())
 
 
 def test_the_last_stage_ends_the_estimate_and_an_unknown_one_is_refused(small: Params, lm: FrozenLM) -> None:
-    assert list(estimate(small, lm, PROMPTS, SPEED).until("train_phase1").seconds) == ["generate_data", "train_phase1"]
+    assert list(estimate(small, lm, ASKED, SPEED).until("train_phase1").seconds) == ["generate_data", "train_phase1"]
     with pytest.raises(InputError, match="no estimate of a stage fit_pca; choose generate_data, train_phase1, "):
         require_stage("fit_pca")
 
 
 def test_it_is_told_in_a_sentence_and_in_a_table(small: Params, lm: FrozenLM) -> None:
-    found = estimate(small, lm, PROMPTS, SPEED).until("evaluate")
+    found = estimate(small, lm, ASKED, SPEED).until("evaluate")
     assert sentence(found).startswith("on this machine a run takes about ")
     console = Console(width=100)
     with console.capture() as captured:
-        console.print(estimate_table("models/base", "bundled", found))
-    assert "models/base on bundled" in captured.get() and "memory: activations" in captured.get()
+        console.print(estimate_table(found))
+    assert "evaluate" in captured.get() and "memory: activations" in captured.get()
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(7.4, "7 s"), (600, "10 min"), (9000, "2.5 h")])
@@ -95,11 +111,11 @@ def test_check_tells_the_time_of_a_large_model_alone(
     small: Params, lm: FrozenLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model: PreTrainedModel = lm.model
-    train = [world_example(0, "train", i) for i in range(3)]
+    splits = {name: [world_example(0, name, i) for i in range(3)] for name in ("train", "test")}
     console = Console(width=300)
     with console.capture() as quiet:
-        tell_time(small, model, train, console)
+        tell_time(small, model, splits, console)
     monkeypatch.setattr(estimates, "LARGE", 0)
     with console.capture() as told:
-        tell_time(small, model, train, console)
+        tell_time(small, model, splits, console)
     assert quiet.get() == "" and "on this machine a run takes about" in told.get()

@@ -5,7 +5,7 @@ import torch
 
 from narrowband.data.prompts import EncodedPrompt, collate
 from narrowband.lm.frozen import FrozenLM
-from narrowband.lm.stop import ENDS, AnswerEnd, Reply, until_end
+from narrowband.lm.stop import ENDS, Reply, TextEnd, until_end
 from narrowband.params import Stop
 
 
@@ -35,10 +35,18 @@ def test_a_row_ends_with_its_answer_and_never_by_its_prompt(lm: FrozenLM) -> Non
     rows = [lm.tokenizer(text, add_special_tokens=False).input_ids for text in texts]
     longest = max(map(len, rows))
     ids = torch.tensor([[lm.pad_id] * (longest - len(row)) + row for row in rows])
-    end = AnswerEnd(lm.tokenizer, "line", 0)
+    end = TextEnd.of_answer(lm.tokenizer, "line", 0)
     assert end(ids, None).tolist() == [False, True, True, False]
-    assert AnswerEnd(lm.tokenizer, "line", longest)(ids, None).tolist() == [False] * 4
+    assert TextEnd.of_answer(lm.tokenizer, "line", longest)(ids, None).tolist() == [False] * 4
     assert end(torch.cat([ids, torch.full((4, 1), rows[1][-1])], 1), None).tolist() == [True] * 4
+
+
+def test_a_row_ends_with_a_stop_string_that_began_in_an_earlier_token(lm: FrozenLM) -> None:
+    texts = ["Orvane", "Orvane\nQ:", "Orvane\nQ"]
+    rows = [lm.tokenizer(text, add_special_tokens=False).input_ids for text in texts]
+    longest = max(map(len, rows))
+    ids = torch.tensor([[lm.pad_id] * (longest - len(row)) + row for row in rows])
+    assert TextEnd.at_strings(lm.tokenizer, ["\n\n", "\nQ:"], 0)(ids, None).tolist() == [False, True, False]
 
 
 def test_generation_is_that_of_unlimited_text_cut_by_the_rule(lm: FrozenLM, monkeypatch: pytest.MonkeyPatch) -> None:

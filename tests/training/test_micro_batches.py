@@ -6,7 +6,7 @@ from making import codec_of, phase1_loss_of, phase2_loss_of
 
 from narrowband.codec.codec import Codec
 from narrowband.codec.pca import PCA
-from narrowband.data.prompts import encode_answer, encode_prompt
+from narrowband.data.prompts import EncodedPrompt, encode_answer, encode_prompt
 from narrowband.data.splits import world_example
 from narrowband.lm.frozen import FrozenLM, blocks
 from narrowband.params import InputError, Params
@@ -146,11 +146,33 @@ def test_the_head_sees_answer_positions_only_and_one_position_in_generation(
     batch = phase2.lay_out(lm, lessons).batch
     with hook:
         phase2.teacher_forced(lm, make_codec(lm, small), lessons)
-        longest = max(len(lesson.answer) for lesson in lessons)
-        assert shapes == [(12, longest, 512)] * 2 and longest < batch.ids.shape[1] / 2
+        tokens = sum(len(lesson.answer) for lesson in lessons)
+        assert shapes == [(1, tokens, 512)] * 2 and tokens < batch.ids.numel() / 2
         shapes.clear()
         lm.generate(lm.embed(batch.ids), batch.mask, 3)
         assert {shape[1] for shape in shapes} == {1}
+
+
+def test_parts_hold_lessons_of_like_length(
+    lm: FrozenLM, lessons: list[Lesson], small: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    laid: list[list[int]] = []
+    lay_out = phase2.lay_out
+
+    def watched(lm: FrozenLM, some: list[Lesson]) -> phase2.Rows:
+        laid.append([len(lesson.prompt.ids) for lesson in some])
+        return lay_out(lm, some)
+
+    monkeypatch.setattr(phase2, "lay_out", watched)
+    unlike = [
+        Lesson(EncodedPrompt(prompt.ids[-n:], prompt.coded[-n:], False), answer)
+        for n, (prompt, answer) in zip(range(12, 60, 4), lessons, strict=True)
+    ]
+    loss = phase2_loss_of(lm, make_codec(lm, small), unlike, with_phase2(small, batch_size=6))
+    for index in range(3):
+        loss(0, Part(index, 3))
+    lengths = [length for part in laid for length in part]
+    assert [len(part) for part in laid] == [2, 2, 2] and lengths == sorted(lengths)
 
 
 def test_a_kept_teacher_gives_the_loss_of_one_that_is_asked_at_every_step(

@@ -1,10 +1,11 @@
 """What a run takes on this machine: time by stage and memory, from one timed forward pass and a few new tokens."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -20,6 +21,7 @@ from narrowband.lm.frozen import FrozenLM
 from narrowband.lm.source import is_here
 from narrowband.params import InputError, Params, Training
 from narrowband.runtime.entry import set_up_torch
+from narrowband.world.names import Split
 
 TIMED = 4
 """Prompts of the forward pass that is timed."""
@@ -29,6 +31,9 @@ SAMPLE = 100
 
 CUE, NEW = 8, 4
 """Tokens of the short prompts that are continued, and new tokens."""
+
+EXAMINED = 200
+"""Test questions whose tokens the diagnosis looks at."""
 
 CURVE = 18
 """Systems of the rate-quality curve, about."""
@@ -61,6 +66,23 @@ class Speed(NamedTuple):
     kept: float
 
 
+class Asked(NamedTuple):
+    """Prompts like those that are trained on, and those of the test split."""
+
+    train: Sequence[EncodedPrompt]
+    test: Sequence[EncodedPrompt]
+
+    @property
+    def length(self) -> float:
+        """Mean tokens of a training prompt."""
+        return sum(len(prompt.ids) for prompt in self.train) / len(self.train)
+
+    def padded(self, size: int) -> float:
+        """The same where `size` prompts at a time are padded to the longest."""
+        batches = [self.train[start : start + size] for start in range(0, len(self.train), size)]
+        return sum(max(len(prompt.ids) for prompt in batch) * len(batch) for batch in batches) / len(self.train)
+
+
 class Estimate(NamedTuple):
     """Seconds by stage, and bytes by what they are for in Phase 2, which needs most."""
 
@@ -73,12 +95,12 @@ class Estimate(NamedTuple):
         return self._replace(seconds={name: self.seconds[name] for name in kept})
 
 
-def measure(lm: FrozenLM, prompts: Sequence[EncodedPrompt]) -> Speed:
-    """Time the base model on the first of `prompts`, once as training reads them and once as answers are written."""
-    some = prompts[:TIMED]
-    batch = collate(some, lm.pad_id)
+def measure(lm: FrozenLM, prompts: Sequence[EncodedPrompt], rows: int) -> Speed:
+    """Time the base model on the first of `prompts`, as training reads them, and on `rows` answers, as it writes them."""
+    batch = collate(prompts[:TIMED], lm.pad_id)
     tokens = batch.ids.numel()
     embeddings, mask = lm.embed(batch.ids).requires_grad_(), batch.mask.to(lm.device)
+    write = _writing(lm, embeddings[:1, -CUE:].detach().expand(rows, -1, -1))
     weights = {parameter.data_ptr() for parameter in lm.model.parameters()}
     kept: dict[int, int] = {}
 
@@ -92,43 +114,80 @@ def measure(lm: FrozenLM, prompts: Sequence[EncodedPrompt]) -> Speed:
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         lm.logits(embeddings, mask, last=1)
     read = time.perf_counter() - began
-    with torch.no_grad():
-        cue = embeddings[:, -CUE:].detach()
-        began = time.perf_counter()
-        lm.generate(cue, mask[:, -CUE:], NEW)
-        write = time.perf_counter() - began
-    return Speed(read / tokens, write / (NEW * len(some)), sum(kept.values()) / tokens)
+    return Speed(read / tokens, write, sum(kept.values()) / tokens)
 
 
-def estimate(params: Params, lm: FrozenLM, train: Sequence[EncodedPrompt], speed: Speed) -> Estimate:
-    """What the stages take if all prompts are as long as those of `train`, and all answers as long as they may be."""
-    length = sum(len(prompt.ids) for prompt in train) / len(train)
-    answer = length * speed.read + params.generation.max_new_tokens * speed.write
-    embedded = lm.embedding.weight.numel()
-    weights = sum(parameter.numel() for parameter in lm.model.parameters())
-    adapter = adapter_size(params, lm.hidden_size)
-    tokens1, tokens2 = (phase.batch_size * length for phase in (params.phase1, params.phase2))
-    passes = 2 + (not params.phase2.teacher_top_k) + params.phase2.gradient_checkpointing
-    data, candidates = params.data, PER_RECORD * params.data.sft_records
-    seconds = {
-        "generate_data": candidates * (3 * length * speed.read + data.sft_max_new_tokens * speed.write),
-        # An adapter's forward and backward are six operations a weight and token; the LM's forward, two a weight.
-        "train_phase1": _phase(params.phase1, 3 * tokens1 * adapter / (weights - embedded) * speed.read)
-        + _evaluations(params.phase1) * data.quick * answer,
-        "train_phase2": _phase(params.phase2, passes * tokens2 * speed.read)
-        + _evaluations(params.phase2) * data.quick * answer,
-        "evaluate": len(TITLES) * data.test * answer,
-        "baselines": CURVE * params.baselines.questions * answer,
-        "diagnose": REPLAYS * answer,
-    }
+def _writing(lm: FrozenLM, cue: Float[Tensor, "rows cue hidden"]) -> float:
+    """Seconds for a new token of each of the rows, after a first round in which the weights come into memory."""
+    mask = torch.ones(cue.shape[:2], dtype=torch.bool, device=lm.device)
+    lm.generate(cue, mask, 1)
+    began = time.perf_counter()
+    lm.generate(cue, mask, NEW)
+    return (time.perf_counter() - began) / (NEW * len(cue))
+
+
+class _Costs:
+    """What parts of a run cost in seconds."""
+
+    def __init__(self, params: Params, lm: FrozenLM, asked: Asked, speed: Speed) -> None:
+        self.params, self.asked, self.speed = params, asked, speed
+        self.entries = lm.embedding.weight.numel()
+        self.blocks = sum(parameter.numel() for parameter in lm.model.parameters()) - self.entries
+        self.adapter = adapter_size(params, lm.hidden_size)
+
+    def answers(self, prompts: Sequence[EncodedPrompt], count: int, codecs: int, plain: int = 0) -> float:
+        """Answers to the first `count` of `prompts`, or to as many like them, by systems with and without a codec."""
+        some = prompts[:count]
+        coded = [i for prompt in some for i, on in zip(prompt.ids, prompt.coded, strict=True) if on]
+        searched = len(set(coded) if self.params.window == 1 else coded)
+        read = sum(len(prompt.ids) for prompt in some) * self.speed.read
+        write = len(some) * self.params.generation.max_new_tokens * self.speed.write
+        # Reading a token takes two operations a weight of the blocks; looking for the nearest one, two a number of the table.
+        search = searched * self.speed.read * self.entries / self.blocks
+        return ((codecs + plain) * (read + write) + codecs * search) * count / len(some)
+
+    def phase(self, training: Training, step: float) -> float:
+        """Steps, and quick evaluations before the first, from there to the last."""
+        evaluations = 1 + -(-training.steps // training.evaluate_every)
+        return training.steps * step + evaluations * self.answers(self.asked.train, self.params.data.quick, 1)
+
+    def phase1_step(self) -> float:
+        """An adapter's forward and backward are six operations a weight and token, the LM's forward two."""
+        return 3 * self.params.phase1.batch_size * self.asked.length * self.speed.read * self.adapter / self.blocks
+
+    def phase2_step(self) -> float:
+        """Passes of the LM over a batch as it is padded: forward and backward, and the teacher's."""
+        phase2 = self.params.phase2
+        passes = 2 + (not phase2.teacher_top_k) + phase2.gradient_checkpointing
+        return passes * phase2.batch_size * self.asked.padded(phase2.batch_size) * self.speed.read
+
+    def records(self) -> float:
+        """SFT records: candidates are written, and read twice by the critic."""
+        data = self.params.data
+        one = 3 * self.asked.length * self.speed.read + data.sft_max_new_tokens * self.speed.write
+        return PER_RECORD * data.sft_records * one
+
+
+def estimate(params: Params, lm: FrozenLM, asked: Asked, speed: Speed) -> Estimate:
+    """What the stages take if prompts are as long as those in `asked`, and answers as long as they may be."""
+    costs, test = _Costs(params, lm, asked, speed), asked.test
+    seconds = (
+        costs.records(),
+        costs.phase(params.phase1, costs.phase1_step()),
+        costs.phase(params.phase2, costs.phase2_step()),
+        costs.answers(test, params.data.test, len(TITLES) - 1, 1),
+        costs.answers(test, params.baselines.questions, CURVE),
+        # Answers of the plain model, and the search for tokens that no answers follow.
+        costs.answers(test, REPLAYS, 0, 1) + costs.answers(test, EXAMINED, len(TITLES) - 1, 1 - len(TITLES)),
+    )
     rows = min(params.phase2.micro_batch or params.phase2.batch_size, params.phase2.batch_size)
     memory = {
         "weights": float(sum(parameter.nbytes for parameter in lm.model.parameters())),
         "vocabulary": float(len(lm.tokenizer) * lm.hidden_size * FLOAT),
-        "activations": rows * length * speed.kept,
-        "adapter": float(adapter * ADAM * FLOAT),
+        "activations": rows * max(len(prompt.ids) for prompt in asked.train) * speed.kept,
+        "adapter": float(costs.adapter * ADAM * FLOAT),
     }
-    return Estimate(seconds, memory)
+    return Estimate(dict(zip(STAGES, seconds, strict=True)), memory)
 
 
 def adapter_size(params: Params, hidden: int) -> int:
@@ -145,37 +204,31 @@ def adapter_size(params: Params, hidden: int) -> int:
     return sum(parameter.numel() for parameter in adapter.parameters())
 
 
-def _phase(training: Training, step: float) -> float:
-    return training.steps * step
-
-
-def _evaluations(training: Training) -> int:
-    """Quick evaluations of a phase: before the first step, and from there to the last."""
-    return 1 + -(-training.steps // training.evaluate_every)
-
-
 def require_stage(name: str) -> None:
     """Raises an InputError if nothing is estimated of a stage called `name`."""
     if name not in STAGES:
         raise InputError(f"there is no estimate of a stage {name}; choose {', '.join(STAGES)}")
 
 
-def estimate_of(params: Params, train: Sequence[Example]) -> Estimate:
-    """Load the base model of `params` and estimate a run that is trained on questions like the first of `train`.
+def estimate_of(params: Params, splits: Mapping[Split, Sequence[Example]]) -> Estimate:
+    """Load the base model of `params` and estimate a run with the questions of `splits`.
 
     Raises:
         InputError: the base model can't be had.
     """
     lm = FrozenLM.load(params.base_model)
-    prompts = encode_prompts(lm.tokenizer, train[:SAMPLE], params.prompt)
-    return estimate(params, lm, prompts, measure(lm, prompts))
+    train, test = (splits["train"][:SAMPLE], splits["test"])
+    asked = Asked(*(encode_prompts(lm.tokenizer, examples, params.prompt) for examples in (train, test)))
+    return estimate(params, lm, asked, measure(lm, asked.train, params.generation.batch_size))
 
 
-def tell_time(params: Params, model: PreTrainedModel, train: Sequence[Example], console: Console) -> None:
+def tell_time(
+    params: Params, model: PreTrainedModel, splits: Mapping[Split, Sequence[Example]], console: Console
+) -> None:
     """Say what a run takes on a CPU, where `model` (without weights) is no toy and its weights are on this machine."""
     if best_device().type == "cpu" and model.num_parameters() >= LARGE and is_here(params.base_model):
         set_up_torch()
-        console.print(sentence(estimate_of(params, train)), soft_wrap=True, highlight=False)
+        console.print(sentence(estimate_of(params, splits)), soft_wrap=True, highlight=False)
 
 
 def sentence(found: Estimate) -> str:
@@ -184,9 +237,9 @@ def sentence(found: Estimate) -> str:
     return f"on this machine a run takes about {in_words(sum(found.seconds.values()))} ({stages}) and {gib(found)} of memory"
 
 
-def estimate_table(base_model: str, dataset: str, found: Estimate) -> Table:
+def estimate_table(found: Estimate) -> Table:
     """Time by stage, and memory by what it is for."""
-    shown = Table("what", "about", title=f"{base_model} on {dataset}, on this machine")
+    shown = Table("what", "about, on this machine")
     for stage, seconds in found.seconds.items():
         shown.add_row(stage, in_words(seconds))
     shown.add_section()

@@ -26,7 +26,7 @@ def read_profiles() -> dict[str, Profile]:
     Raises:
         InputError: there is none here.
     """
-    files = sorted(PROFILES.glob("*.yaml"))
+    files = sorted(PROFILES.glob("*.yaml"), key=lambda file: file.stem)
     if not files:
         raise InputError(f"there is no {PROFILES}/NAME.yaml here; run this in the folder that holds params.yaml")
     return {file.stem: Profile(**_yaml().load(file.read_text(encoding="utf-8"))) for file in files}

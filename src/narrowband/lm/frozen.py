@@ -27,7 +27,7 @@ from narrowband.lm.nearest import NearestTokens
 from narrowband.lm.probe import batchable
 from narrowband.lm.sampling import SeededRows
 from narrowband.lm.source import load_tokenizer, locate, read_config, refusal, require_embeddings
-from narrowband.lm.stop import AnswerEnd, Reply, decode, until_end
+from narrowband.lm.stop import Reply, TextEnd, decode, until_end
 from narrowband.params import InputError, Stop
 from narrowband.runtime import distributed
 from narrowband.runtime.entry import console
@@ -181,7 +181,7 @@ class FrozenLM:
             attention_mask=mask.long(),
             max_new_tokens=max_new_tokens,
             do_sample=False,
-            stopping_criteria=StoppingCriteriaList([AnswerEnd(self.tokenizer, stop, 0)]),
+            stopping_criteria=StoppingCriteriaList([TextEnd.of_answer(self.tokenizer, stop, 0)]),
             eos_token_id=self.tokenizer.eos_token_id,
             pad_token_id=self.pad_id,
         )
@@ -212,8 +212,7 @@ class FrozenLM:
             max_new_tokens=max_new_tokens,
             do_sample=False,
             logits_processor=LogitsProcessorList(noise),
-            stop_strings=list(stop_strings),
-            tokenizer=self.tokenizer,
+            stopping_criteria=StoppingCriteriaList([TextEnd.at_strings(self.tokenizer, stop_strings, ids.shape[1])]),
             eos_token_id=self.tokenizer.eos_token_id,
             pad_token_id=self.pad_id,
         )
@@ -231,7 +230,7 @@ class FrozenLM:
             attention_mask=torch.ones_like(prompt),
             max_new_tokens=max_new_tokens,
             do_sample=False,
-            stopping_criteria=StoppingCriteriaList([AnswerEnd(self.tokenizer, stop, len(ids))]),
+            stopping_criteria=StoppingCriteriaList([TextEnd.of_answer(self.tokenizer, stop, len(ids))]),
             eos_token_id=self.tokenizer.eos_token_id,
             pad_token_id=self.pad_id,
         )

@@ -77,10 +77,7 @@ class TransformersBackend:
         text = str(self.lm.tokenizer.decode(row[:end], clean_up_tokenization_spaces=False))
         if any(stop in text for stop in stop_strings):
             return Continuation(text, "stop")
-        if end == len(row):
-            return Continuation(text, "length")
-        # Padding without a stop string in the text: one that began with the prompt's last characters.
-        return Continuation(text, "eos" if row[end] == self.lm.tokenizer.eos_token_id else "stop")
+        return Continuation(text, "length" if end == len(row) else "eos")
 
 
 def _plain(ids: Sequence[int]) -> EncodedPrompt:

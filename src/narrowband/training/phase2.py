@@ -121,8 +121,9 @@ def ask_teacher(lm: FrozenLM, lessons: Sequence[Lesson], phase2: Phase2, tempera
 def phase2_loss(lm: FrozenLM, codec: Codec, material: Material, phase2: Phase2, loss: Loss) -> PhaseLoss:
     """The loss of a step: teacher-forced cross-entropy, KL to the LM's own logits on the originals, reconstruction.
 
-    Only answer positions count. With `phase2.teacher_top_k` the teacher is asked beforehand, each lesson that will be drawn
-    once.
+    Only answer positions count. Where a batch is computed in parts, lessons of like length are in the same, so that one long
+    one does not make all others as long. With `phase2.teacher_top_k` the teacher is asked beforehand, each lesson that will
+    be drawn once.
     """
     pool = material.pool
     known: dict[int, TopK] = {}
@@ -133,6 +134,8 @@ def phase2_loss(lm: FrozenLM, codec: Codec, material: Material, phase2: Phase2, 
 
     def step_loss(step: int, part: Part = WHOLE) -> StepLoss:
         chosen = material.drawn(step, phase2.batch_size)
+        if part.count > 1:
+            chosen.sort(key=lambda i: len(pool[i].prompt.ids))
         batch = [pool[i] for i in chosen]
         own = part.of(batch)
         kept = (TopK.cat(known[i] for i in part.of(chosen)).to(lm.device),) if known else ()
