@@ -87,7 +87,7 @@ def test_rows_have_the_rate_that_can_be_counted_by_hand(lm: FrozenLM, small: Par
             assert row[f"{name}_interval"]["low"] <= row[name] <= row[f"{name}_interval"]["high"]
 
 
-@pytest.mark.parametrize("rate", [0.3, 1000.0])
+@pytest.mark.parametrize("rate", [0.1, 1000.0])
 def test_where_a_rate_cannot_be_met_the_other_rows_remain(lm: FrozenLM, small: Params, rate: float) -> None:
     coding = small.latent_coding.model_copy(update={"bits_per_token": rate})
     found = entries(lm, small.model_copy(update={"latent_coding": coding}))
