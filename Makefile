@@ -40,7 +40,7 @@ real: .venv/installed
 	test -d $(REAL)/run || git clone --quiet . $(REAL)/run
 	cd $(REAL)/run && git fetch --quiet origin HEAD && \
 	    { test "$$(git rev-parse HEAD)" = "$$(git rev-parse FETCH_HEAD)" || git reset --quiet --hard FETCH_HEAD; }
-	cd $(REAL)/run && narrowband profile use gemma-3-270m && dvc exp run --quiet check $(FILES) $(SHORT) $(RUN)
+	cd $(REAL)/run && narrowband profile use gemma-3-270m && dvc exp run check $(FILES) $(SHORT) $(RUN)
 	cd $(REAL)/run && narrowband needs evaluate
 	cd $(REAL)/run && dvc repro evaluate && narrowband show
 

@@ -7,9 +7,11 @@ from rich.console import Console
 
 from narrowband.codec.pca import PCA
 from narrowband.data.squad import Answer, Example
+from narrowband.evaluation import answer
 from narrowband.evaluation.compare import Comparison, compare
 from narrowband.evaluation.headline import TITLES
 from narrowband.lm.frozen import FrozenLM
+from narrowband.lm.nearest import NearestTokens
 from narrowband.lm.stop import Reply
 from narrowband.params import Params
 
@@ -50,6 +52,27 @@ def test_each_kind_of_question_has_its_own_f1_where_some_are_unanswerable(
     assert found["unanswerable_f1"] == 0 and both.headline["phase2"]["f1"] == pytest.approx(50)
     assert found["form"] == {"empty": 0, "cut": 0, "run_on": 0}
     assert "answerable_f1" not in compared(lm, ANSWERABLE, settings).details["phase2"]
+
+
+def test_of_a_large_vocabulary_some_places_are_searched_for(
+    lm: FrozenLM, settings: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched: list[int] = []
+    search = NearestTokens.__call__
+    monkeypatch.setattr(
+        NearestTokens,
+        "__call__",
+        lambda self, embeddings: (searched.append(len(embeddings)), search(self, embeddings))[1],
+    )
+    whole, every = compared(lm, ANSWERABLE, settings), sum(searched)
+    searched.clear()
+    monkeypatch.setattr(answer, "LARGE", 0)
+    monkeypatch.setattr(answer, "SEARCHED", 20)
+    some = compared(lm, ANSWERABLE, settings)
+    assert every > 200 and sum(searched) <= 3 * (20 + 1)
+    for name in ("pca", "phase1", "phase2"):
+        assert some.headline[name]["cosine"] == whole.headline[name]["cosine"]
+        assert some.headline[name]["token_match"] == pytest.approx(whole.headline[name]["token_match"], abs=30)
 
 
 @pytest.mark.parametrize("window", [1, 2])

@@ -44,3 +44,17 @@ def test_where_all_tokens_were_seen_there_is_a_share_and_nothing_else() -> None:
     quality = Quality(seen=torch.tensor([0]))
     quality.add(torch.eye(1), torch.eye(1), torch.tensor([0]), torch.tensor([0]))
     assert quality.by_seen() == {"seen": {"cosine": 1, "token_match": 100}, "unseen": {"share": 0}}
+
+
+def test_every_other_token_may_be_searched_for() -> None:
+    vocabulary, ids = torch.eye(5), torch.arange(5)
+    rebuilt = torch.stack([vocabulary[0], vocabulary[0], vocabulary[0], vocabulary[3], vocabulary[4]])
+    quality = Quality(seen=torch.tensor([0, 1, 3]))
+    nearest = NearestTokens(vocabulary)(rebuilt)[::2]  # of 0, 2 and 4
+    quality.add(vocabulary, rebuilt, ids, nearest, every=2)
+    assert quality.count == 5
+    assert quality.means()["cosine"] == pytest.approx(3 / 5)
+    assert quality.means()["token_match"] == pytest.approx(200 / 3)
+    parts = quality.by_seen()
+    assert parts["seen"] == pytest.approx({"cosine": 2 / 3, "token_match": 100})
+    assert parts["unseen"] == pytest.approx({"share": 2 / 5, "cosine": 1 / 2, "token_match": 50})

@@ -20,6 +20,15 @@ from narrowband.lm.stop import Reply
 from narrowband.params import Prompt, Stop
 from narrowband.runtime import distributed
 
+LARGE = 1 << 24
+"""Numbers in an embedding table from which on not each place of a prompt is searched for the token nearest to it.
+
+A search costs as much as reading some tokens: 5.2 ms of one core on Gemma 3 270M, whose prompt tokens take 5 with their answer.
+"""
+
+SEARCHED = 4096
+"""Places that are searched for then, about, evenly spread over all prompts: `token_match` is good to 1.5 points (95%)."""
+
 
 class System(Protocol):
     """What prompts are sent through: embeddings in, embeddings out, at a cost."""
@@ -153,6 +162,8 @@ class _Sender:
         self.lm, self.system, self.seen = lm, system, seen
         alone = isinstance(system, Codec) and system.takes_tokens_alone and not system.coder
         self.folded = FoldedCodec(system, lm, prompts) if alone and isinstance(system, Codec) else None
+        coded = sum(sum(prompt.coded) for prompt in prompts)
+        self.every = -(-coded // SEARCHED) if lm.embedding.weight.numel() >= LARGE else 1
 
     @torch.no_grad()
     def send(self, batch: Batch) -> tuple[Float[Tensor, "batch seq hidden"], Quality, int]:
@@ -164,7 +175,8 @@ class _Sender:
             return self.folded(original, batch), quality, self.system.bits(original, batch.coded)
         embeddings, cost = sent(self.system, original, batch.coded)
         received = embeddings[batch.coded]
-        quality.add(original[batch.coded], received, batch.ids[batch.coded], self.lm.nearest(received))
+        nearest = self.lm.nearest(received[:: self.every])
+        quality.add(original[batch.coded], received, batch.ids[batch.coded], nearest, every=self.every)
         return embeddings, quality, cost
 
     def folded_quality(self) -> Quality:

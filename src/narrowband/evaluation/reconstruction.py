@@ -16,11 +16,16 @@ BY_SEEN = ("cosine", "token_match")
 class Quality:
     """Means over tokens, built up batch by batch; with `seen`, the tokens of training, over tokens not among them too."""
 
-    sums: dict[str, float] = field(default_factory=dict)
-    count: int = 0
     seen: Int[Tensor, " known"] | None = None
+    sums: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, float] = field(default_factory=dict)
     unseen_sums: dict[str, float] = field(default_factory=dict)
-    unseen_count: int = 0
+    unseen_counts: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def count(self) -> int:
+        """Tokens taken in."""
+        return int(self.counts.get("cosine", 0))
 
     @torch.no_grad()
     def add(
@@ -28,45 +33,58 @@ class Quality:
         original: Float[Tensor, "n hidden"],
         reconstructed: Float[Tensor, "n hidden"],
         ids: Int[Tensor, " n"],
-        nearest: Int[Tensor, " n"],
+        nearest: Int[Tensor, " searched"],
         counts: Int[Tensor, " n"] | None = None,
+        *,
+        every: int = 1,
     ) -> None:
-        """Take in the coded tokens of a batch with those `nearest` to what became of them, once or as often as `counts` says."""
+        """Take in the coded tokens of a batch, each once or as often as `counts` says.
+
+        `nearest` are the tokens nearest to what became of them, or of each `every`-th, the first included.
+        """
+        times = torch.ones_like(ids) if counts is None else counts
         error = (reconstructed - original).norm(dim=-1)
         norm = original.norm(dim=-1).clamp(min=1e-12)
-        values = {
-            "cosine": F.cosine_similarity(original, reconstructed, dim=-1),
-            "norm_ratio": reconstructed.norm(dim=-1) / norm,
-            "mse": (reconstructed - original).square().mean(-1),
-            "relative_error": error / norm,
-            "token_match": 100.0 * (nearest == ids.to(original.device)),
-        }
-        times = torch.ones_like(ids) if counts is None else counts
-        weighted = {name: value.double() * times.to(value.device) for name, value in values.items()}
-        _add(self.sums, {name: float(value.sum()) for name, value in weighted.items()})
-        self.count += int(times.sum())
-        if self.seen is not None:
+        self._take("cosine", F.cosine_similarity(original, reconstructed, dim=-1), ids, times)
+        self._take("norm_ratio", reconstructed.norm(dim=-1) / norm, ids, times)
+        self._take("mse", (reconstructed - original).square().mean(-1), ids, times)
+        self._take("relative_error", error / norm, ids, times)
+        match = 100.0 * (nearest == ids[::every].to(nearest.device))
+        self._take("token_match", match, ids[::every], times[::every])
+
+    def _take(self, name: str, values: Float[Tensor, " n"], ids: Int[Tensor, " n"], times: Int[Tensor, " n"]) -> None:
+        weighted = values.double() * times.to(values.device)
+        _add(self.sums, {name: float(weighted.sum())})
+        _add(self.counts, {name: int(times.sum())})
+        if self.seen is not None and name in BY_SEEN:
             new = ~torch.isin(ids, self.seen)
-            _add(self.unseen_sums, {name: float(weighted[name][new.to(norm.device)].sum()) for name in BY_SEEN})
-            self.unseen_count += int(times[new].sum())
+            _add(self.unseen_sums, {name: float(weighted[new.to(values.device)].sum())})
+            _add(self.unseen_counts, {name: int(times[new].sum())})
 
     def merge(self, other: "Quality") -> None:
         """Take in what `other` has taken in."""
         _add(self.sums, other.sums)
-        self.count += other.count
+        _add(self.counts, other.counts)
         _add(self.unseen_sums, other.unseen_sums)
-        self.unseen_count += other.unseen_count
+        _add(self.unseen_counts, other.unseen_counts)
 
     def means(self) -> dict[str, float]:
         """`cosine`, `norm_ratio`, `relative_error` (shares), `mse` (per component), `token_match` (percent)."""
-        return {name: total / self.count for name, total in self.sums.items()}
+        return {name: total / self.counts[name] for name, total in self.sums.items()}
 
     def by_seen(self) -> dict[str, dict[str, float]]:
         """`cosine` and `token_match` of `seen` and of `unseen` tokens, where there are some; `share` of the unseen ones."""
-        new, old = self.unseen_count, self.count - self.unseen_count
-        unseen = {name: total / new for name, total in self.unseen_sums.items() if new}
-        seen = {name: (self.sums[name] - total) / old for name, total in self.unseen_sums.items() if old}
-        return {"seen": seen, "unseen": {"share": new / self.count, **unseen}}
+        unseen = {
+            name: total / self.unseen_counts[name]
+            for name, total in self.unseen_sums.items()
+            if self.unseen_counts[name]
+        }
+        seen = {
+            name: (self.sums[name] - total) / (self.counts[name] - self.unseen_counts[name])
+            for name, total in self.unseen_sums.items()
+            if self.counts[name] > self.unseen_counts[name]
+        }
+        return {"seen": seen, "unseen": {"share": self.unseen_counts.get("cosine", 0) / self.count, **unseen}}
 
 
 def _add(sums: dict[str, float], more: Mapping[str, float]) -> None:

@@ -15,6 +15,7 @@ from narrowband.codec.adapter import Shape, make_adapter
 from narrowband.codec.pca import PCA
 from narrowband.data.prompts import EncodedPrompt, collate, encode_prompts
 from narrowband.data.squad import Example
+from narrowband.evaluation.answer import SEARCHED
 from narrowband.evaluation.headline import TITLES
 from narrowband.lm.device import best_device
 from narrowband.lm.frozen import FrozenLM
@@ -139,7 +140,7 @@ class _Costs:
         """Answers to the first `count` of `prompts`, or to as many like them, by systems with and without a codec."""
         some = prompts[:count]
         coded = [i for prompt in some for i, on in zip(prompt.ids, prompt.coded, strict=True) if on]
-        searched = len(set(coded) if self.params.window == 1 else coded)
+        searched = len(set(coded)) if self.params.window == 1 else min(SEARCHED, len(coded))
         read = sum(len(prompt.ids) for prompt in some) * self.speed.read
         write = len(some) * self.params.generation.max_new_tokens * self.speed.write
         # Reading a token takes two operations a weight of the blocks; looking for the nearest one, two a number of the table.
