@@ -11,7 +11,7 @@ from narrowband.params import InputError, load_params
 
 ROOT = Path(__file__).parent.parent.parent
 NAMES = ["bundled", "gemma-3-270m", "llama-3.1-8b", "qwen2.5-7b", "smollm2-135m", "smollm2-135m-instruct"]
-RATES = {"bundled": 16, "gemma-3-270m": 16, "smollm2-135m-instruct": 16}
+RATES = {"gemma-3-270m": 16, "smollm2-135m-instruct": 16}
 
 
 @pytest.fixture

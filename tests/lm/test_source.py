@@ -183,7 +183,7 @@ def test_damaged_weights(copy: Path, fault: str) -> None:
 def test_limits_of_the_model_are_those_of_the_parameters(copy: Path, params: Params) -> None:
     change(copy / "config.json", max_position_embeddings=500)
     model = outline(str(copy))
-    with pytest.raises(InputError, match=r"compress_dim 256 is more than vector_dim 32 \(window 1 x hidden 32\)"):
+    with pytest.raises(InputError, match=r"compress_dim 1024 is more than vector_dim 32 \(window 1 x hidden 32\)"):
         params.model_copy(update={"window": 1}).vector_dim(model.get_input_embeddings().embedding_dim)
     with pytest.raises(InputError, match=r"prompt.max_length 512 and 48 new tokens are more than the 500 positions"):
         params.check_length(positions(model))

@@ -7,9 +7,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from narrowband.codec.spectrum import RATIOS, variance_shares
 from narrowband.pretrain.curriculum import batch
+from narrowband.pretrain.held_spectrum import EXPONENT, token_counts
 from narrowband.pretrain.muon import orthogonalize
 from narrowband.pretrain.run import SMOKE, build_model, pretrain, rescale, sample_prompts, sample_texts, save
-from narrowband.pretrain.spectrum import EXPONENT, token_counts
 from narrowband.pretrain.tokenizer import train_tokenizer
 
 

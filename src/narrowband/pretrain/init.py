@@ -21,7 +21,7 @@ EMBEDDING_STD = 0.3
 SPECTRUM_EXPONENT = 0.35
 """Standard deviation of dimension i (1, 2, …) at the start: i^-0.35, times a constant.
 
-`pretrain.spectrum` makes the spectrum steeper, as it weighs tokens by their counts; this start is near its result.
+`pretrain.held_spectrum` makes the spectrum steeper, as it weighs tokens by their counts; this start is near its result.
 """
 
 FINAL_NORM = 0.1

@@ -16,9 +16,9 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from narrowband.data.prompts import qa_prompt
 from narrowband.pretrain.curriculum import batch, questions, recall, roster
+from narrowband.pretrain.held_spectrum import HOLD_EVERY, hold_spectrum, token_counts
 from narrowband.pretrain.init import initialize
 from narrowband.pretrain.muon import Muon
-from narrowband.pretrain.spectrum import HOLD_EVERY, hold_spectrum, token_counts
 from narrowband.pretrain.tokenizer import train_tokenizer
 from narrowband.runtime.files import folder_of_files
 from narrowband.runtime.fingerprint import stage_fingerprint
@@ -153,11 +153,7 @@ def answer_accuracy(
     return 100 * right / total
 
 
-def pretrain(
-    recipe: Recipe,
-    checkpoint: Path,
-    console: Console,
-) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
+def pretrain(recipe: Recipe, checkpoint: Path, console: Console) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
     """Train tokenizer and model; resumes from `checkpoint` if recipe and world are the same."""
     tokenizer = train_tokenizer(sample_texts(recipe.seed, recipe.tokenizer_texts), recipe.vocab_size)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
