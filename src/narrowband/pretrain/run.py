@@ -171,7 +171,7 @@ def pretrain(recipe: Recipe, checkpoint: Path, console: Console) -> tuple[LlamaF
 
     def step_losses(step: int) -> list[StepLoss]:
         if step % HOLD_EVERY == 0:
-            hold_spectrum(model.get_input_embeddings().weight, counts)
+            hold_spectrum(model.model.embed_tokens.weight, counts)
         progress = step / recipe.steps
         ids, weights = batch(recipe.seed, step, "train", progress, tokenizer, recipe.batch_size, recipe.sequence_length)
         embeddings = add_noise(
