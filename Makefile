@@ -24,7 +24,7 @@ test-real: export NARROWBAND_REAL = $(CURDIR)/.checkpoints/real
 test-real: .venv/installed
 	python -m pytest tests/real
 
-# Gemma 3 270M at 16x in about ten minutes, trained and tested on the files in DATA; the clone that it runs in keeps what was
+# Gemma 3 270M at 16x, briefly, trained and tested on the files in DATA; the clone that it runs in keeps what was
 # done when it is stopped. RUN changes it: make real RUN='-S compress_dim=640' is the control at full rate. docs/real-models.md
 REAL = .checkpoints/real
 DATA ?= ../shared/data
