@@ -128,7 +128,7 @@ class Loss(Section):
 class Training(Section):
     """Optimisation of one phase: steps of AdamW, sequences a batch, peak rate, warm-up steps, steps between evaluations.
 
-    `patience` evaluations in a row below the best end the phase early; 0 never does.
+    `patience` evaluations in a row that are no better than the best before them end the phase early; 0 never does.
     At most `micro_batch` sequences are computed at a time, 0 being the whole batch; the gradient is that of the batch.
     """
 

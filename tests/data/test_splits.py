@@ -1,4 +1,5 @@
 import json
+import re
 import runpy
 import tracemalloc
 from collections.abc import Callable
@@ -258,6 +259,20 @@ def test_a_test_data_set_that_can_not_be_used_is_named(params: Params, tmp_path:
     unanswerable = Example("c", "Orvane is a town.", "Who is Belmir?", ())
     with pytest.raises(InputError, match=r"test_dataset .*dev.json: question c is unanswerable"):
         checked_dataset(on_two_files(params, tmp_path, [*dev, unanswerable]))
+
+
+def test_every_question_asks_what_its_passage_states_after_a_name() -> None:
+    """Statements such as "Mara Velt founded Tornby." are in passages, but nobody asks who founded Tornby."""
+    stated_first = 0
+    for index in range(300):
+        example = world_example(0, "test", index)
+        (answer,) = example.answers
+        before, after = example.context[: answer.start], example.context[answer.start + len(answer.text) :]
+        starts_passage_or_sentence = before == "" or before.endswith(". ")
+        assert not starts_passage_or_sentence, example
+        stated_first += bool(re.search(r"(^|\. )[A-Z]\w+( [A-Z]\w+)? (founded|wrote|sponsors|won|published) ", example.context))
+        assert not re.match(r" (employs|flows|is the host|serves|sponsors|founded|wrote|won|people live|workers serve)", after)
+    assert stated_first > 60
 
 
 def test_held_out_words_are_in_test_questions_and_not_in_training_questions() -> None:

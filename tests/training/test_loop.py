@@ -93,8 +93,9 @@ def test_a_loss_that_is_not_finite_stops_training_and_keeps_the_checkpoint(tmp_p
         ([3, 2, 9, 9, 9], 0, 40, 40),
         ([3, 2, 9, 9, 9], 1, 10, 0),
         ([3, 2, 2, 9, 9], 2, 20, 0),
-        ([3, 2, 3, 2, 3], 2, 40, 40),  # as good as the best is not below it
-        ([3, 3, 4, 2, 9], 1, 30, 20),
+        ([3, 2, 3, 9, 9], 2, 20, 20),  # as good is no better, and its weights are kept
+        ([3, 3, 9, 9, 9], 1, 10, 10),
+        ([3, 4, 5, 2, 9], 1, 30, 20),
     ],
 )
 def test_a_run_ends_early_once_patience_runs_out(

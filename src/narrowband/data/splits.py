@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from narrowband.data.squad import Answer, Example, require_sound, require_unique, stream_squad
 from narrowband.params import InputError, Unanswerable, first_line
 from narrowband.world.names import Split, is_held_out
-from narrowband.world.passages import make_passage
+from narrowband.world.passages import Question, make_passage
 
 BUNDLED = "bundled"
 
@@ -79,12 +79,16 @@ def world_example(seed: int, split: Split, index: int) -> Example:
     """Question `index` of a split of the bundled world; each has a passage of its own.
 
     Training questions hold none of `held_out_words`, so that tests show what becomes of tokens that training never saw.
+    Nothing is asked that its passage states value first ("Mara Velt founded Tornby."): the bundled model, of four layers,
+    can't read that (docs/log.md).
     """
     rng = Random(f"{seed}/qa/{split}/{index}")
-    passage = make_passage(rng, split)
-    while split == "train" and is_held_out(passage.text):
+    questions: list[Question] = []
+    while not questions:
         passage = make_passage(rng, split)
-    question = rng.choice(passage.questions)
+        if split != "train" or not is_held_out(passage.text):
+            questions = [question for question in passage.questions if not question.value_first]
+    question = rng.choice(questions)
     return Example(
         f"{split}-{index:05d}", passage.text, question.text, (Answer(question.answer, question.answer_start),)
     )

@@ -47,7 +47,8 @@ class Outcome(NamedTuple):
 class Schedule(NamedTuple):
     """Steps of a run, those of the learning rate's linear warm-up, and those between evaluations.
 
-    The run ends early after `patience` evaluations in a row that score below the best one; 0 never ends it early.
+    The run ends early after `patience` evaluations in a row that score no higher than the best before them; 0 never ends
+    it early.
     """
 
     steps: int
@@ -68,8 +69,8 @@ class Schedule(NamedTuple):
 
     def ends(self, progress: Progress) -> bool:
         """Whether the last step is done, or patience has run out."""
-        since_best = progress.step - progress.best_step
-        return progress.step >= self.steps or 0 < self.patience * self.evaluate_every <= since_best
+        since_improved = progress.step - progress.improved_step
+        return progress.step >= self.steps or 0 < self.patience * self.evaluate_every <= since_improved
 
 
 def train(
@@ -174,7 +175,9 @@ class _Run:
         self.module.eval()
         result = evaluate()
         self.module.train()
-        if result.score >= progress.best_score:
+        if result.score > progress.best_score:
+            progress.improved_step = progress.step
+        if result.score >= progress.best_score:  # as good, and trained for longer: its loss is lower
             progress.best_step, progress.best_score, progress.best_metrics = progress.step, *result
             self.best.update({name: p.detach().clone() for name, p in self.trainable.items()})
         self.record(result.metrics)

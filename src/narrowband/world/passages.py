@@ -36,6 +36,8 @@ class Question:
     answer: str
     answer_start: int
     relation: str
+    value_first: bool
+    """Whether the passage says the value before it names the entity: "Mara Velt founded Tornby."."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,9 @@ def make_passage(rng: Random, split: Split) -> Passage:
             subject = new_string(kind)
             groups.append((kind, [_Fact(subject, relation, new_string(relation.value)) for relation in shared]))
 
-    text, starts = _fill(_tell(rng, groups), strings)
-    return Passage(text, tuple(strings), _ask(groups, strings, starts))
+    template = _tell(rng, groups)
+    text, starts = _fill(template, strings)
+    return Passage(text, tuple(strings), _ask(groups, strings, starts, template))
 
 
 def make_roster(rng: Random, split: Split, *, restate: bool) -> Passage:
@@ -99,11 +102,12 @@ def make_roster(rng: Random, split: Split, *, restate: bool) -> Passage:
         names.append(name)
     facts = [_Fact(i, relation, i + 1) for i in range(0, len(names), 2)]
     sentences = [rng.choice(relation.says).format(s=f"[{fact.subject}]", v=f"[{fact.value}]") for fact in facts]
-    text, starts = _fill(" ".join(sentences), names)
+    template = " ".join(sentences)
+    text, starts = _fill(template, names)
     if not restate:
-        return Passage(text, tuple(names), _ask([(kind, facts)], names, starts))
+        return Passage(text, tuple(names), _ask([(kind, facts)], names, starts, template))
     form = rng.choice([form for form in relation.says if form.index("{s}") < form.index("{v}")]).partition(" {v}")[0]
-    questions = [Question(form.format(s=names[s]), names[v], starts[v], relation.name) for s, _, v in facts]
+    questions = [Question(form.format(s=names[s]), names[v], starts[v], relation.name, False) for s, _, v in facts]
     return Passage(text, tuple(names), tuple(questions))
 
 
@@ -142,16 +146,23 @@ def _fill(template: str, strings: list[str]) -> tuple[str, dict[int, int]]:
     return text + template[end:], starts
 
 
-def _ask(groups: list[tuple[str, list[_Fact]]], strings: list[str], starts: dict[int, int]) -> tuple[Question, ...]:
+def _ask(
+    groups: list[tuple[str, list[_Fact]]], strings: list[str], starts: dict[int, int], template: str
+) -> tuple[Question, ...]:
     """Every question about the facts that has exactly one answer in this passage."""
-    answers: dict[str, set[tuple[int, str]]] = defaultdict(set)
+    answers: dict[str, list[_Fact]] = defaultdict(list)
     for _, facts in groups:
-        for subject, relation, value in facts:
-            for form in relation.asks:
-                answers[form.format(s=strings[subject])].add((value, relation.name))
+        for fact in facts:
+            for form in fact.relation.asks:
+                answers[form.format(s=strings[fact.subject])].append(fact)
     return tuple(
-        Question(text, strings[answer], starts[answer], relation)
+        Question(text, strings[fact.value], starts[fact.value], fact.relation.name, _value_first(fact, template))
         for text, found in answers.items()
         if len(found) == 1
-        for answer, relation in found
+        for fact in found
     )
+
+
+def _value_first(fact: _Fact, template: str) -> bool:
+    rest_of_statement = template.partition(f"[{fact.value}]")[2].partition(".")[0]
+    return f"[{fact.subject}]" in rest_of_statement
