@@ -4,14 +4,18 @@ import torch
 
 from benchmarks import reference
 from benchmarks.measure import Row, flops, interleaved, matmul_peak, seconds
-from benchmarks.setting import answerer, base_lm, codec, examples, prompts, setting
+from benchmarks.setting import answerer, base_lm, codec, examples, prompts, prompts_after, setting
 from narrowband.codec.folded import FoldedCodec
 from narrowband.data.prompts import collate
 from narrowband.evaluation.answer import batches_by_length
 from narrowband.evaluation.reconstruction import Quality
+from narrowband.lm.stop import Reply
 
 QUESTIONS, ALONE = 256, 32
 """Questions answered in batches and one by one."""
+
+SHOTS = 2
+"""Worked examples before each question."""
 
 TEST = 1000
 """Questions of the committed test split, over which the folded table is shared."""
@@ -39,6 +43,36 @@ def throughput() -> Row:
         {f"{name} questions a second": rate for name, rate in rates.items()},
         f"the matmul peak allows {most:.0f} questions a second, {most / rates['one by one']:.1f}x: one prompt alone already "
         "keeps the cores busy",
+    )
+
+
+def shared_examples() -> Row:
+    """Answers after worked examples, whose keys and values are computed once or with every prompt."""
+    lm, generation = base_lm(), setting(16).generation
+    asked = prompts_after(SHOTS, QUESTIONS)
+    batches = [collate([asked[i] for i in rows], lm.pad_id) for rows in batches_by_length(asked, generation.batch_size)]
+    originals = [lm.embed(batch.ids) for batch in batches]
+
+    def answers(*, share: bool) -> list[list[Reply]]:
+        return [
+            lm.generate(original, batch.mask, generation.max_new_tokens, shared=batch.shared if share else ())
+            for batch, original in zip(batches, originals, strict=True)
+        ]
+
+    alike = answers(share=True) == answers(share=False)
+    times = interleaved({"whole": lambda: answers(share=False), "shared": lambda: answers(share=True)}, 3)
+    lengths = {
+        "tokens_of_examples": asked[0].shared,
+        "tokens_of_prompts": sum(len(one.ids) for one in asked) / len(asked),
+    }
+    return Row(
+        f"answers after {SHOTS} worked examples, keys and values of these computed once, against whole prompts",
+        times["whole"] / times["shared"],
+        1.5,
+        True,
+        times,
+        {**lengths, "the same answers": float(alike)},
+        "new tokens are written one at a time either way",
     )
 
 

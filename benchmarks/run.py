@@ -18,7 +18,9 @@ ROWS = {
     "phase2_window_1": lambda: training.phase2_step(1),
     "phase2_window_16_teacher_kept": lambda: training.phase2_step(16, teacher_top_k=64),
     "phase2_window_1_teacher_kept": lambda: training.phase2_step(1, teacher_top_k=64),
+    "phase2_shots": training.shared_examples,
     "evaluation": evaluation.throughput,
+    "evaluation_shots": evaluation.shared_examples,
     "folded": evaluation.folded_cost,
     "startup": startup.slowest_start,
 }

@@ -10,6 +10,7 @@ from narrowband.codec.codec import Codec
 from narrowband.codec.config import CodecConfig
 from narrowband.codec.pca import PCA
 from narrowband.data.prompts import EncodedPrompt, encode_answer, encode_prompts
+from narrowband.data.settled import draw_shots, with_examples
 from narrowband.data.splits import world_example
 from narrowband.data.squad import Example
 from narrowband.evaluation.answer import QuestionAnswerer
@@ -44,6 +45,13 @@ def examples(n: int) -> list[Example]:
 def prompts(n: int) -> list[EncodedPrompt]:
     """Their prompts."""
     return encode_prompts(base_lm().tokenizer, examples(n), load_params().prompt)
+
+
+def prompts_after(shots: int, n: int) -> list[EncodedPrompt]:
+    """Prompts of `n` other questions, each after the same worked examples."""
+    params = load_params()
+    drawn = draw_shots(examples(n + shots), shots, params.seed)
+    return encode_prompts(base_lm().tokenizer, drawn.train, with_examples(params.prompt, drawn.shots))
 
 
 def lessons(n: int) -> list[Lesson]:

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks import reference
 from benchmarks.measure import Row, flops, interleaved, matmul_peak
-from benchmarks.setting import base_lm, codec, lessons, phase_loss, prompts, setting
+from benchmarks.setting import base_lm, codec, lessons, phase_loss, prompts, prompts_after, setting
 from narrowband.codec.codec import Codec
 from narrowband.codec.config import CodecConfig
 from narrowband.codec.folded import reconstruct
@@ -18,8 +18,11 @@ from narrowband.training.batches import Draws
 from narrowband.training.loop import StepLoss
 from narrowband.training.losses import Reconstruction, reconstruction_loss
 from narrowband.training.phase1 import coded_tokens
+from narrowband.training.phase2 import Lesson, Rows, answer_logits, lay_out
 
 WIDTH, TOKENS = 4096, 2048
+SHOTS = 2
+"""Worked examples before each question."""
 
 
 def stepper(module: nn.Module, step_loss: Callable[[int], StepLoss]) -> Callable[[], None]:
@@ -122,4 +125,32 @@ def phase2_step(window: int, teacher_top_k: int = 0) -> Row:
         {f"{name}_over_frozen_lm": share for name, share in parts.items()},
         f"{teacher_too}the codec's passes are {parts['codec']:.2f} of the LM's passes: its adapter has as many FLOPs a token "
         "as this small LM",
+    )
+
+
+def shared_examples() -> Row:
+    """The frozen model's passes of Phase 2 after worked examples, computed once or with every prompt."""
+    lm, params = base_lm(), setting(16)
+    few = prompts_after(SHOTS, params.phase2.batch_size)
+    rows = lay_out(lm, [Lesson(prompt, lesson.answer) for prompt, lesson in zip(few, lessons(len(few)), strict=True)])
+    whole = rows._replace(batch=rows.batch._replace(shared=()))
+
+    def passes(asked: Rows) -> Tensor:
+        embeddings = lm.embed(asked.batch.ids).requires_grad_()
+        with torch.no_grad():
+            answer_logits(lm, embeddings, asked)
+        logits = answer_logits(lm, embeddings, asked)
+        logits.square().mean().backward()
+        return logits.detach()
+
+    expected, found = passes(whole), passes(rows)
+    times = interleaved({"whole": lambda: passes(whole), "shared": lambda: passes(rows)}, 5)
+    lengths = {"tokens_of_examples": few[0].shared, "tokens_of_prompts": sum(len(one.ids) for one in few) / len(few)}
+    return Row(
+        f"teacher's and student's passes of a Phase 2 step after {SHOTS} worked examples, computed once, against whole prompts",
+        times["whole"] / times["shared"],
+        1.5,
+        True,
+        times,
+        {**lengths, "relative difference of logits": float((found - expected).norm() / expected.norm())},
     )

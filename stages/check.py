@@ -45,6 +45,7 @@ def examine(params: Params, few_shot_pool: Path, instruction_pool: Path) -> None
     """Open base model, pools and data set; raises an InputError if one of them can't be used."""
     from narrowband.codec.batches import check_windows
     from narrowband.data.prompts import check_questions, stream_prompts
+    from narrowband.data.settled import draw_shots, require_bos, with_examples
     from narrowband.data.splits import BUNDLED, check_dataset
     from narrowband.experiments.estimate import tell_time
     from narrowband.lm.needs import check_needs
@@ -57,19 +58,24 @@ def examine(params: Params, few_shot_pool: Path, instruction_pool: Path) -> None
     model = outline(params.base_model)
     params.vector_dim(model.get_input_embeddings().embedding_dim)
     params.check_length(positions(model))
+    params.check_shots()
     read_pool(few_shot_pool)
     read_instructions(instruction_pool)
     if params.generation.backend == "vllm":
         require_vllm()
     data, prompt, dim = params.data, params.prompt, params.compress_dim
     made = params.dataset == BUNDLED and not params.test_dataset  # of these a few tell as much as all
-    sizes = {split: min(n, dim + 1) for split, n in data.sizes.items()} if made else data.sizes
+    few = dim + 1 + prompt.shots
+    sizes = {split: min(n, few) for split, n in data.sizes.items()} if made else data.sizes
     splits = check_dataset(params.dataset, sizes, params.seed, data.unanswerable, params.test_dataset)
     tokenizer = load_tokenizer(params.base_model)
-    for examples in splits.values():
-        check_questions(tokenizer, examples, prompt)
+    require_bos(prompt, tokenizer)
     if splits:
-        check_windows(stream_prompts(tokenizer, splits["train"], prompt), params.window, dim)
+        shots, train = draw_shots(splits["train"], prompt.shots, params.seed)
+        asked = with_examples(prompt, shots)
+        for examples in splits.values():
+            check_questions(tokenizer, examples, asked)
+        check_windows(stream_prompts(tokenizer, train, asked), params.window, dim)
         tell_time(params, model, splits, console)
 
 

@@ -12,6 +12,7 @@ def main() -> None:
     from narrowband.codec.config import CodecConfig
     from narrowband.codec.spectrum import prompt_spectrum
     from narrowband.data.prompts import coded_counts
+    from narrowband.data.settled import read_settled
     from narrowband.data.squad import read_squad, stream_squad
     from narrowband.diagnosis.figures import diagnose, histogram
     from narrowband.diagnosis.verdicts import summary, verdict_lines, verdicts
@@ -28,7 +29,8 @@ def main() -> None:
     set_up_torch()
     generation, config = params.generation, CodecConfig.of(params)
     lm = FrozenLM.load(params.base_model)
-    answerer = QuestionAnswerer(lm, params.prompt, generation.max_new_tokens, generation.batch_size, generation.stop)
+    prompt = read_settled(params.prompt)
+    answerer = QuestionAnswerer(lm, prompt, generation.max_new_tokens, generation.batch_size, generation.stop)
     systems = load_systems(answerer, config)
     questions = checked(paths.QA / "test.json")
     examples = read_squad(questions)

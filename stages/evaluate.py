@@ -11,6 +11,7 @@ def main() -> None:
 
     from narrowband.codec.config import CodecConfig
     from narrowband.data.prompts import coded_counts
+    from narrowband.data.settled import read_settled
     from narrowband.data.squad import read_squad, stream_squad
     from narrowband.evaluation.answer import QuestionAnswerer
     from narrowband.evaluation.compare import compare
@@ -25,7 +26,8 @@ def main() -> None:
     set_up_torch()
     generation, config = params.generation, CodecConfig.of(params)
     lm = FrozenLM.load(params.base_model)
-    answerer = QuestionAnswerer(lm, params.prompt, generation.max_new_tokens, generation.batch_size, generation.stop)
+    prompt = read_settled(params.prompt)
+    answerer = QuestionAnswerer(lm, prompt, generation.max_new_tokens, generation.batch_size, generation.stop)
     questions = checked(paths.QA / "test.json")
     systems = load_systems(answerer, config)
     seen, _ = coded_counts(answerer.encode(stream_squad(checked(paths.QA / "train.json"))))

@@ -14,6 +14,7 @@ def main() -> None:
     from narrowband.codec.config import CodecConfig
     from narrowband.codec.pca import PCA
     from narrowband.data.prompts import encode_prompts, say_truncated, truncated_share
+    from narrowband.data.settled import read_settled
     from narrowband.data.squad import stream_squad
     from narrowband.data.vocabulary import mixed_in, plain_tokens
     from narrowband.lm.frozen import FrozenLM
@@ -25,9 +26,10 @@ def main() -> None:
     set_up_torch()
     lm = FrozenLM.load(params.base_model)
     vector_dim = params.vector_dim(lm.hidden_size)
-    prompts = encode_prompts(lm.tokenizer, stream_squad(checked(paths.QA / "train.json")), params.prompt)
+    prompt = read_settled(params.prompt)
+    prompts = encode_prompts(lm.tokenizer, stream_squad(checked(paths.QA / "train.json")), prompt)
     cut = truncated_share(prompts)
-    say_truncated(cut, params.prompt, console)
+    say_truncated(cut, prompt, console)
     share = params.phase1.vocabulary_share
     mixed = mixed_in(prompts, share, plain_tokens(lm.tokenizer), f"{params.seed}/vocabulary/pca")
     vectors, windows = token_windows(lm, mixed, params.window)
@@ -39,7 +41,7 @@ def main() -> None:
         LatentCoder.fit(pca, *sent, config, coded_lengths(prompts)).save(paths.PCA)
     made_with = {
         "latent_coding": params.latent_coding.model_dump(),
-        "prompt": params.prompt.model_dump(),
+        "prompt": prompt.model_dump(),
         "vocabulary_share": share,
     }
     pca.save(paths.PCA, {**config.geometry, **made_with})

@@ -12,6 +12,7 @@ def main() -> None:
 
     from narrowband.codec.config import CodecConfig
     from narrowband.data.prompts import say_truncated, truncated_share
+    from narrowband.data.settled import read_settled
     from narrowband.data.squad import stream_squad
     from narrowband.evaluation.answer import QuestionAnswerer
     from narrowband.lm.frozen import FrozenLM
@@ -23,10 +24,11 @@ def main() -> None:
     set_up_torch()
     phase1, generation = params.phase1, params.generation
     lm = FrozenLM.load(params.base_model)
-    answerer = QuestionAnswerer(lm, params.prompt, generation.max_new_tokens, generation.batch_size, generation.stop)
+    prompt = read_settled(params.prompt)
+    answerer = QuestionAnswerer(lm, prompt, generation.max_new_tokens, generation.batch_size, generation.stop)
     codec = starting_codec(answerer, CodecConfig.of(params), "scratch", params.seed)
     prompts = answerer.encode(stream_squad(checked(paths.QA / "train.json")))
-    say_truncated(truncated_share(prompts), params.prompt, console)
+    say_truncated(truncated_share(prompts), prompt, console)
     draws, share = Draws(params.seed, phase1.batch_size), phase1.vocabulary_share
     loss = phase1_loss(lm, codec, prompts, draws, params.loss.phase1, vocabulary_share=share)
     phase = PhaseRun("phase1", phase1, params.seed, stage_fingerprint("train_phase1"), console)

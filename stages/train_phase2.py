@@ -12,6 +12,7 @@ def main() -> None:
 
     from narrowband.codec.config import CodecConfig
     from narrowband.data.prompts import say_truncated, truncated_share
+    from narrowband.data.settled import read_settled
     from narrowband.evaluation.answer import QuestionAnswerer
     from narrowband.lm.frozen import FrozenLM
     from narrowband.runtime.artifacts import checked
@@ -24,10 +25,11 @@ def main() -> None:
     lm = FrozenLM.load(params.base_model)
     if phase2.gradient_checkpointing:
         lm.checkpoint_gradients()
-    answerer = QuestionAnswerer(lm, params.prompt, generation.max_new_tokens, generation.batch_size, generation.stop)
+    prompt = read_settled(params.prompt)
+    answerer = QuestionAnswerer(lm, prompt, generation.max_new_tokens, generation.batch_size, generation.stop)
     codec = starting_codec(answerer, CodecConfig.of(params), phase2.start, params.seed)
     lessons = read_lessons(answerer, checked(paths.QA / "train.json"))
-    say_truncated(truncated_share([lesson.prompt for lesson in lessons]), params.prompt, console)
+    say_truncated(truncated_share([lesson.prompt for lesson in lessons]), prompt, console)
     sft, held_out = read_sft(paths.SFT, lm.tokenizer)
     share = params.data.phase2_sft_share
     loss = phase2_loss(lm, codec, Material(lessons, params.seed, sft, share), phase2, params.loss)

@@ -1,14 +1,18 @@
 """What the stages make of `params.yaml`, for tests that skip the stages."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from narrowband.codec.codec import Codec
 from narrowband.codec.config import CodecConfig
 from narrowband.codec.pca import PCA
 from narrowband.data.prompts import EncodedPrompt
+from narrowband.data.settled import FILE, asked_for
 from narrowband.evaluation.answer import QuestionAnswerer
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import Params
+from narrowband.runtime.artifacts import write_config
+from narrowband.runtime.files import write_json
 from narrowband.training.batches import Draws
 from narrowband.training.micro_batches import PhaseLoss
 from narrowband.training.phase1 import phase1_loss
@@ -34,3 +38,9 @@ def phase2_loss_of(
 ) -> PhaseLoss:
     material = Material(lessons, params.seed, sft, params.data.phase2_sft_share)
     return phase2_loss(lm, codec, material, params.phase2, params.loss)
+
+
+def seal_questions(folder: Path, params: Params) -> None:
+    """Write what `generate_data` writes beside the questions in `folder`, with BOS and without worked examples."""
+    write_json(folder / FILE, {"bos": "text", "examples": ""})
+    write_config(folder, asked_for(params.prompt))

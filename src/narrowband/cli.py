@@ -135,13 +135,15 @@ def _sender(params: Params) -> "tuple[QuestionAnswerer, Codec]":
 
 
 def _answerer(params: Params) -> "QuestionAnswerer":
+    from narrowband.data.settled import read_settled
     from narrowband.evaluation.answer import QuestionAnswerer
     from narrowband.lm.frozen import FrozenLM
 
     set_up_torch()
     generation = params.generation
     lm = FrozenLM.load(params.base_model)
-    return QuestionAnswerer(lm, params.prompt, generation.max_new_tokens, generation.batch_size, generation.stop)
+    prompt = read_settled(params.prompt)
+    return QuestionAnswerer(lm, prompt, generation.max_new_tokens, generation.batch_size, generation.stop)
 
 
 def _require_utf8(**options: str) -> None:

@@ -163,12 +163,18 @@ class Phase2(Training):
 
 
 class Prompt(Section):
-    """Which parts of a prompt pass through the codec (`codec`) or keep their own embeddings (`text`); tokens a prompt."""
+    """Which parts of a prompt pass through the codec (`codec`) or keep their own embeddings (`text`); tokens a prompt.
 
-    bos: Literal["text", "codec", "none"]
+    `bos: auto` is decided once, by `generate_data`; before that it counts as `text`, which is the longer. `shots` worked
+    examples stand first, and count towards `max_length`; passed as `text` they are the same tokens before every question.
+    """
+
+    bos: Literal["auto", "text", "codec", "none"]
     prefix: Literal["text", "codec"]
     anchor: Literal["text", "codec"]
     max_length: Count
+    shots: Natural
+    shots_pass: Literal["text", "codec"]
 
 
 class Generation(Section):
@@ -291,6 +297,24 @@ class Params(Section):
             raise InputError(
                 f"prompt.max_length {self.prompt.max_length} and {new} new tokens are more than the {positions} positions of "
                 f"the base model; lower prompt.max_length to {positions - new}"
+            )
+
+    def check_shots(self) -> None:
+        """Check that worked examples leave questions to train on, and that no text stands between coded tokens.
+
+        Raises:
+            InputError: they don't, or it does.
+        """
+        shots, prompt = self.prompt.shots, self.prompt
+        if shots >= self.data.train:
+            raise InputError(
+                f"prompt.shots {shots} leaves no question to train on, as data.train is {self.data.train}; lower prompt.shots "
+                f"to {self.data.train - 1} or less"
+            )
+        if shots and prompt.bos == "codec" and prompt.shots_pass == "text":
+            raise InputError(
+                "prompt.bos codec puts BOS through the codec and prompt.shots_pass text keeps the examples after it out; set "
+                "prompt.shots_pass to codec, or prompt.bos to text"
             )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from making import answerer_of, codec_of, phase2_loss_of
+from making import answerer_of, codec_of, phase2_loss_of, seal_questions
 from scipy.linalg import subspace_angles
 
 from benchmarks import reference
@@ -24,7 +24,6 @@ from narrowband.data.squad import Example, write_squad
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import Params
 from narrowband.runtime import paths
-from narrowband.runtime.artifacts import write_config
 from narrowband.training.losses import reconstruction_loss
 from narrowband.training.phase1 import coded_tokens
 from narrowband.training.phase2 import Lesson
@@ -177,7 +176,7 @@ def test_the_stage_fits_the_windows_of_all_training_prompts(
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings.model_dump()))
     monkeypatch.chdir(tmp_path)
     write_squad(paths.QA / "train.json", "train", examples)
-    write_config(paths.QA, {})
+    seal_questions(paths.QA, settings)
     runpy.run_path(str(ROOT / "stages" / "fit_pca.py"))["main"]()
     plain = reference.fit_pca(reference.all_windows(lm, prompts, window).double(), COMPRESS)
     assert largest_angle(PCA.load(paths.PCA), plain) < 1e-4

@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from narrowband.lm.bos import GAIN, TEXTS, TOKENS, choose_bos, is_chat_delimiter, measure_bos
+from narrowband.lm.bos import GAIN, TEXTS, TOKENS, choose_bos, compare_bos, is_chat_delimiter, measure_bos
 from narrowband.lm.frozen import FrozenLM
 from narrowband.lm.source import load_tokenizer
 
@@ -40,6 +40,15 @@ def test_bos_is_added_if_the_texts_are_likelier_with_it(
     assert f"{gain:+.4f} nats per token" in choice.reason
 
 
+@pytest.mark.parametrize(("gain", "added"), [(4.0, True), (0.0, True), (-GAIN, True), (-GAIN - 1e-4, False)])
+def test_bos_stays_before_questions_unless_it_costs(
+    gain: float, added: bool, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    rows = tokenizer(SENTENCES, add_special_tokens=False).input_ids
+    choice = compare_bos(tokenizer, rows, Scorer(tokenizer.bos_token_id, gain), least=-GAIN)
+    assert choice.added == added and f"{gain:+.4f} nats per token; it is added from -0.01" in choice.reason
+
+
 def test_the_same_tokens_are_scored_with_and_without_bos(lm: FrozenLM) -> None:
     ids = [lm.tokenizer(text, add_special_tokens=False).input_ids for text in SENTENCES]
     means = []
@@ -51,9 +60,9 @@ def test_the_same_tokens_are_scored_with_and_without_bos(lm: FrozenLM) -> None:
             for i in range(len(row) - 1)
         ]
         means.append(sum(of_tokens) / len(of_tokens))
-    choice = choose_bos(lm, SENTENCES)
+    choice = choose_bos(lm, ids)
     assert [choice.with_bos, choice.without_bos] == pytest.approx(means, abs=1e-3)
-    assert choice == choose_bos(lm, SENTENCES)
+    assert choice == choose_bos(lm, ids)
 
 
 def test_a_chat_delimiter_is_never_added(tokenizer: PreTrainedTokenizerBase) -> None:

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from making import seal_questions
 from tiny_project import ROOT, contents, copied, link_code
 
 from narrowband.data.splits import world_example
 from narrowband.data.squad import write_squad
 from narrowband.params import Params
 from narrowband.runtime import paths
-from narrowband.runtime.artifacts import write_config
 from narrowband.runtime.files import write_json, write_text
 
 TRAINING = {"steps": 4, "batch_size": 4, "micro_batch": 1, "lr": 1e-2, "warmup": 0, "evaluate_every": 2}
@@ -41,7 +41,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, stopping_model: Path) -> P
     (folder / "params.yaml").write_text(yaml.safe_dump(params.model_copy(update=small).model_dump()))
     for split, n in (("train", 12), ("validation", 5), ("test", 5)):
         write_squad(folder / paths.QA / f"{split}.json", split, [world_example(0, split, i) for i in range(n)])
-    write_config(folder / paths.QA, {})
+    seal_questions(folder / paths.QA, params)
     write_text(folder / paths.SFT / "train.jsonl", "")
     write_json(folder / paths.CHECKED, {})
     return folder

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from making import codec_of, phase1_loss_of, phase2_loss_of
+from making import codec_of, phase1_loss_of, phase2_loss_of, seal_questions
 from safetensors.torch import load_file
 
 from narrowband.codec.codec import Codec
@@ -14,7 +14,6 @@ from narrowband.data.splits import world_example
 from narrowband.data.squad import write_squad
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import Params
-from narrowband.runtime.artifacts import write_config
 from narrowband.training.batches import Draws
 from narrowband.training.phase2 import Lesson
 
@@ -153,7 +152,7 @@ def test_phase_2_starts_from_phase_1_or_from_scratch_as_asked(
     codec.pca.save(tmp_path / "artifacts" / "pca", codec.config.geometry)
     torch.nn.init.constant_(codec.adapter.leave.bias, 7.0)
     codec.save(tmp_path / "artifacts" / "phase1", {})
-    write_config(tmp_path / "data" / "qa", {})
+    seal_questions(tmp_path / "data" / "qa", settings)
 
     monkeypatch.chdir(tmp_path)
     stage = runpy.run_path(str(ROOT / "stages" / "train_phase2.py"))

@@ -20,20 +20,31 @@ LONG_QUESTION = 4
 """A question fits into a prompt for certain if `prompt.max_length` is this many times its bytes."""
 
 
+class SettledPrompt(Prompt):
+    """`prompt` of params.yaml with `bos` decided, and the text of the worked examples that stand before each question."""
+
+    examples: str = ""
+
+
 class EncodedPrompt(NamedTuple):
-    """Token ids of one prompt, whether each passes through the codec, and whether the context was cut."""
+    """Token ids of one prompt, whether each passes through the codec, and whether the context was cut.
+
+    The first `shared` tokens are the same in all prompts and keep their own embeddings.
+    """
 
     ids: list[int]
     coded: list[bool]
     truncated: bool
+    shared: int = 0
 
 
 class Batch(NamedTuple):
-    """Left-padded rows: ids, which positions are not padding, and which pass through the codec."""
+    """Left-padded rows: ids, which positions are not padding, which pass through the codec, and the ids all begin with."""
 
     ids: Int[Tensor, "batch seq"]
     mask: Bool[Tensor, "batch seq"]
     coded: Bool[Tensor, "batch seq"]
+    shared: tuple[int, ...] = ()
 
 
 def qa_prompt(context: str, question: str) -> str:
@@ -41,37 +52,58 @@ def qa_prompt(context: str, question: str) -> str:
     return f"{HEAD}{context}\nQuestion: {question}{ANCHOR}"
 
 
-def encode_prompt(tokenizer: PreTrainedTokenizerBase, context: str, question: str, prompt: Prompt) -> EncodedPrompt:
-    """Tokens of a prompt; `prompt` says whether BOS, "Context:" and the "Answer:" cue pass through the codec.
+def worked_examples(examples: Iterable[Example]) -> str:
+    """The text of questions with their first gold answers, as it stands before another question."""
+    return "".join(f"{qa_prompt(one.context, one.question)} {one.golds[0]}\n\n" for one in examples)
 
-    A prompt longer than `prompt.max_length` loses the end of its context, never its question or cue. Text that looks like a
-    special token ("<|eos|>") is text like any other.
+
+def examples_of(prompt: Prompt) -> str:
+    """The worked examples of a prompt; a section as params.yaml has it does not know them yet."""
+    return prompt.examples if isinstance(prompt, SettledPrompt) else ""
+
+
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, context: str, question: str, prompt: Prompt) -> EncodedPrompt:
+    """Tokens of a prompt; `prompt` says whether BOS, "Context:", the "Answer:" cue and examples pass through the codec.
+
+    "Context:" is the first that could: that of the question itself where examples before it are kept out. A prompt longer
+    than `prompt.max_length` loses the end of its context, never its examples, question or cue. Text that looks like a special
+    token ("<|eos|>") is text like any other.
 
     Raises:
-        InputError: question and cue alone are longer than `prompt.max_length`.
+        InputError: examples, question and cue alone are longer than `prompt.max_length`.
     """
-    text = qa_prompt(context, question)
+    before = examples_of(prompt)
+    text, head = before + qa_prompt(context, question), len(before) + len(HEAD)
     encoded = tokenizer(
         text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True, verbose=False
     )
     starts, ends = zip(*encoded["offset_mapping"], strict=True)
     ids: list[int] = list(encoded["input_ids"])
-    coded = [
-        (prompt.prefix == "codec" or stop > len(HEAD)) and (prompt.anchor == "codec" or start < len(text) - len(ANCHOR))
-        for start, stop in zip(starts, ends, strict=True)
-    ]
+    coded = _coded(list(zip(starts, ends, strict=True)), len(text), prompt)
     bos = [] if prompt.bos == "none" or tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     excess = len(bos) + len(ids) - prompt.max_length
     if excess > 0:
-        first = sum(start < len(HEAD) for start in starts)
-        end = sum(stop <= len(HEAD) + len(context) for stop in ends)
+        first = sum(start < head for start in starts)
+        end = sum(stop <= head + len(context) for stop in ends)
         if excess > end - first:
+            what = f"{prompt.shots} examples and a question" if before else "a question"
+            fewer = "raise it, lower prompt.shots" if before else "raise it"
             raise InputError(
-                f"prompt.max_length {prompt.max_length} leaves no room for a question of {len(ids) - end + first} tokens; "
-                "raise it or shorten the question"
+                f"prompt.max_length {prompt.max_length} leaves no room for {what} of {len(ids) - end + first} tokens; "
+                f"{fewer} or shorten the question"
             )
         del ids[end - excess : end], coded[end - excess : end]
-    return EncodedPrompt(bos + ids, [prompt.bos == "codec"] * len(bos) + coded, truncated=excess > 0)
+    constant = len(bos) + sum(start < len(before) for start in starts)
+    shared = constant if before and prompt.shots_pass == "text" else 0
+    return EncodedPrompt(bos + ids, [prompt.bos == "codec"] * len(bos) + coded, excess > 0, shared)
+
+
+def _coded(spans: Sequence[tuple[int, int]], length: int, prompt: Prompt) -> list[bool]:
+    """Which tokens of a text of `length` characters, by the characters that they span, pass through the codec."""
+    first = len(examples_of(prompt)) if prompt.shots_pass == "text" else 0
+    after_head = 0 if prompt.prefix == "codec" else first + len(HEAD)
+    anchor = length if prompt.anchor == "codec" else length - len(ANCHOR)
+    return [start >= first and stop > after_head and start < anchor for start, stop in spans]
 
 
 def require_texts(context: str, question: str) -> None:
@@ -108,7 +140,10 @@ def check_questions(tokenizer: PreTrainedTokenizerBase, examples: Iterable[Examp
     Raises:
         InputError: one does not; it names the question's id.
     """
-    long = (one for one in examples if LONG_QUESTION * len(one.question.encode()) > prompt.max_length)
+    examples_length = len(examples_of(prompt).encode())
+    long = (
+        one for one in examples if LONG_QUESTION * (len(one.question.encode()) + examples_length) > prompt.max_length
+    )
     for _ in stream_prompts(tokenizer, (replace(one, context="") for one in long), prompt):
         pass
 
@@ -147,7 +182,14 @@ def collate(prompts: Sequence[EncodedPrompt], pad_id: int, answers: Sequence[Seq
         ids.append([pad_id] * padding + prompt.ids + list(tail))
         mask.append([False] * padding + [True] * (length - padding))
         coded.append([False] * padding + prompt.coded + [False] * len(tail))
-    return Batch(torch.tensor(ids), torch.tensor(mask), torch.tensor(coded))
+    return Batch(torch.tensor(ids), torch.tensor(mask), torch.tensor(coded), _shared(prompts))
+
+
+def _shared(prompts: Sequence[EncodedPrompt]) -> tuple[int, ...]:
+    """The ids that all `prompts` say they share; none if they don't, as questions and SFT records."""
+    length = min(prompt.shared for prompt in prompts)
+    beginnings = {tuple(prompt.ids[:length]) for prompt in prompts}
+    return beginnings.pop() if len(beginnings) == 1 else ()
 
 
 def coded_counts(prompts: Sequence[EncodedPrompt]) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:

@@ -27,7 +27,7 @@ def ask_systems(context: str, question: str, answerer: QuestionAnswerer, config:
     for name, codec in load_systems(answerer, config).items():
         with torch.no_grad():
             embeddings = codec(original, batch.coded) if codec else original
-        (reply,) = answerer.generate(embeddings, batch.mask)
+        (reply,) = answerer.generate(embeddings, batch.mask, batch.shared)
         row: list[str | Text] = [TITLES[name], Text(reply.text or "(nothing)")]
         if codec:
             view = token_view(lm, codec, prompt)

@@ -24,6 +24,7 @@ from narrowband.evaluation.form import faults
 from narrowband.evaluation.reconstruction import Quality
 from narrowband.evaluation.scoring import normalize, score_all
 from narrowband.evaluation.significance import interval
+from narrowband.lm.bos import is_chat_delimiter
 from narrowband.lm.frozen import FrozenLM
 
 SAMPLE = 200
@@ -289,7 +290,7 @@ def rescale(answerer: QuestionAnswerer, codec: Codec, probed: Probed, saved: Pre
     batch = collate(probed.prompts, lm.pad_id)
     original, coded = lm.embed(batch.ids), batch.coded.to(lm.device)
     rebuilt = restore(codec(original, coded), side_information(original, coded, "token"), coded, "token", codec.scale)
-    replies = answerer.generate(rebuilt, batch.mask)
+    replies = answerer.generate(rebuilt, batch.mask, batch.shared)
     answers = {e.id: reply.text for e, reply in zip(probed.examples, replies, strict=True)}
     before, after = ([score.f1 for score in score_all(texts, probed.examples)] for texts in (saved, answers))
     gains = [b - a for a, b in zip(before, after, strict=True)]
@@ -302,7 +303,7 @@ def replay(answerer: QuestionAnswerer, probed: Probed, saved: Predictions, seed:
     lm = answerer.lm
     batch = collate(probed.prompts, lm.pad_id)
     unmasked = [reply.text for reply in answerer.generate(lm.embed(batch.ids), torch.ones_like(batch.mask))[:REPLAYED]]
-    bos = lm.tokenizer.bos_token_id
+    bos = None if is_chat_delimiter(str(lm.tokenizer.bos_token)) else lm.tokenizer.bos_token_id
     bare = [prompt.ids[prompt.ids[0] == bos :] for prompt in probed.prompts[:REPLAYED]]
     without = [answerer.answer_ids(ids) for ids in bare]
     with_bos = without if bos is None else [answerer.answer_ids([bos, *ids]) for ids in bare]

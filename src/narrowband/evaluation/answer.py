@@ -91,9 +91,14 @@ class QuestionAnswerer:
         """The prompts of `examples`."""
         return encode_prompts(self.lm.tokenizer, examples, self.prompt)
 
-    def generate(self, embeddings: Float[Tensor, "batch seq hidden"], mask: Bool[Tensor, "batch seq"]) -> list[Reply]:
-        """Greedy answers to left-padded prompts given as embeddings."""
-        return self.lm.generate(embeddings, mask.to(self.lm.device), self.max_new_tokens, self.stop)
+    def generate(
+        self,
+        embeddings: Float[Tensor, "batch seq hidden"],
+        mask: Bool[Tensor, "batch seq"],
+        shared: tuple[int, ...] = (),
+    ) -> list[Reply]:
+        """Greedy answers to left-padded prompts given as embeddings, which all begin with the tokens `shared`."""
+        return self.lm.generate(embeddings, mask.to(self.lm.device), self.max_new_tokens, self.stop, shared)
 
     def answer_ids(self, ids: Sequence[int]) -> str:
         """The greedy answer to one prompt given as token ids."""
@@ -118,7 +123,7 @@ class QuestionAnswerer:
         def answer_batch(rows: list[int]) -> tuple[dict[str, Reply], Quality, int]:
             batch = collate([prompts[i] for i in rows], self.lm.pad_id)
             embeddings, quality, cost = sender.send(batch)
-            answers = self.generate(embeddings, batch.mask)
+            answers = self.generate(embeddings, batch.mask, batch.shared)
             advance(len(rows))
             replies = {examples[i].id: reply for i, reply in zip(rows, answers, strict=True)}
             return replies, quality, cost

@@ -1,5 +1,6 @@
 """The systems that are compared, read from the artifacts of a run."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from narrowband.codec.codec import Codec, require_match
 from narrowband.codec.coder import LatentCoder
 from narrowband.codec.config import CodecConfig
 from narrowband.codec.pca import PCA
-from narrowband.data.prompts import EncodedPrompt
+from narrowband.data.prompts import EncodedPrompt, examples_of
 from narrowband.data.squad import read_squad
 from narrowband.evaluation.answer import QuestionAnswerer
 from narrowband.runtime import paths
@@ -40,11 +41,12 @@ def calibration_prompts(answerer: QuestionAnswerer) -> list[EncodedPrompt]:
 
 
 def evaluated(answerer: QuestionAnswerer, config: CodecConfig, questions: Path) -> dict[str, Any]:
-    """What predictions were made with: settings, checksums of the questions and of the artifact folders."""
+    """What predictions were made with: settings, checksums of worked examples, questions and artifact folders."""
     artifacts = (paths.PCA, paths.PHASE1, paths.PHASE2)
     return {
         **config.as_json(),
-        "prompt": answerer.prompt.model_dump(),
+        "prompt": answerer.prompt.model_dump(exclude={"examples"}),
+        "examples": hashlib.sha256(examples_of(answerer.prompt).encode()).hexdigest(),
         "max_new_tokens": answerer.max_new_tokens,
         "batch_size": answerer.batch_size,
         "stop": answerer.stop,

@@ -18,7 +18,10 @@ TOKENS = 64
 """Tokens of each text that are measured: BOS matters most at the start."""
 
 GAIN = 0.01
-"""Nats per token by which BOS must raise the log-likelihood to be added; below that, prompts stay plain text."""
+"""Nats per token that make a difference: SFT prompts take BOS if it gains so much, QA prompts unless it costs so much.
+
+An SFT prompt stays plain text unless BOS helps; before a question BOS stands as in the model's training unless it hurts.
+"""
 
 TokenLogProbs = Callable[[Sequence[Sequence[int]]], list[list[float]]]
 """For each row of token ids, the log-probability in nats of every token after the first."""
@@ -44,21 +47,28 @@ def is_chat_delimiter(token: str) -> bool:
     return bool(_MARK.fullmatch(token) and _CHAT.search(token))
 
 
-def choose_bos(lm: FrozenLM, texts: Sequence[str]) -> BosChoice:
-    """Measure `texts` with and without BOS on a frozen LM; see `measure_bos`."""
-    return measure_bos(lm.tokenizer, texts, lambda rows: [token_log_probs(lm, ids) for ids in rows])
+def choose_bos(lm: FrozenLM, rows: Sequence[Sequence[int]]) -> BosChoice:
+    """Add BOS before token ids of `rows` unless it lowers their mean log-likelihood by `GAIN` nats per token or more."""
+    return compare_bos(lm.tokenizer, rows, lambda ids: [token_log_probs(lm, row) for row in ids], least=-GAIN)
 
 
 def measure_bos(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], log_probs: TokenLogProbs) -> BosChoice:
-    """Add BOS if it raises the mean log-likelihood of the same tokens of `texts` by at least `GAIN` nats per token.
+    """Add BOS if it raises the mean log-likelihood of the same tokens of `texts` by at least `GAIN` nats per token."""
+    encoded = tokenizer(_spread(texts), add_special_tokens=False, split_special_tokens=True).input_ids if texts else []
+    return compare_bos(tokenizer, [ids[:TOKENS] for ids in encoded], log_probs, least=GAIN)
+
+
+def compare_bos(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[Sequence[int]], log_probs: TokenLogProbs, *, least: float
+) -> BosChoice:
+    """Add BOS if the mean log-likelihood of the same tokens of `texts`, token ids, changes by at least `least` nats a token.
 
     Each text's first token is left out of both means, as nothing predicts it without BOS. A BOS that is a chat delimiter is
     never added, whatever it would gain. The decision rests on means rounded to four decimals, which are those reported.
     """
     if tokenizer.bos_token_id is None:
         return BosChoice(False, None, None, "the tokenizer has no BOS")
-    encoded = tokenizer(_spread(texts), add_special_tokens=False, split_special_tokens=True).input_ids if texts else []
-    rows = [ids[:TOKENS] for ids in encoded if len(ids) > 1]
+    rows = [list(ids) for ids in texts if len(ids) > 1]
     if not rows:
         return BosChoice(False, None, None, "there is no text of two tokens to measure")
     bos = tokenizer.bos_token_id
@@ -67,11 +77,8 @@ def measure_bos(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], log_pr
     gain = round(with_bos - without_bos, 4)
     if is_chat_delimiter(str(tokenizer.bos_token)):
         return BosChoice(False, with_bos, without_bos, f"BOS {tokenizer.bos_token} is a chat delimiter")
-    added = gain >= GAIN
-    reason = (
-        f"BOS changes the log-likelihood of {len(rows)} texts by {gain:+.4f} nats per token; it is added from {GAIN:+g}"
-    )
-    return BosChoice(added, with_bos, without_bos, reason)
+    reason = f"BOS changes the log-likelihood of {len(rows)} texts by {gain:+.4f} nats per token; it is added from {least:+g}"
+    return BosChoice(gain >= least, with_bos, without_bos, reason)
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 """The frozen language model: the one place that loads, freezes, embeds, scores and generates."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, cast
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import (
     AutoModelForCausalLM,
+    DynamicCache,
     GenerationConfig,
     LogitsProcessorList,
     PreTrainedConfig,
@@ -20,10 +21,12 @@ from transformers import (
     PreTrainedTokenizerBase,
     StoppingCriteriaList,
 )
+from transformers.cache_utils import DynamicLayer
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from narrowband.lm.device import best_device, best_dtype
 from narrowband.lm.nearest import NearestTokens
+from narrowband.lm.prefix import FixedLayer, Prefix, shareable
 from narrowband.lm.probe import batchable
 from narrowband.lm.sampling import SeededRows
 from narrowband.lm.source import load_tokenizer, locate, read_config, refusal, require_embeddings
@@ -43,6 +46,8 @@ class FrozenLM:
     tokenizer: PreTrainedTokenizerBase
     batchable: bool = True
     """Whether prompts may stand in left-padded batches; a model that padding leaks into is run one prompt at a time."""
+    _prefixes: dict[tuple[int, ...], Prefix | None] = field(default_factory=dict, init=False, repr=False)
+    """The tokens that prompts last began with, read once; `None` where the model can't go on from there."""
 
     @classmethod
     def load(cls, name: str) -> "FrozenLM":
@@ -123,10 +128,12 @@ class FrozenLM:
         embeddings: Float[Tensor, "batch seq hidden"],
         mask: Bool[Tensor, "batch seq"],
         wanted: Bool[Tensor, "batch last"],
+        shared: tuple[int, ...] = (),
     ) -> Float[Tensor, "n vocab"]:
         """The logits at those of the last positions that are `wanted`, row by row.
 
-        The model's head is applied to them alone: with 262,144 tokens, the logits of each position are a MiB.
+        The model's head is applied to them alone: with 262,144 tokens, the logits of each position are a MiB. All rows
+        begin with the tokens `shared`, whose keys and values are computed once; no gradient reaches their embeddings.
         """
         if not self.batchable and len(mask) > 1:
             rows = zip(_rows(embeddings, mask), wanted, strict=True)
@@ -135,24 +142,43 @@ class FrozenLM:
         def choose(head: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
             return (inputs[0][wanted][None],)
 
+        cache = self._read_before(mask, shared, FixedLayer)
         hook = cast(nn.Module, self.model.get_output_embeddings()).register_forward_pre_hook(choose)
         try:
-            return self._logits(embeddings, mask, wanted.shape[1])[0]
+            return self._logits(embeddings, mask, wanted.shape[1], cache)[0]
         finally:
             hook.remove()
 
     def _logits(
-        self, embeddings: Float[Tensor, "batch seq hidden"], mask: Bool[Tensor, "batch seq"], last: int
+        self,
+        embeddings: Float[Tensor, "batch seq hidden"],
+        mask: Bool[Tensor, "batch seq"],
+        last: int,
+        cache: DynamicCache | None = None,
     ) -> Float[Tensor, "rows kept vocab"]:
         positions = (mask.long().cumsum(-1) - 1).clamp(min=0)
+        known = cache.get_seq_length() if cache is not None else 0
         output = self.model(
-            inputs_embeds=embeddings.to(self.model.dtype),
+            inputs_embeds=embeddings[:, known:].to(self.model.dtype),
             attention_mask=mask.long(),
-            position_ids=positions,
+            position_ids=positions[:, known:],
             logits_to_keep=last,
-            use_cache=False,
+            use_cache=cache is not None,
+            past_key_values=cache,
         )
         return output.logits.float()
+
+    def _read_before(
+        self, mask: Bool[Tensor, "batch seq"], shared: tuple[int, ...], kind: type[DynamicLayer]
+    ) -> DynamicCache | None:
+        """The first columns of left-padded rows that begin with `shared`, as the model keeps them; none if it can't."""
+        if not shared or not self.batchable:
+            return None
+        if shared not in self._prefixes:
+            self._prefixes.clear()
+            self._prefixes[shared] = shareable(self, shared)
+        prefix = self._prefixes[shared]
+        return prefix.cache(mask, kind) if prefix else None
 
     def checkpoint_gradients(self) -> None:
         """Recompute each block's activations in the backward pass instead of keeping them (Chen et al. 2016, arXiv:1604.06174).
@@ -169,13 +195,16 @@ class FrozenLM:
         mask: Bool[Tensor, "batch seq"],
         max_new_tokens: int,
         stop: Stop = "line",
+        shared: tuple[int, ...] = (),
     ) -> list[Reply]:
         """Greedy answers to left-padded prompts given as embeddings, each up to its end by the rule `stop`.
 
+        All prompts begin with the tokens `shared`, whose keys and values are computed once, if the model can go on from them.
         `generate(inputs_embeds=...)` returns new tokens only; nothing of the prompt is to be cut off.
         """
         if not self.batchable and len(mask) > 1:
             return [self.generate(*row, max_new_tokens, stop)[0] for row in _rows(embeddings, mask)]
+        cache = self._read_before(mask, shared, DynamicLayer)
         tokens = self.model.generate(  # type: ignore[operator]
             inputs_embeds=embeddings.to(self.model.dtype),
             attention_mask=mask.long(),
@@ -184,6 +213,7 @@ class FrozenLM:
             stopping_criteria=StoppingCriteriaList([TextEnd.of_answer(self.tokenizer, stop, 0)]),
             eos_token_id=self.tokenizer.eos_token_id,
             pad_token_id=self.pad_id,
+            **({} if cache is None else {"past_key_values": cache}),
         )
         return self.replies(tokens, stop)
 

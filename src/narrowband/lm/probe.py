@@ -6,6 +6,7 @@ together, and one gradient; in the dtype and on the device used. A model that pa
 
 import contextlib
 import hashlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,6 +14,7 @@ import torch
 import transformers
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from transformers import Cache
 
 from narrowband.lm.cache import cache_folder
 from narrowband.lm.revision import model_revision
@@ -84,6 +86,20 @@ def _ask(name: str, lm: "FrozenLM") -> bool:
     )
 
 
+def continues_alike(lm: "FrozenLM", ids: Sequence[int], cache: Callable[[Bool[Tensor, "batch seq"]], Cache]) -> bool:
+    """Whether prompts that begin with `ids` are answered alike with and without a `cache` of their first tokens."""
+    before = torch.tensor(list(ids), device=lm.device)
+    prompts = [torch.cat([before, prompt]) for prompt in _prompts(lm)]
+    embeddings, mask = _padded(lm, prompts)
+    embeddings = embeddings.to(lm.model.dtype)
+    whole, rest = (
+        _answer(lm, inputs_embeds=embeddings, attention_mask=mask.long(), **known)
+        for known in ({}, {"past_key_values": cache(mask)})
+    )
+    rows = ([Answer(a.logits[i : i + 1], a.tokens[i : i + 1]) for i in range(len(prompts))] for a in (rest, whole))
+    return all(_same(lm, *pair) for pair in zip(*rows, strict=True))
+
+
 def _prompts(lm: "FrozenLM") -> list[Int[Tensor, " length"]]:
     generator = torch.Generator().manual_seed(0)
     return [torch.randint(len(lm.tokenizer), (length,), generator=generator).to(lm.device) for length in LENGTHS]
@@ -107,8 +123,8 @@ def _after_embeddings(lm: "FrozenLM", prompts: list[Int[Tensor, " length"]]) -> 
 
 
 @torch.no_grad()
-def _answer(lm: "FrozenLM", **prompt: Tensor) -> Answer:
-    """What `generate` says to `input_ids` or `inputs_embeds`, with their `attention_mask`."""
+def _answer(lm: "FrozenLM", **prompt: Tensor | Cache) -> Answer:
+    """What `generate` says to `input_ids` or `inputs_embeds`, with their `attention_mask` and what is cached of them."""
     output = lm.model.generate(  # type: ignore[operator]
         **prompt,
         max_new_tokens=NEW,

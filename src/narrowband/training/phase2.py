@@ -13,6 +13,8 @@ from narrowband.data.prompts import Batch, EncodedPrompt, collate
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import InputError, Loss, Phase2
 from narrowband.runtime import distributed
+from narrowband.runtime.entry import console
+from narrowband.runtime.progress import bar
 from narrowband.training.batches import Draws, turn
 from narrowband.training.loop import StepLoss
 from narrowband.training.losses import AnswerLogits, Reconstruction, generation_loss
@@ -51,7 +53,7 @@ def lay_out(lm: FrozenLM, lessons: Sequence[Lesson]) -> Rows:
 
 def answer_logits(lm: FrozenLM, embeddings: Float[Tensor, "batch seq hidden"], rows: Rows) -> Float[Tensor, "n vocab"]:
     """Logits at the answer positions of `rows` that count, whose tokens come as `embeddings`."""
-    return lm.logits_at(embeddings, rows.batch.mask.to(lm.device), rows.mask)
+    return lm.logits_at(embeddings, rows.batch.mask.to(lm.device), rows.mask, rows.batch.shared)
 
 
 def teacher_forced(
@@ -111,11 +113,13 @@ def ask_teacher(lm: FrozenLM, lessons: Sequence[Lesson], phase2: Phase2, tempera
         logits = answer_logits(lm, lm.embed(rows.batch.ids), rows)
         found = TopK.of(logits / temperature, k).to(torch.device("cpu"))
         lengths = [len(lesson.answer) for lesson in few]
+        advance(len(few))
         return [TopK(*of_one) for of_one in zip(*(tensor.split(lengths) for tensor in found), strict=True)]
 
     size = phase2.micro_batch or phase2.batch_size
     groups = [lessons[start : start + size] for start in range(0, len(lessons), size)]
-    return [one for group in distributed.shared_out(ask, groups) for one in group]
+    with bar("questions to the teacher", len(lessons), console) as advance:
+        return [one for group in distributed.shared_out(ask, groups) for one in group]
 
 
 def phase2_loss(lm: FrozenLM, codec: Codec, material: Material, phase2: Phase2, loss: Loss) -> PhaseLoss:

@@ -11,6 +11,8 @@ from narrowband.codec.codec import Codec
 from narrowband.data.prompts import EncodedPrompt
 from narrowband.lm.frozen import FrozenLM
 from narrowband.runtime.artifacts import MANIFEST, checked
+from narrowband.runtime.entry import console
+from narrowband.runtime.progress import bar
 from narrowband.training.phase2 import Lesson, answer_logits, lay_out
 
 HELD_OUT = 5
@@ -48,11 +50,13 @@ def response_kl(lm: FrozenLM, codec: Codec, lessons: Sequence[Lesson], batch_siz
     """KL in nats a token from the base model's logits on the originals to those behind the codec, over all responses."""
     codec.eval()
     total, tokens = 0.0, 0
-    for start in range(0, len(lessons), batch_size):
-        rows = lay_out(lm, lessons[start : start + batch_size])
-        original = lm.embed(rows.batch.ids)
-        both = (answer_logits(lm, embeddings, rows) for embeddings in (original, codec(original, rows.batch.coded)))
-        teacher, student = (logits.log_softmax(-1) for logits in both)
-        total += float((teacher.exp() * (teacher - student)).sum())
-        tokens += int(rows.mask.sum())
+    with bar("held-out SFT records", len(lessons), console) as advance:
+        for start in range(0, len(lessons), batch_size):
+            rows = lay_out(lm, lessons[start : start + batch_size])
+            original = lm.embed(rows.batch.ids)
+            both = (answer_logits(lm, embeddings, rows) for embeddings in (original, codec(original, rows.batch.coded)))
+            teacher, student = (logits.log_softmax(-1) for logits in both)
+            total += float((teacher.exp() * (teacher - student)).sum())
+            tokens += int(rows.mask.sum())
+            advance(len(rows.mask))
     return total / tokens

@@ -1,0 +1,118 @@
+"""What is decided about prompts once, with the data, and read by all later stages: BOS, and the worked examples."""
+
+from collections.abc import Sequence
+from random import Random
+from typing import Any, NamedTuple
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from narrowband.data.prompts import SettledPrompt, encode_answer, encode_prompt, qa_prompt, worked_examples
+from narrowband.data.squad import Example
+from narrowband.lm.bos import BosChoice, choose_bos, is_chat_delimiter
+from narrowband.lm.frozen import FrozenLM
+from narrowband.params import InputError, Prompt
+from narrowband.runtime import paths
+from narrowband.runtime.artifacts import checked, read_config
+from narrowband.runtime.files import read_json, write_json
+
+FILE = "prompt.json"
+
+DRAWN = 64
+"""Training questions, each with a passage of its own, of which the shortest become worked examples."""
+
+MEASURED = 16
+"""Training questions whose text decides on BOS."""
+
+
+class Drawn(NamedTuple):
+    """Worked examples, shortest first, and the questions that are left to train on."""
+
+    shots: list[Example]
+    train: list[Example]
+
+
+def draw_shots(train: Sequence[Example], count: int, seed: int) -> Drawn:
+    """`count` worked examples: the shortest of `DRAWN` answerable questions, each with another passage, drawn by `seed`.
+
+    They are not trained on: an adapter that has seen the examples' answers right before it would learn to copy them.
+
+    Raises:
+        InputError: there are too few, or none is left to train on.
+    """
+    pool: dict[str, int] = {}
+    for i in Random(f"{seed}/shots").sample(range(len(train)), len(train)) if count else ():
+        if train[i].answers and len(pool) < max(DRAWN, count):
+            pool.setdefault(train[i].context, i)
+    if count and (count > len(pool) or count >= len(train)):
+        raise InputError(
+            f"prompt.shots {count} is too many: the training split has {len(train)} questions, {len(pool)} of them with an "
+            f"answer and a passage of their own, and one must be left to train on; lower it"
+        )
+    chosen = sorted(pool.values(), key=lambda i: (len(qa_prompt(train[i].context, train[i].question)), i))[:count]
+    return Drawn([train[i] for i in chosen], [one for i, one in enumerate(train) if i not in chosen])
+
+
+def with_examples(prompt: Prompt, shots: Sequence[Example]) -> SettledPrompt:
+    """`prompt` with the text of its worked examples; `bos` stays as it is."""
+    return SettledPrompt(**prompt.model_dump(), examples=worked_examples(shots))
+
+
+def require_bos(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Check that `bos` asks for no token that marks turns of a conversation.
+
+    Raises:
+        InputError: it does.
+    """
+    if prompt.bos in ("text", "codec") and is_chat_delimiter(str(tokenizer.bos_token)):
+        raise InputError(
+            f"prompt.bos is {prompt.bos}, but BOS of this base model is {tokenizer.bos_token}, a chat delimiter; set "
+            "prompt.bos to auto or none"
+        )
+
+
+def settle(prompt: Prompt, drawn: Drawn, base_model: str) -> tuple[SettledPrompt, dict[str, Any]]:
+    """`prompt` with its examples and with `bos: auto` decided, and what that rests on, for `results/data.json`.
+
+    The model is loaded only to decide. Of `MEASURED` training questions, context, question and gold answer are read with and
+    without BOS, no longer than a prompt may be.
+    """
+    settled = with_examples(prompt, drawn.shots)
+    if prompt.bos != "auto":
+        return settled, {"bos": prompt.bos, "shots": len(drawn.shots)}
+    lm = FrozenLM.load(base_model)
+    plain = prompt.model_copy(update={"bos": "none"})
+    rows = [
+        encode_prompt(lm.tokenizer, one.context, one.question, plain).ids + encode_answer(lm.tokenizer, one.golds[0])
+        for one in drawn.train[:MEASURED]
+    ]
+    choice = choose_bos(lm, rows)
+    del lm
+    torch.cuda.empty_cache()  # for a model that writes records next, in memory of its own
+    bos = "text" if choice.added else "none"
+    return settled.model_copy(update={"bos": bos}), {"bos": bos, "shots": len(drawn.shots), "bos_choice": told(choice)}
+
+
+def told(choice: BosChoice) -> dict[str, Any]:
+    """A choice as JSON, without what was not measured."""
+    return {name: value for name, value in choice._asdict().items() if value is not None}
+
+
+def write_settled(prompt: SettledPrompt) -> None:
+    """Write what later stages read, beside the questions."""
+    write_json(paths.QA / FILE, {"bos": prompt.bos, "examples": prompt.examples})
+
+
+def asked_for(prompt: Prompt) -> dict[str, Any]:
+    """What `prompt.json` depends on in params.yaml, for the `config.json` beside it."""
+    return {"prompt.bos": prompt.bos, "prompt.shots": prompt.shots}
+
+
+def read_settled(prompt: Prompt) -> SettledPrompt:
+    """`prompt` as `generate_data` settled it.
+
+    Raises:
+        InputError: that file is missing or damaged, or was written for another `bos` or other `shots`.
+    """
+    read_config(paths.QA, asked_for(prompt))
+    return SettledPrompt(**{**prompt.model_dump(), **read_json(checked(paths.QA / FILE))})
