@@ -1,4 +1,4 @@
-"""What was measured: `benchmarks/results.json`, and the tables of `docs/performance.md` that are made from it."""
+"""What was measured: `benchmarks/results.json`, and the tables in `docs` that are made from it."""
 
 import json
 import platform
@@ -27,14 +27,14 @@ def machine() -> dict[str, Any]:
     }
 
 
-def save(section: str, content: Any, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Replace `section` of the results, and the table between its marks on the page."""
+def save(section: str, content: Any, header: Sequence[str], rows: Sequence[Sequence[str]], page: Path = PAGE) -> None:
+    """Replace `section` of the results, and the table between its marks on `page`."""
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     write_json(RESULTS, {**results, "machine": machine(), section: content})
     table = "\n".join("| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows))
     begin, end = f"<!-- {section} -->", f"<!-- end of {section} -->"
-    page = PAGE.read_text()
-    write_text(PAGE, re.sub(f"{begin}.*?{end}", lambda _: f"{begin}\n{table}\n{end}", page, flags=re.DOTALL))
+    text = page.read_text()
+    write_text(page, re.sub(f"{begin}.*?{end}", lambda _: f"{begin}\n{table}\n{end}", text, flags=re.DOTALL))
 
 
 def _processor() -> str:

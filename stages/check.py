@@ -50,6 +50,7 @@ def examine(params: Params, few_shot_pool: Path, instruction_pool: Path) -> None
     from narrowband.experiments.estimate import tell_time
     from narrowband.lm.needs import check_needs
     from narrowband.lm.source import load_tokenizer, outline, positions
+    from narrowband.reader.encoder import require_depth
     from narrowband.sft.instructions import read_instructions
     from narrowband.sft.prompts import read_pool
     from narrowband.sft.vllm import require_vllm
@@ -59,6 +60,7 @@ def examine(params: Params, few_shot_pool: Path, instruction_pool: Path) -> None
     params.vector_dim(model.get_input_embeddings().embedding_dim)
     params.check_length(positions(model))
     params.check_shots()
+    require_depth(model, params.reader.depth)
     read_pool(few_shot_pool)
     read_instructions(instruction_pool)
     if params.generation.backend == "vllm":

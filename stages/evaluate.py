@@ -14,10 +14,11 @@ def main() -> None:
     from narrowband.data.settled import read_settled
     from narrowband.data.squad import read_squad, stream_squad
     from narrowband.evaluation.answer import QuestionAnswerer
-    from narrowband.evaluation.compare import compare
+    from narrowband.evaluation.compare import compare, with_reader
     from narrowband.evaluation.headline import headline_table
     from narrowband.evaluation.systems import evaluated, load_systems
     from narrowband.lm.frozen import FrozenLM
+    from narrowband.reader.encoder import ContextEncoder, ReaderConfig
     from narrowband.runtime import distributed
     from narrowband.runtime.artifacts import checked, write_config
     from narrowband.runtime.files import write_json
@@ -31,7 +32,11 @@ def main() -> None:
     questions = checked(paths.QA / "test.json")
     systems = load_systems(answerer, config)
     seen, _ = coded_counts(answerer.encode(stream_squad(checked(paths.QA / "train.json"))))
-    comparison = compare(answerer, systems, read_squad(questions), params.seed, console, seen=seen)
+    examples, reading = read_squad(questions), ReaderConfig.of(params)
+    comparison = compare(answerer, systems, examples, params.seed, console, seen=seen)
+    if reading.tokens_per_position > 1:
+        encoder = ContextEncoder.load(paths.READER, lm, reading)
+        comparison = with_reader(comparison, answerer, encoder, examples, params.seed, console)
     if not distributed.is_main():
         return
     for name, predictions in comparison.predictions.items():

@@ -18,6 +18,7 @@ MOMENTS = {
     "fit_pca": 2,
     "train_phase1": 4,
     "train_phase2": 4,
+    "train_reader": 3,
     "evaluate": 3,
     "pretrain_base": 3,
 }

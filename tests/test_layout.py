@@ -18,6 +18,7 @@ ORDER = [
     {"lm", "world"},
     {"data"},
     {"codec"},
+    {"reader"},
     {"evaluation"},
     {"training", "diagnosis"},
     {"report", "sft", "pretrain"},

@@ -38,6 +38,6 @@ def test_two_threads_stay_within_tolerance_of_one(made: dict[str, Path]) -> None
     compared = {drift.name.partition(".json")[0] for drift in drifts}
     assert compared == {
         *(f"metrics/{name}" for name in ("data", "pca", "phase1", "phase2", "evaluate")),
-        *(f"results/{name}" for name in ("data", "evaluate")),
+        *(f"results/{name}" for name in ("data", "evaluate", "reader")),
     }
     assert [drift for drift in drifts if not drift.ok] == []

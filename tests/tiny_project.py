@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).parent.parent
-STAGES = ("check", "generate_data", "fit_pca", "train_phase1", "train_phase2", "evaluate")
+STAGES = ("check", "generate_data", "fit_pca", "train_phase1", "train_phase2", "train_reader", "evaluate")
 """Stages in their order."""
 
 OPTIONS = {"pretrain_base": ["--smoke"]}
@@ -26,6 +26,7 @@ SMALL = {
     "window": 4,
     "phase1": {**PHASE, "vocabulary_share": 0.25},
     "phase2": PHASE,
+    "reader": {**PHASE, "tokens_per_position": 2, "pretrain_steps": 8, "steps": 16},
     "data": {
         "train": 40,
         "validation": 6,
@@ -42,7 +43,13 @@ SMALL = {
 # Processes are forked from a server that has imported their libraries, so their time is work and not imports.
 FORKS = get_context("forkserver")
 FORKS.set_forkserver_preload(
-    ["narrowband.diagnosis.ask", "narrowband.training.run", "narrowband.pretrain.run", "narrowband.sft.write"]
+    [
+        "narrowband.diagnosis.ask",
+        "narrowband.training.reader",
+        "narrowband.training.run",
+        "narrowband.pretrain.run",
+        "narrowband.sft.write",
+    ]
 )
 
 

@@ -78,17 +78,53 @@ def show(revision: Annotated[str | None, typer.Argument(help="Commit, branch, ta
 
 @app.command()
 def ask(
-    context: Annotated[str, typer.Option(help="A passage to read.")],
-    question: Annotated[str, typer.Option(help="What to ask about it.")],
+    question: Annotated[str, typer.Option(help="What to ask about the passage.")],
+    context: Annotated[str, typer.Option(help="A passage to read.")] = "",
+    encoded: Annotated[Path | None, typer.Option(help="Or a file that `narrowband encode-context` wrote.")] = None,
 ) -> None:
-    """Answer a question with every system of the workspace, beside the tokens that each makes of the prompt."""
+    """Answer a question with every system of the workspace, beside the tokens that each makes of the prompt.
+
+    With --encoded, answer it from the vectors in that file.
+    """
     params = load_params()
     _require_utf8(context=context, question=question)
+    if bool(context) == bool(encoded):
+        raise InputError("give either --context, a passage, or --encoded, a file of narrowband encode-context")
+    if encoded:
+        from narrowband.evaluation.stored import answer_stored
+        from narrowband.lm.revision import model_revision
+
+        answer = answer_stored(_answerer(params), encoded, model_revision(params.base_model), question)
+        console.print(answer or "(nothing)", markup=False, highlight=False)
+        return
 
     from narrowband.codec.config import CodecConfig
     from narrowband.diagnosis.ask import ask_systems
 
     console.print(ask_systems(context, question, _answerer(params), CodecConfig.of(params)))
+
+
+@app.command()
+def encode_context(
+    context: Annotated[str, typer.Option(help="A passage to be asked about later on.")],
+    out: Annotated[Path, typer.Argument(help="File to be written.")],
+) -> None:
+    """Write a passage to OUT as vectors, fewer than its tokens; needs reader.tokens_per_position of 2 or more."""
+    params = load_params()
+    _require_utf8(context=context)
+    if params.reader.tokens_per_position == 1:
+        raise InputError(
+            "reader.tokens_per_position is 1, which encodes nothing; run dvc exp run -S reader.tokens_per_position=2"
+        )
+
+    from narrowband.evaluation.stored import store_context
+    from narrowband.reader.encoder import ContextEncoder, ReaderConfig
+
+    answerer = _answerer(params)
+    encoder = ContextEncoder.load(paths.READER, answerer.lm, ReaderConfig.of(params))
+    stored = store_context(answerer, encoder, context)
+    write_bytes(out, stored.content)
+    console.print(f"{stored.vectors} positions for {stored.tokens} tokens, {len(stored.content)} bytes", soft_wrap=True)
 
 
 @app.command()

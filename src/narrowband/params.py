@@ -162,6 +162,24 @@ class Phase2(Training):
     teacher_top_k: Natural
 
 
+class Reader(Training):
+    """Reading contexts as latents, one for `tokens_per_position` tokens; 1 trains nothing, and contexts are read as text.
+
+    The encoder is a copy of the base model's blocks, `pretrained` or drawn anew (`scratch`), the first `depth` of them (0: all);
+    `embeddings` pools embeddings alone. Before `steps` on answers, `pretrain_steps` repeat and continue contexts.
+    """
+
+    tokens_per_position: Count
+    encoder: Literal["pretrained", "scratch", "embeddings"]
+    depth: Natural
+    pretrain_steps: Natural
+
+    @property
+    def whole(self) -> "Reader":
+        """The same with both kinds of steps in `steps`: they are one run, with one warm-up and one decay."""
+        return self.model_copy(update={"steps": self.pretrain_steps + self.steps})
+
+
 class Prompt(Section):
     """Which parts of a prompt pass through the codec (`codec`) or keep their own embeddings (`text`); tokens a prompt.
 
@@ -264,6 +282,7 @@ class Params(Section):
     loss: Loss
     phase1: Phase1
     phase2: Phase2
+    reader: Reader
     prompt: Prompt
     generation: Generation
     baselines: Baselines

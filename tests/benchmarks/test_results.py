@@ -37,11 +37,10 @@ def test_the_exponent_of_a_power_is_the_power() -> None:
 
 def test_a_section_replaces_itself_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results, "RESULTS", tmp_path / "results.json")
-    monkeypatch.setattr(results, "PAGE", tmp_path / "page.md")
     monkeypatch.setattr(results, "machine", dict)
     (tmp_path / "page.md").write_text("a\n<!-- x -->\nold\n<!-- end of x -->\n<!-- y -->\nkept\n<!-- end of y -->\n")
-    results.save("y", {"n": 1}, ["h"], [["kept"]])
-    results.save("x", {"n": 2}, ["h"], [[r"new \1"]])
+    results.save("y", {"n": 1}, ["h"], [["kept"]], tmp_path / "page.md")
+    results.save("x", {"n": 2}, ["h"], [[r"new \1"]], tmp_path / "page.md")
     assert json.loads((tmp_path / "results.json").read_text()) == {"machine": {}, "x": {"n": 2}, "y": {"n": 1}}
     table = "| h |\n| --- |\n| {} |\n"
     x, y = table.format(r"new \1"), table.format("kept")

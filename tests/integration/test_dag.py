@@ -17,6 +17,7 @@ SMALL = {
     "window": 4,
     "phase1": {"steps": 6, "batch_size": 4, "lr": 0.002, "warmup": 2, "evaluate_every": 3},
     "phase2": {"steps": 6, "batch_size": 4, "lr": 0.001, "warmup": 2, "evaluate_every": 3},
+    "reader": {"pretrain_steps": 2, "steps": 4, "batch_size": 4, "warmup": 2, "evaluate_every": 3},
     "data": {
         "train": 40,
         "validation": 6,
@@ -28,7 +29,10 @@ SMALL = {
     },
     "baselines": {"questions": 5},
 }
-STAGES = ["check", "generate_data", "fit_pca", "train_phase1", "train_phase2", "evaluate", "baselines", "diagnose"]
+STAGES = [
+    *("check", "generate_data", "fit_pca", "train_phase1", "train_phase2", "train_reader"),
+    *("evaluate", "baselines", "diagnose"),
+]
 
 pytestmark = pytest.mark.integration
 
@@ -164,13 +168,34 @@ def test_a_phase_2_weight_invalidates_phase_2_and_what_evaluates_it_alone(projec
     content = yaml.safe_load((project.folder / "params.yaml").read_text())
     content["loss"]["phase2"]["kl"] = 0.5
     (project.folder / "params.yaml").write_text(yaml.safe_dump(content))
-    assert project.repro() == ["check", "train_phase2", "evaluate", "baselines", "diagnose"]
+    assert project.repro() == ["check", "train_phase2", "train_reader", "evaluate", "baselines", "diagnose"]
+    restore(project)
+
+
+def test_a_reader_is_one_parameter_away_and_changes_no_other_number(project: Project) -> None:
+    before = project.read("metrics/evaluate.json")
+    assert "reader" not in before and project.read("results/reader.json") == {}
+    project.change({"reader": {"tokens_per_position": 2}})
+    assert project.repro() == ["check", "train_reader", "evaluate", "diagnose"]
+    after, details = project.read("metrics/evaluate.json"), project.read("results/evaluate.json")
+    row = after.pop("reader")
+    assert after == before
+    assert row.keys() == {"f1", "em", "agreement", "positions_ratio", "bits_per_token"}
+    assert 1.5 < row["positions_ratio"] < 2 and 16 * 32 / 2 <= row["bits_per_token"] < 16 * 32 / 1.9
+    assert {"mean pooling", "surprisal"} < details["fewer_positions"].keys()
+    assert project.read("results/reader.json").keys() == {"f1", "best_step"}
+    assert "Reader, " in project.run("narrowband", "show")
+    passage, question = "Mara Velt lives in Tornby. Ode Rusk lives in Kell.", "Where does Ode Rusk live?"
+    assert " positions for " in project.run("narrowband", "encode-context", "--context", passage, "context.nb")
+    assert project.run("narrowband", "ask", "--encoded", "context.nb", "--question", question).strip()
+    (project.folder / "context.nb").unlink()
     restore(project)
 
 
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
+        ({"reader": {"depth": 3}}, "reader.depth 3 is more than the 2 blocks of the base model; choose 0 to 2"),
         ({"compress_dim": 0}, "compress_dim is 0"),
         ({"compress_dim": 129}, "compress_dim 129 is more than vector_dim 128 (window 4 x hidden 32); choose 1 to 128"),
         ({"compres_dim": 16}, "did you mean compress_dim?"),

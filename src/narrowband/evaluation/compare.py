@@ -12,8 +12,10 @@ from narrowband.codec.codec import Codec
 from narrowband.data.prompts import say_truncated
 from narrowband.data.squad import Example
 from narrowband.evaluation.answer import Evaluated, QuestionAnswerer
+from narrowband.evaluation.reading import compare_readers
 from narrowband.evaluation.scoring import agreement
 from narrowband.evaluation.significance import interval, mcnemar
+from narrowband.reader.shorten import Shortener
 from narrowband.runtime.progress import bar
 
 UNCOMPRESSED_BITS = 16
@@ -64,6 +66,26 @@ def compare(
     details["questions"] = len(examples)
     details["truncated_share"] = own.truncated_share
     return Comparison(headline, details, {name: result.predictions for name, result in answered.items()})
+
+
+def with_reader(
+    comparison: Comparison,
+    answerer: QuestionAnswerer,
+    reader: Shortener,
+    examples: Sequence[Example],
+    seed: int,
+    console: Console,
+) -> Comparison:
+    """`comparison` with the row of a reader of fewer positions; its details have those of simpler ways to have as few."""
+    own = comparison.predictions["uncompressed"]
+    rows, predictions = compare_readers(answerer, reader, examples, own, seed, console)
+    row = rows.pop("reader")
+    details = {"reader": {"f1_interval": row.pop("f1_interval")}, "fewer_positions": rows}
+    return Comparison(
+        {**comparison.headline, "reader": row},
+        {**comparison.details, **details},
+        {**comparison.predictions, "reader": predictions},
+    )
 
 
 def _headline(result: Evaluated, own: Evaluated) -> dict[str, float]:

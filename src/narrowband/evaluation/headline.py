@@ -37,7 +37,17 @@ def headline_table(headline: Mapping[str, Any], details: Mapping[str, Any]) -> T
             f"{bits:.0f}" if bits else "",
         )
         above = name
+    if row := headline.get("reader"):
+        shown.add_row(*_reader_cells(row, details.get("reader", {})))
     return shown
+
+
+def _reader_cells(row: Mapping[str, float], more: Mapping[str, Any]) -> list[str]:
+    """The reader's row: it rebuilds no tokens, so cells on reconstruction are empty."""
+    span = "{low:.1f} to {high:.1f}".format(**more["f1_interval"]) if more else ""
+    title = f"Reader, {row['positions_ratio']:.3g}x fewer positions"
+    scores = [f"{row['f1']:.1f}", span, f"{row['em']:.1f}", "", f"{row['agreement']:.1f}"]
+    return [title, *scores, "", "", "", f"{row['bits_per_token']:.0f}"]
 
 
 def _fewer_bits(headline: Mapping[str, Any], details: Mapping[str, Any]) -> str:

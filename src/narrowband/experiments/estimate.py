@@ -55,7 +55,7 @@ LARGE = 50_000_000
 """Weights from which on `check` takes the time to measure a base model; below that a run takes minutes."""
 
 
-STAGES = ("generate_data", "train_phase1", "train_phase2", "evaluate", "baselines", "diagnose")
+STAGES = ("generate_data", "train_phase1", "train_phase2", "train_reader", "evaluate", "baselines", "diagnose")
 """Stages that take time, in their order."""
 
 
@@ -162,6 +162,16 @@ class _Costs:
         passes = 2 + (not phase2.teacher_top_k) + phase2.gradient_checkpointing
         return passes * phase2.batch_size * self.asked.padded(phase2.batch_size) * self.speed.read
 
+    def reader(self) -> float:
+        """Steps on questions: teacher, encoder there and back, student there and back over fewer tokens; evaluations."""
+        reader = self.params.reader
+        if reader.tokens_per_position == 1:
+            return 0.0
+        passes = 1 + 3 * (reader.encoder != "embeddings") + 2 / reader.tokens_per_position
+        return self.phase(
+            reader.whole, passes * reader.batch_size * self.asked.padded(reader.batch_size) * self.speed.read
+        )
+
     def records(self) -> float:
         """SFT records: candidates are written, and read twice by the critic."""
         data = self.params.data
@@ -176,6 +186,7 @@ def estimate(params: Params, lm: FrozenLM, asked: Asked, speed: Speed) -> Estima
         costs.records(),
         costs.phase(params.phase1, costs.phase1_step()),
         costs.phase(params.phase2, costs.phase2_step()),
+        costs.reader(),
         costs.answers(test, params.data.test, len(TITLES) - 1, 1),
         costs.answers(test, params.baselines.questions, CURVE),
         # Answers of the plain model, and the search for tokens that no answers follow.

@@ -9,6 +9,7 @@ SFT = Path("data/sft")
 PCA = ARTIFACTS / "pca"
 PHASE1 = ARTIFACTS / "phase1"
 PHASE2 = ARTIFACTS / "phase2"
+READER = ARTIFACTS / "reader"
 PREDICTIONS = ARTIFACTS / "evaluate"
 LOG = ARTIFACTS / "log"
 BUNDLED_MODEL = Path("models/base")

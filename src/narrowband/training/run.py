@@ -1,15 +1,16 @@
-"""A training phase from files to files: what the stages of Phase 1 and Phase 2 have in common."""
+"""A training phase from files to files: what the stages of Phase 1, Phase 2 and the reader have in common."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from dvclive import Live
 from rich.console import Console
 from rich.markup import escape
+from torch import nn
 
 from narrowband.codec.batches import embedded
 from narrowband.codec.codec import Codec, require_match
@@ -33,7 +34,7 @@ from narrowband.training.micro_batches import PhaseLoss, own_parts
 from narrowband.training.phase2 import Lesson
 
 HEADLINE = ("f1", "cosine", "norm_ratio", "best_step", "sft_kl")
-"""Figures on validation questions that stand in `metrics/PHASE.json`."""
+"""Figures on validation questions that stand in `metrics/PHASE.json`; the reader's, in `results/reader.json`."""
 
 
 class StepLog:
@@ -70,28 +71,36 @@ def read_lessons(answerer: QuestionAnswerer, path: Path) -> list[Lesson]:
     return [Lesson(*pair) for pair in zip(answerer.encode(examples), answers, strict=True)]
 
 
+@runtime_checkable
+class Savable(Protocol):
+    """A trained module that writes itself to a folder, with the settings it was trained with."""
+
+    def save(self, folder: Path, trained_with: Mapping[str, Any]) -> None:
+        """Write it."""
+
+
 @dataclass(frozen=True)
 class PhaseRun:
     """One run of a phase; `fingerprint` names what it depends on, so that no other run resumes its checkpoint."""
 
-    name: Literal["phase1", "phase2"]
+    name: Literal["phase1", "phase2", "reader"]
     training: Training
     seed: int
     fingerprint: str
     console: Console
 
     def train(
-        self, codec: Codec, loss: PhaseLoss, n_lessons: int, evaluate: Callable[[], Evaluation]
+        self, module: nn.Module, loss: PhaseLoss, n_lessons: int, evaluate: Callable[[], Evaluation]
     ) -> dict[str, float]:
-        """Train the adapter of `codec`, which ends with its best weights; the figures of their evaluation.
+        """Train what requires gradients of `module`, which ends with its best weights; the figures of their evaluation.
 
         `n_lessons` is how many questions (or SFT records, if they are fewer) batches are drawn from.
         """
-        trainable = [p for p in codec.parameters() if p.requires_grad]
+        trainable = [p for p in module.parameters() if p.requires_grad]
         self.console.print(f"{self.name}: {sum(p.numel() for p in trainable):,} trainable parameters")
         steps = StepLog(paths.LOG / self.name) if distributed.is_main() else None
         outcome = train(
-            codec,
+            module,
             [torch.optim.AdamW(trainable, lr=self.training.lr)],
             self._step_losses(loss, n_lessons),
             evaluate,
@@ -103,19 +112,20 @@ class PhaseRun:
             console=self.console,
             title=self.name,
         )
-        codec.load_state_dict(outcome.best, strict=False)
+        module.load_state_dict(outcome.best, strict=False)
         if steps:
             steps.close()
         return {**outcome.best_metrics, "best_step": outcome.best_step}
 
-    def save(self, codec: Codec, figures: Mapping[str, float], trained_with: Mapping[str, Any]) -> None:
-        """Write the adapter, and the headline of its figures to `metrics/`; delete the checkpoint."""
+    def save(self, module: Savable, figures: Mapping[str, float], trained_with: Mapping[str, Any]) -> None:
+        """Write the module and the headline of its figures; delete the checkpoint."""
         if not distributed.is_main():
             return
         settings = {"phase": self.name, "seed": self.seed, "training": self.training.model_dump()}
-        codec.save(paths.ARTIFACTS / self.name, {**settings, **trained_with})
+        module.save(paths.ARTIFACTS / self.name, {**settings, **trained_with})
         headline = {name: value for name, value in figures.items() if name in HEADLINE}
-        write_json(paths.METRICS / f"{self.name}.json", rounded(headline))
+        folder = paths.RESULTS if self.name == "reader" else paths.METRICS  # which has no room for more numbers
+        write_json(folder / f"{self.name}.json", rounded(headline))
         self.checkpoint.unlink()
 
     @property

@@ -1,0 +1,131 @@
+"""`make bench-positions`: what fewer positions save, by length of the context; a table of `docs/positions.md`.
+
+Times are of one question, its context read as text, as stored vectors, or as vectors that are encoded first. Weights have no
+say in them, so encoders are untrained ones.
+"""
+
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from benchmarks.measure import interleaved
+from benchmarks.results import save
+from benchmarks.setting import base_lm
+from narrowband.lm.frozen import FrozenLM
+from narrowband.params import load_params
+from narrowband.reader.encoder import ContextEncoder, ReaderConfig
+from narrowband.reader.prompts import SplitPrompt, split_prompt
+from narrowband.reader.shorten import Shortener, latents, lay_rows
+from narrowband.runtime.entry import console, set_up_torch
+
+PAGE = Path("docs/positions.md")
+LENGTHS = (128, 256, 512, 1024)
+"""Tokens of the context."""
+
+FEWER = (2, 4, 8)
+"""Tokens a position."""
+
+REPETITIONS = 10
+HEADER = [
+    *("context tokens", "tokens a position", "prefill", "speed-up", "first token"),
+    *("speed-up", "with the encoder", "key-value cache", "of that of text"),
+]
+
+
+class Saved(NamedTuple):
+    """Seconds of prefill and to the first token, with and without the encoder, and bytes of the key-value cache."""
+
+    tokens: int
+    tokens_per_position: int
+    prefill: float
+    first_token: float
+    with_encoder: float
+    cache_bytes: int
+
+
+class Asked:
+    """A question about a context of `tokens` tokens, of which a vector stands for every `k`."""
+
+    def __init__(self, lm: FrozenLM, tokens: int, k: int) -> None:
+        self.lm, self.k = lm, k
+        frame = split_prompt(lm.tokenizer, "It is so.", "What is it?", load_params().prompt)
+        generator = torch.Generator().manual_seed(0)
+        drawn = torch.randint(len(lm.tokenizer), (tokens,), generator=generator).tolist()
+        self.prompt: SplitPrompt = frame._replace(context=drawn)
+        self.encoder: Shortener = ContextEncoder(lm, ReaderConfig("", k, "pretrained", 0))
+        self.vectors = self.encode()
+
+    def encode(self) -> list[Tensor]:
+        """The context as the model reads it: its own embeddings at one token a position."""
+        if self.k == 1:
+            return [self.lm.embed(torch.tensor(self.prompt.context))]
+        return latents(self.lm, self.encoder, [self.prompt])
+
+    def rows(self, vectors: list[Tensor]) -> Tensor:
+        """The embeddings that the model reads."""
+        return lay_rows(self.lm, [self.prompt], vectors).embeddings
+
+    def prefill(self, embeddings: Tensor) -> Any:
+        """The pass that fills the key-value cache."""
+        return self.lm.model(inputs_embeds=embeddings.to(self.lm.model.dtype), use_cache=True, logits_to_keep=1)
+
+    def first_token(self, vectors: list[Tensor]) -> int:
+        """The first token of the answer."""
+        return int(self.prefill(self.rows(vectors)).logits[0, -1].argmax())
+
+
+def cache_bytes(cache: Any) -> int:
+    """Bytes of the keys and values of all layers."""
+    return sum(tensor.nbytes for layer in cache.layers for tensor in (layer.keys, layer.values))
+
+
+@torch.no_grad()
+def measure(lm: FrozenLM, tokens: int) -> list[Saved]:
+    """What a question about a context of `tokens` tokens takes, as text and at every number of tokens a position."""
+    asked = {k: Asked(lm, tokens, k) for k in (1, *FEWER)}
+    runs: dict[tuple[int, str], Any] = {}
+    for k, one in asked.items():
+        runs[k, "prefill"] = partial(one.prefill, one.rows(one.vectors))
+        runs[k, "first"] = partial(one.first_token, one.vectors)
+        runs[k, "encoder"] = lambda one=one: one.first_token(one.encode())
+    times = interleaved(runs, REPETITIONS)
+    found = []
+    for k, one in asked.items():
+        size = cache_bytes(one.prefill(one.rows(one.vectors)).past_key_values)
+        found.append(Saved(tokens, k, times[k, "prefill"], times[k, "first"], times[k, "encoder"], size))
+    return found
+
+
+def cells(saved: Saved, text: Saved) -> list[str]:
+    """A row beside that of the same context as text."""
+    return [
+        f"{saved.tokens}",
+        f"{saved.tokens_per_position}" if saved.tokens_per_position > 1 else "1 (text)",
+        f"{1000 * saved.prefill:.1f} ms",
+        f"{text.prefill / saved.prefill:.2f}x",
+        f"{1000 * saved.first_token:.1f} ms",
+        f"{text.first_token / saved.first_token:.2f}x",
+        f"{text.first_token / saved.with_encoder:.2f}x",
+        f"{saved.cache_bytes / 2**20:.2f} MiB",
+        f"{saved.cache_bytes / text.cache_bytes:.0%}",
+    ]
+
+
+def main() -> None:
+    """Measure every length, print the table, and write it to `benchmarks/results.json` and the page."""
+    set_up_torch()
+    lm, rows, content = base_lm(), [], []
+    for tokens in LENGTHS:
+        found = measure(lm, tokens)
+        rows += [cells(saved, found[0]) for saved in found]
+        content += [saved._asdict() for saved in found]
+        for row in rows[-len(found) :]:
+            console.print(*row, sep="  ", highlight=False)
+    save("positions", content, HEADER, rows, PAGE)
+
+
+if __name__ == "__main__":
+    main()

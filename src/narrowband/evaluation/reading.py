@@ -1,0 +1,109 @@
+"""Answers to questions whose contexts are read as fewer positions, and what these cost."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from rich.console import Console
+
+from narrowband.data.squad import Example
+from narrowband.evaluation.answer import QuestionAnswerer
+from narrowband.evaluation.scoring import Score, agreement, score_all
+from narrowband.evaluation.significance import interval
+from narrowband.lm.stop import Reply
+from narrowband.reader.prompts import split_prompts
+from narrowband.reader.shorten import Shortener, baselines, latents, lay_rows
+from narrowband.runtime import distributed
+from narrowband.runtime.progress import bar
+
+NUMBER_BITS = 16
+"""Bits of each number of a vector: it is sent as a float16."""
+
+
+class Read(NamedTuple):
+    """Predictions by question id with their scores.
+
+    `positions_ratio` is tokens of the whole prompts over positions that were read, `bits_per_token` bits of the vectors over
+    tokens of the contexts.
+    """
+
+    predictions: dict[str, str]
+    scores: list[Score]
+    positions_ratio: float
+    bits_per_token: float
+
+    @property
+    def f1(self) -> float:
+        """Mean F1, 0 to 100."""
+        return sum(score.f1 for score in self.scores) / len(self.scores)
+
+    @property
+    def em(self) -> float:
+        """Mean exact match, 0 to 100."""
+        return sum(score.em for score in self.scores) / len(self.scores)
+
+
+@torch.no_grad()
+def read_answers(
+    answerer: QuestionAnswerer,
+    shorten: Shortener,
+    examples: Sequence[Example],
+    advance: Callable[[int], None] = lambda n: None,
+) -> Read:
+    """Answer every example greedily, its context shortened and rounded to float16, batches sorted by length."""
+    lm = answerer.lm
+    prompts = split_prompts(lm.tokenizer, examples, answerer.prompt)
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].ids))
+    batches = [order[start : start + answerer.batch_size] for start in range(0, len(order), answerer.batch_size)]
+
+    def answer_batch(batch: list[int]) -> tuple[dict[str, Reply], int, int]:
+        asked = [prompts[i] for i in batch]
+        vectors = [one.half().float() for one in latents(lm, shorten, asked)]
+        rows = lay_rows(lm, asked, vectors)
+        replies = answerer.generate(*rows)
+        advance(len(batch))
+        told = {examples[i].id: reply for i, reply in zip(batch, replies, strict=True)}
+        return told, int(rows.mask.sum()), sum(map(len, vectors))
+
+    replies: dict[str, Reply] = {}
+    positions = sent = 0
+    for told, read, vectors in distributed.shared_out(answer_batch, batches):
+        replies |= told
+        positions += read
+        sent += vectors
+    predictions = {example.id: replies[example.id].text for example in examples}
+    return Read(
+        predictions,
+        score_all(predictions, examples),
+        sum(len(prompt.ids) for prompt in prompts) / positions,
+        NUMBER_BITS * lm.hidden_size * sent / sum(len(prompt.context) for prompt in prompts),
+    )
+
+
+def compare_readers(
+    answerer: QuestionAnswerer,
+    reader: Shortener,
+    examples: Sequence[Example],
+    own: Mapping[str, str],
+    seed: int,
+    console: Console,
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """The row of `reader` and of every baseline by name, and the predictions of `reader`.
+
+    `own` is what the uncompressed model answers, `seed` that of the bootstrap.
+    """
+    systems = {"reader": reader, **baselines(answerer.lm, reader.k)}
+    with bar("fewer positions", len(examples) * len(systems), console) as advance:
+        answered = {name: read_answers(answerer, system, examples, advance) for name, system in systems.items()}
+    rows = {
+        name: {
+            "f1": read.f1,
+            "em": read.em,
+            "agreement": agreement(read.predictions, own),
+            "positions_ratio": read.positions_ratio,
+            "bits_per_token": read.bits_per_token,
+            "f1_interval": interval([score.f1 for score in read.scores], seed),
+        }
+        for name, read in answered.items()
+    }
+    return rows, answered["reader"].predictions

@@ -1,0 +1,137 @@
+"""The context encoder: a trainable copy of the base model's blocks, whose states are pooled into fewer positions."""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from narrowband.lm.frozen import FrozenLM, blocks
+from narrowband.lm.revision import model_revision
+from narrowband.params import InputError, Params
+from narrowband.reader.prompts import Contexts
+from narrowband.reader.shorten import pooled
+from narrowband.runtime import distributed
+from narrowband.runtime.artifacts import checked, read_config, write_config
+from narrowband.runtime.files import write_tensors
+
+FILE = "encoder.safetensors"
+HIDDEN_MULT = 4
+"""Hidden width of the MLP, as a multiple of the hidden size."""
+
+SAMPLED = 4096
+"""Tokens of the vocabulary, evenly spaced, that the size of an embedding is measured on."""
+
+
+@dataclass(frozen=True)
+class ReaderConfig:
+    """Everything that decides what an encoder does, but for its weights."""
+
+    base_model_revision: str
+    tokens_per_position: int
+    encoder: Literal["pretrained", "scratch", "embeddings"]
+    depth: int
+
+    @classmethod
+    def of(cls, params: Params) -> "ReaderConfig":
+        """The settings that `params.yaml` asks for."""
+        reader = params.reader
+        return cls(model_revision(params.base_model), reader.tokens_per_position, reader.encoder, reader.depth)
+
+
+class ContextEncoder(nn.Module):
+    """One vector for every `k` context tokens: the mean of their embeddings, and what an MLP adds to it.
+
+    The MLP reads that mean, and the mean of the states of a copy of the base model over head and context. It ends in zeros, so
+    an untrained encoder is mean pooling, and at `k` 1 changes nothing. `seed` draws the starting weights.
+    """
+
+    scale: Tensor
+
+    def __init__(self, lm: FrozenLM, config: ReaderConfig, *, seed: int = 0) -> None:
+        super().__init__()
+        self.config, hidden = config, lm.hidden_size
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.copy = None if config.encoder == "embeddings" else trainable_copy(lm, config.encoder, config.depth)
+            self.norm = nn.LayerNorm(hidden if self.copy is None else 2 * hidden)
+            self.enter = nn.Linear(self.norm.normalized_shape[0], HIDDEN_MULT * hidden)
+            self.leave = nn.Linear(HIDDEN_MULT * hidden, hidden)
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(self.leave.bias)
+        self.register_buffer("scale", embedding_rms(lm))
+        self.to(lm.device).eval()
+
+    @property
+    def k(self) -> int:
+        """Tokens that a vector stands for."""
+        return self.config.tokens_per_position
+
+    def forward(
+        self, embeddings: Float[Tensor, "batch seq hidden"], contexts: Contexts
+    ) -> Float[Tensor, "vectors hidden"]:
+        """The vectors of all `contexts`, one context after the other; `embeddings` are those of their ids."""
+        means = pooled(embeddings, contexts.coded, self.k)
+        read = [means / self.scale]
+        if self.copy is not None:
+            states = self.copy(inputs_embeds=embeddings, use_cache=False).last_hidden_state
+            read.append(pooled(states, contexts.coded, self.k))
+        added = self.leave(F.gelu(self.enter(self.norm(torch.cat(read, -1)))))
+        return means + self.scale * added
+
+    def save(self, folder: Path, trained_with: Mapping[str, Any]) -> None:
+        """Write the weights as `encoder.safetensors`, and `config.json` with the settings and `trained_with`."""
+        write_tensors(folder / FILE, self.state_dict())
+        write_config(folder, {**asdict(self.config), **trained_with})
+
+    @classmethod
+    def load(cls, folder: Path, lm: FrozenLM, config: ReaderConfig) -> "ContextEncoder":
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: it is not there, was changed, or was trained with other settings than `config`.
+        """
+        read_config(folder, asdict(config))
+        encoder = cls(lm, config)
+        encoder.load_state_dict(load_file(checked(folder / FILE)))
+        return encoder
+
+
+def trainable_copy(lm: FrozenLM, start: Literal["pretrained", "scratch"], depth: int) -> nn.Module:
+    """The base model without head and embedding table, in float32: its first `depth` blocks (0: all), pretrained or redrawn.
+
+    Raises:
+        InputError: the base model has fewer blocks, or is divided among processes.
+    """
+    if distributed.sharded():
+        raise InputError("a reader can't be trained with --use_fsdp; start the stage without it")
+    require_depth(lm.model, depth)
+    copy: Any = deepcopy(lm.model.base_model, {id(lm.embedding): nn.Identity()}).float()
+    first, *others = blocks(copy)
+    stack = next(module for module in copy.modules() if isinstance(module, nn.ModuleList) and module[0] is first)
+    del stack[depth or 1 + len(others) :]
+    if start == "scratch":
+        for module in stack.modules():
+            if isinstance(module, nn.Linear):
+                module.reset_parameters()
+    copy.requires_grad_(True)
+    return copy
+
+
+def require_depth(model: nn.Module, depth: int) -> None:
+    """Raises an InputError if `model` has fewer blocks than the `depth` that is to be copied."""
+    found = len(blocks(model))
+    if depth > found:
+        raise InputError(f"reader.depth {depth} is more than the {found} blocks of the base model; choose 0 to {found}")
+
+
+def embedding_rms(lm: FrozenLM) -> Float[Tensor, ""]:
+    """The root mean square of the numbers in token embeddings."""
+    tokens = len(lm.tokenizer)
+    return lm.embed(torch.arange(0, tokens, -(-tokens // SAMPLED))).square().mean().sqrt()

@@ -1,0 +1,89 @@
+"""A prompt in three parts: the one in the middle, the context, is read as latents, the others as text."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from narrowband.data.prompts import HEAD, encode_prompt, examples_of, qa_prompt
+from narrowband.data.squad import Example
+from narrowband.params import InputError, Prompt
+
+
+class SplitPrompt(NamedTuple):
+    """Token ids of what stands before the context (worked examples, too), of the context, and of question and cue."""
+
+    head: list[int]
+    context: list[int]
+    question: list[int]
+
+    @property
+    def ids(self) -> list[int]:
+        """The whole prompt as text, as `encode_prompt` has it."""
+        return self.head + self.context + self.question
+
+
+class Contexts(NamedTuple):
+    """Right-padded rows of heads and contexts: ids, and which of them are the context's.
+
+    Padding stands behind everything, so a causal model needs no mask for it.
+    """
+
+    ids: Int[Tensor, "batch seq"]
+    coded: Bool[Tensor, "batch seq"]
+
+
+def split_prompt(tokenizer: PreTrainedTokenizerBase, context: str, question: str, prompt: Prompt) -> SplitPrompt:
+    """The tokens of a prompt in its parts; one that reaches from the context into the question belongs to the question.
+
+    Raises:
+        InputError: nothing of the context is left, because question and cue fill `prompt.max_length` or it is empty.
+    """
+    ids = encode_prompt(tokenizer, context, question, prompt).ids
+    before = examples_of(prompt)
+    start = len(before) + len(HEAD)
+    spans = tokenizer(
+        before + qa_prompt(context, question),
+        add_special_tokens=False,
+        split_special_tokens=True,
+        return_offsets_mapping=True,
+        verbose=False,
+    )["offset_mapping"]
+    bos = prompt.bos != "none" and tokenizer.bos_token_id is not None
+    first = bos + sum(stop <= start for _, stop in spans)
+    last = len(ids) - sum(stop > start + len(context) for _, stop in spans)
+    if last <= first:
+        raise InputError(
+            f"no token of the context fits beside a question of {len(ids) - last} tokens; give a longer context, raise "
+            f"prompt.max_length {prompt.max_length} or shorten the question"
+        )
+    return SplitPrompt(ids[:first], ids[first:last], ids[last:])
+
+
+def split_prompts(tokenizer: PreTrainedTokenizerBase, examples: Iterable[Example], prompt: Prompt) -> list[SplitPrompt]:
+    """The prompts of `examples`, in order.
+
+    Raises:
+        InputError: see `split_prompt`; it names the question's id.
+    """
+    prompts = []
+    for example in examples:
+        try:
+            prompts.append(split_prompt(tokenizer, example.context, example.question, prompt))
+        except InputError as error:
+            raise InputError(f"question {example.id}: {error}") from None
+    return prompts
+
+
+def lay_contexts(prompts: Sequence[SplitPrompt], pad_id: int) -> Contexts:
+    """Heads and contexts of `prompts` as the rows of a batch."""
+    longest = max(len(prompt.head) + len(prompt.context) for prompt in prompts)
+    ids, coded = [], []
+    for head, context, _ in prompts:
+        padding = longest - len(head) - len(context)
+        ids.append(head + context + [pad_id] * padding)
+        coded.append([False] * len(head) + [True] * len(context) + [False] * padding)
+    return Contexts(torch.tensor(ids), torch.tensor(coded))

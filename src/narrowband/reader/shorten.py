@@ -1,0 +1,155 @@
+"""Vectors that stand for the tokens of contexts, fewer than these: pooled, chosen or cut. They need no training."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from narrowband.codec.windows import cut, positions
+from narrowband.lm.frozen import FrozenLM
+from narrowband.reader.prompts import Contexts, SplitPrompt, lay_contexts
+
+
+class Shortener(Protocol):
+    """One vector for every `k` tokens of a context, counted from its first one, and one for what is left."""
+
+    @property
+    def k(self) -> int:
+        """Tokens that a vector stands for."""
+
+    def __call__(
+        self, embeddings: Float[Tensor, "batch seq hidden"], contexts: Contexts
+    ) -> Float[Tensor, "vectors hidden"]:
+        """The vectors of all `contexts`, one context after the other; `embeddings` are those of their ids."""
+
+
+class Rows(NamedTuple):
+    """Left-padded rows of embeddings that the frozen model reads, and which of them are not padding."""
+
+    embeddings: Float[Tensor, "batch seq hidden"]
+    mask: Bool[Tensor, "batch seq"]
+
+
+def count(tokens: int, k: int) -> int:
+    """Vectors that stand for so many tokens."""
+    return -(-tokens // k)
+
+
+def pooled(
+    states: Float[Tensor, "batch seq width"], coded: Bool[Tensor, "batch seq"], k: int
+) -> Float[Tensor, "vectors width"]:
+    """Means over every `k` of each row's coded positions; the last one's over as many as are left."""
+    coded = coded.to(states.device)
+    sums = cut(states, coded, k).view(-1, k, states.shape[-1]).sum(1)
+    return sums / positions(coded, k).sum(-1, keepdim=True)
+
+
+@dataclass(frozen=True)
+class MeanPooling:
+    """The mean of every `k` embeddings."""
+
+    k: int
+
+    def __call__(
+        self, embeddings: Float[Tensor, "batch seq hidden"], contexts: Contexts
+    ) -> Float[Tensor, "vectors hidden"]:
+        """The means."""
+        return pooled(embeddings, contexts.coded, self.k)
+
+
+@dataclass(frozen=True)
+class EveryKth:
+    """The first of every `k` tokens, as it is."""
+
+    k: int
+
+    def __call__(
+        self, embeddings: Float[Tensor, "batch seq hidden"], contexts: Contexts
+    ) -> Float[Tensor, "vectors hidden"]:
+        """The embeddings of the tokens that are kept."""
+        place = contexts.coded.long().cumsum(-1) - 1
+        return embeddings[(contexts.coded & (place % self.k == 0)).to(embeddings.device)]
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """The first tokens of a context, as they are; its end is cut off."""
+
+    k: int
+
+    def __call__(
+        self, embeddings: Float[Tensor, "batch seq hidden"], contexts: Contexts
+    ) -> Float[Tensor, "vectors hidden"]:
+        """The embeddings of the tokens that are kept."""
+        tokens = contexts.coded.sum(-1, keepdim=True)
+        place = contexts.coded.long().cumsum(-1)
+        return embeddings[(contexts.coded & (place <= -(-tokens // self.k))).to(embeddings.device)]
+
+
+@dataclass(frozen=True)
+class Surprising:
+    """The tokens that the base model itself expects least, as they are and in their order.
+
+    The idea of LLMLingua (Jiang et al. 2023, arXiv:2310.05736), token by token and without its budgets.
+    """
+
+    k: int
+    lm: FrozenLM
+
+    @torch.no_grad()
+    def __call__(
+        self, embeddings: Float[Tensor, "batch seq hidden"], contexts: Contexts
+    ) -> Float[Tensor, "vectors hidden"]:
+        """The embeddings of the tokens that are kept."""
+        rows = []
+        for row, ids, coded in zip(embeddings, contexts.ids.to(embeddings.device), contexts.coded, strict=True):
+            coded = coded.to(embeddings.device)
+            tokens = int(coded.sum())
+            end = int(coded.nonzero()[-1]) + 1
+            mask = torch.ones(1, end, dtype=torch.bool, device=embeddings.device)
+            logits = self.lm.logits(row[None, :end], mask, end)[0]
+            surprisal = F.cross_entropy(logits[:-1], ids[1:end], reduction="none")
+            surprisal = F.pad(surprisal, (1, 0), value=torch.inf)[-tokens:]  # nothing foretells the very first token
+            kept = surprisal.topk(count(tokens, self.k)).indices.sort().values
+            rows.append(row[end - tokens : end][kept])
+        return torch.cat(rows)
+
+
+def baselines(lm: FrozenLM, k: int) -> dict[str, Shortener]:
+    """Every way of this page, by name."""
+    return {
+        "mean pooling": MeanPooling(k),
+        "every k-th token": EveryKth(k),
+        "beginning": Beginning(k),
+        "surprisal": Surprising(k, lm),
+    }
+
+
+def latents(lm: FrozenLM, shorten: Shortener, prompts: Sequence[SplitPrompt]) -> list[Float[Tensor, "vectors hidden"]]:
+    """What stands for the context of each of `prompts`."""
+    contexts = lay_contexts(prompts, lm.pad_id)
+    vectors = shorten(lm.embed(contexts.ids), contexts)
+    return list(vectors.split([count(len(prompt.context), shorten.k) for prompt in prompts]))
+
+
+def lay_rows(
+    lm: FrozenLM,
+    prompts: Sequence[SplitPrompt],
+    vectors: Sequence[Float[Tensor, "_ hidden"]],
+    answers: Sequence[Sequence[int]] | None = None,
+) -> Rows:
+    """`prompts` with their contexts replaced by `vectors`, each followed by the tokens of its answer if there are any."""
+    rows = []
+    for prompt, read, answer in zip(prompts, vectors, answers or [[]] * len(prompts), strict=True):
+        before, after = (
+            lm.embed(torch.tensor(ids, dtype=torch.long)) for ids in (prompt.head, [*prompt.question, *answer])
+        )
+        rows.append(torch.cat([before, read.to(before), after]))
+    longest = max(map(len, rows))
+    padded = torch.stack([F.pad(row, (0, 0, longest - len(row), 0)) for row in rows])
+    mask = torch.arange(longest) >= torch.tensor([longest - len(row) for row in rows])[:, None]
+    return Rows(padded, mask.to(lm.device))

@@ -1,0 +1,128 @@
+"""Training of the context encoder through the frozen language model, on answers and on the contexts themselves."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from rich.console import Console
+from transformers import PreTrainedTokenizerBase
+
+from narrowband.data.prompts import EncodedPrompt, encode_answer
+from narrowband.data.splits import world_example
+from narrowband.data.squad import Example
+from narrowband.evaluation.answer import QuestionAnswerer
+from narrowband.evaluation.reading import read_answers
+from narrowband.lm.frozen import FrozenLM
+from narrowband.params import GenerationLoss, Prompt
+from narrowband.reader.encoder import ContextEncoder
+from narrowband.reader.prompts import SplitPrompt, split_prompts
+from narrowband.reader.shorten import latents, lay_rows
+from narrowband.runtime.progress import bar
+from narrowband.training.batches import Draws
+from narrowband.training.loop import Evaluation, StepLoss
+from narrowband.training.losses import AnswerLogits, answer_terms
+from narrowband.training.micro_batches import WHOLE, Part, PhaseLoss
+from narrowband.training.phase2 import Lesson, Rows, answer_logits, lay_out
+
+AGAIN = "\nContext:"
+"""The cue that a context is to be repeated."""
+
+
+class ReaderLesson(NamedTuple):
+    """A prompt whose context is read as latents, and the tokens that are to follow it."""
+
+    prompt: SplitPrompt
+    answer: list[int]
+
+
+Questions = Callable[[int], Sequence[Example]]
+"""The training questions of a step."""
+
+
+def fresh_questions(seed: int, size: int) -> Questions:
+    """`size` questions of the bundled world's training split for each step, none of them twice.
+
+    The split goes on without end, and holds no name of validation or test questions, nor any of the words held out.
+    """
+    return lambda step: [world_example(seed, "train", step * size + i) for i in range(size)]
+
+
+def drawn_questions(examples: Sequence[Example], draws: Draws) -> Questions:
+    """Questions drawn from `examples`, each once an epoch."""
+    return lambda step: draws.batch(examples, step)
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """What is learnt at a step: at the first `pretrain_steps` to repeat and continue contexts, then to answer questions."""
+
+    tokenizer: PreTrainedTokenizerBase
+    prompt: Prompt
+    questions: Questions
+    pretrain_steps: int
+
+    def at(self, step: int) -> list[ReaderLesson]:
+        """The lessons of `step`; of contexts, every other one is repeated from its latents, and continued from its middle."""
+        examples = self.questions(step)
+        prompts = split_prompts(self.tokenizer, examples, self.prompt)
+        if step < self.pretrain_steps:
+            return [self._repeat(p) if i % 2 else _continue(p) for i, p in enumerate(prompts)]
+        answers = [encode_answer(self.tokenizer, example.golds[0]) for example in examples]
+        return [ReaderLesson(*pair) for pair in zip(prompts, answers, strict=True)]
+
+    def _repeat(self, prompt: SplitPrompt) -> ReaderLesson:
+        cue: list[int] = self.tokenizer(AGAIN, add_special_tokens=False).input_ids
+        return ReaderLesson(prompt._replace(question=cue), prompt.context)
+
+
+def _continue(prompt: SplitPrompt) -> ReaderLesson:
+    """The second half of a context, after latents of the first; of a single token, that token."""
+    middle = (len(prompt.context) + 1) // 2
+    first, second = prompt.context[:middle], prompt.context[middle:] or prompt.context
+    return ReaderLesson(SplitPrompt(prompt.head, first, []), second)
+
+
+def reader_logits(lm: FrozenLM, encoder: ContextEncoder, lessons: Sequence[ReaderLesson]) -> AnswerLogits:
+    """Logits at the answers of `lessons`, teacher-forced: after latents of the contexts, and after the contexts as text."""
+    rows = _as_text(lm, lessons)
+    with torch.no_grad():
+        teacher = answer_logits(lm, lm.embed(rows.batch.ids), rows)
+    prompts = [lesson.prompt for lesson in lessons]
+    read = lay_rows(lm, prompts, latents(lm, encoder, prompts), [lesson.answer[:-1] for lesson in lessons])
+    return AnswerLogits(lm.logits_at(*read, rows.mask), teacher, rows.targets[rows.mask])
+
+
+def _as_text(lm: FrozenLM, lessons: Sequence[ReaderLesson]) -> Rows:
+    plain = (EncodedPrompt(prompt.ids, [False] * len(prompt.ids), truncated=False) for prompt, _ in lessons)
+    return lay_out(lm, [Lesson(prompt, lesson.answer) for prompt, lesson in zip(plain, lessons, strict=True)])
+
+
+def reader_loss(lm: FrozenLM, encoder: ContextEncoder, lessons: Lessons, weights: GenerationLoss) -> PhaseLoss:
+    """The loss of a step: cross-entropy of the right tokens, and KL to what the model says of the contexts as text."""
+
+    def step_loss(step: int, part: Part = WHOLE) -> StepLoss:
+        batch = lessons.at(step)
+        own = part.of(batch)
+        share = sum(len(lesson.answer) for lesson in own) / sum(len(lesson.answer) for lesson in batch)
+        cross_entropy, kl = share * answer_terms(reader_logits(lm, encoder, own), weights.kl_temperature)
+        loss = weights.cross_entropy * cross_entropy + weights.kl * kl
+        return StepLoss(loss, {"cross_entropy": cross_entropy.item(), "kl": kl.item()})
+
+    return step_loss
+
+
+def reader_evaluation(
+    answerer: QuestionAnswerer, encoder: ContextEncoder, examples: Sequence[Example], console: Console
+) -> Callable[[], Evaluation]:
+    """An evaluation on `examples` that also prints the answer to the first of them."""
+
+    def evaluate() -> Evaluation:
+        with bar("validation questions", len(examples), console) as advance:
+            read = read_answers(answerer, encoder, examples, advance)
+        first = examples[0]
+        said = f"reader: expected {first.golds[0]!r}, answered {read.predictions[first.id]!r} to {first.question!r}"
+        console.print(said, markup=False, highlight=False)
+        return Evaluation(read.f1, {"f1": read.f1, "em": read.em})
+
+    return evaluate

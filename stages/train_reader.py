@@ -1,0 +1,56 @@
+"""Train an encoder whose latents the frozen language model reads in the place of a context's tokens."""
+
+from narrowband.params import load_params
+from narrowband.runtime import paths
+from narrowband.runtime.entry import console, run, set_up_torch
+from narrowband.runtime.fingerprint import stage_fingerprint
+
+
+def main() -> None:
+    """Train on fresh or on training questions; write artifacts/reader and results/reader.json, empty if nothing is trained."""
+    params = load_params()
+
+    from narrowband.runtime.artifacts import checked, write_config
+    from narrowband.runtime.files import write_json, write_text
+
+    if params.reader.tokens_per_position == 1:
+        paths.READER.mkdir(parents=True, exist_ok=True)
+        write_config(paths.READER, {"tokens_per_position": 1})
+        write_json(paths.RESULTS / "reader.json", {})
+        write_text(paths.LOG / "reader" / "evaluations.csv", "step,f1,em\n")
+        console.print("reader.tokens_per_position is 1: contexts are read as text, and nothing is trained")
+        return
+
+    from narrowband.data.settled import read_settled
+    from narrowband.data.splits import BUNDLED
+    from narrowband.data.squad import read_squad
+    from narrowband.evaluation.answer import QuestionAnswerer
+    from narrowband.lm.frozen import FrozenLM
+    from narrowband.reader.encoder import ContextEncoder, ReaderConfig
+    from narrowband.training.batches import Draws
+    from narrowband.training.reader import Lessons, drawn_questions, fresh_questions, reader_evaluation, reader_loss
+    from narrowband.training.run import PhaseRun, validation_questions
+
+    set_up_torch()
+    reader, generation, seed = params.reader, params.generation, params.seed
+    lm = FrozenLM.load(params.base_model)
+    prompt = read_settled(params.prompt)
+    answerer = QuestionAnswerer(lm, prompt, generation.max_new_tokens, generation.batch_size, generation.stop)
+    encoder = ContextEncoder(lm, ReaderConfig.of(params), seed=seed)
+    if params.dataset == BUNDLED:
+        n, questions = reader.batch_size, fresh_questions(seed, reader.batch_size)
+    else:
+        examples = read_squad(checked(paths.QA / "train.json"))
+        n, questions = len(examples), drawn_questions(examples, Draws(seed, reader.batch_size))
+    lessons = Lessons(lm.tokenizer, prompt, questions, reader.pretrain_steps)
+    loss = reader_loss(lm, encoder, lessons, params.loss.phase2)
+    phase = PhaseRun("reader", reader.whole, seed, stage_fingerprint("train_reader"), console)
+    evaluate = reader_evaluation(answerer, encoder, validation_questions(params.data.quick), console)
+    figures = phase.train(encoder, loss, n, evaluate)
+    phase.save(encoder, figures, {"base_model": params.base_model, "prompt": prompt.model_dump()})
+
+
+if __name__ == "__main__":
+    run(
+        main, needs_less_memory="set reader.micro_batch to fewer prompts or reader.depth to fewer blocks of the encoder"
+    )

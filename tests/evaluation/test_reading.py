@@ -1,0 +1,119 @@
+import json
+import math
+from io import StringIO
+from pathlib import Path
+
+import pytest
+import torch
+from making import answerer_of
+from rich.console import Console
+
+from narrowband.data.splits import world_example
+from narrowband.evaluation.answer import QuestionAnswerer
+from narrowband.evaluation.compare import Comparison, with_reader
+from narrowband.evaluation.headline import headline_table
+from narrowband.evaluation.reading import read_answers
+from narrowband.evaluation.stored import answer_stored, store_context
+from narrowband.lm.frozen import FrozenLM
+from narrowband.params import InputError, Params
+from narrowband.reader.encoder import ContextEncoder, ReaderConfig
+from narrowband.reader.prompts import split_prompts
+from narrowband.reader.shorten import MeanPooling
+
+EXAMPLES = [world_example(0, "test", i) for i in range(5)]
+
+
+@pytest.fixture
+def answerer(lm: FrozenLM, params: Params) -> QuestionAnswerer:
+    generation = params.generation.model_copy(update={"max_new_tokens": 4, "batch_size": 2})
+    return answerer_of(lm, params.model_copy(update={"generation": generation}))
+
+
+@pytest.fixture
+def encoder(lm: FrozenLM) -> ContextEncoder:
+    made = ContextEncoder(lm, ReaderConfig("revision", 2, "pretrained", 0))
+    torch.nn.init.normal_(made.leave.weight, std=0.1, generator=torch.Generator().manual_seed(0))
+    return made
+
+
+def test_at_one_token_a_position_answers_are_the_models_own(answerer: QuestionAnswerer) -> None:
+    read = read_answers(answerer, MeanPooling(1), EXAMPLES)
+    prompts = answerer.encode(EXAMPLES)
+    assert list(read.predictions.values()) == [answerer.answer_ids(prompt.ids) for prompt in prompts]
+    assert read.positions_ratio == 1 and read.bits_per_token == 16 * answerer.lm.hidden_size
+
+
+def test_positions_and_bits_are_counted(answerer: QuestionAnswerer, encoder: ContextEncoder) -> None:
+    read = read_answers(answerer, encoder, EXAMPLES)
+    prompts = split_prompts(answerer.lm.tokenizer, EXAMPLES, answerer.prompt)
+    vectors = sum(math.ceil(len(prompt.context) / 2) for prompt in prompts)
+    tokens, around = (
+        sum(len(prompt.context) for prompt in prompts),
+        sum(len(prompt.head) + len(prompt.question) for prompt in prompts),
+    )
+    assert read.positions_ratio == pytest.approx((tokens + around) / (vectors + around))
+    assert read.bits_per_token == pytest.approx(16 * answerer.lm.hidden_size * vectors / tokens)
+
+
+def test_the_row_of_a_reader_and_those_of_simpler_ways(answerer: QuestionAnswerer, encoder: ContextEncoder) -> None:
+    own = answerer.answer(None, EXAMPLES)
+    empty = Comparison({"uncompressed": {"f1": 1.0}}, {"questions": 5}, {"uncompressed": own.predictions})
+    found = with_reader(empty, answerer, encoder, EXAMPLES, 0, Console(file=StringIO()))
+    assert set(found.headline["reader"]) == {"f1", "em", "agreement", "positions_ratio", "bits_per_token"}
+    assert found.details["reader"].keys() == {"f1_interval"} and found.details["questions"] == 5
+    simpler = found.details["fewer_positions"]
+    assert set(simpler) == {"mean pooling", "every k-th token", "beginning", "surprisal"}
+    assert (
+        len({row["positions_ratio"] for row in simpler.values()} | {found.headline["reader"]["positions_ratio"]}) == 1
+    )
+    assert found.predictions["reader"].keys() == own.predictions.keys()
+    assert found.headline["uncompressed"] == {"f1": 1.0} and "reader" not in empty.headline
+
+
+def test_the_table_has_a_row_for_the_reader() -> None:
+    compressed = {"f1": 1.0, "em": 1.0, "agreement": 1.0, "cosine": 1.0, "norm_ratio": 1.0, "token_match": 1.0}
+    headline = {
+        **dict.fromkeys(("pca", "phase1", "phase2"), compressed),
+        "uncompressed": {"f1": 1.0, "em": 1.0},
+        "compression_ratio": 4.0,
+        "bits_per_token": 64.0,
+        "f1_retained": 1.0,
+        "reader": {"f1": 77.7, "em": 70.0, "agreement": 80.0, "positions_ratio": 1.7, "bits_per_token": 2048.0},
+    }
+    console = Console(width=200)
+    with console.capture() as captured:
+        console.print(headline_table(headline, {"reader": {"f1_interval": {"low": 70.0, "high": 80.0}}}))
+    (row,) = (line for line in captured.get().splitlines() if "Reader" in line)
+    assert all(cell in row for cell in ("1.7x fewer positions", "77.7", "70.0 to 80.0", "2048"))
+
+
+def test_a_stored_context_gives_the_answers_of_the_whole_prompt(
+    answerer: QuestionAnswerer, encoder: ContextEncoder, tmp_path: Path
+) -> None:
+    whole = read_answers(answerer, encoder, EXAMPLES)
+    for example in EXAMPLES:
+        stored = store_context(answerer, encoder, f" {example.context}\n")
+        (tmp_path / "context").write_bytes(stored.content)
+        answer = answer_stored(answerer, tmp_path / "context", "revision", example.question)
+        assert answer == whole.predictions[example.id]
+        assert stored.vectors == -(-stored.tokens // 2)
+
+
+def test_a_file_that_is_no_stored_context_or_another_models_is_refused(
+    answerer: QuestionAnswerer, encoder: ContextEncoder, tmp_path: Path
+) -> None:
+    file = tmp_path / "context"
+    with pytest.raises(InputError, match="does not exist; write it with narrowband encode-context"):
+        answer_stored(answerer, file, "revision", "What?")
+    file.write_bytes(json.dumps({}).encode())
+    with pytest.raises(InputError, match="is not an encoded context"):
+        answer_stored(answerer, file, "revision", "What?")
+    content = store_context(answerer, encoder, EXAMPLES[0].context).content
+    file.write_bytes(content[:-1])
+    with pytest.raises(InputError, match="is not an encoded context"):
+        answer_stored(answerer, file, "revision", "What?")
+    file.write_bytes(content)
+    with pytest.raises(InputError, match="base_model_revision revision, not another; encode the context again"):
+        answer_stored(answerer, file, "another", "What?")
+    with pytest.raises(InputError, match="must hold text"):
+        store_context(answerer, encoder, " \n")

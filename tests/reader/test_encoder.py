@@ -1,0 +1,112 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from narrowband.data.splits import world_example
+from narrowband.lm.frozen import FrozenLM
+from narrowband.params import InputError, Params
+from narrowband.reader.encoder import ContextEncoder, ReaderConfig, trainable_copy
+from narrowband.reader.prompts import SplitPrompt, split_prompts
+from narrowband.reader.shorten import MeanPooling, latents, lay_rows
+
+CONFIG = ReaderConfig("revision", 2, "pretrained", 0)
+
+
+@pytest.fixture
+def prompts(lm: FrozenLM, params: Params) -> list[SplitPrompt]:
+    return split_prompts(lm.tokenizer, [world_example(0, "validation", i) for i in range(3)], params.prompt)
+
+
+def drawn(lm: FrozenLM, config: ReaderConfig) -> ContextEncoder:
+    """An encoder whose last layer is no longer zero."""
+    encoder = ContextEncoder(lm, config)
+    nn.init.normal_(encoder.leave.weight, std=0.1, generator=torch.Generator().manual_seed(0))
+    return encoder
+
+
+@torch.no_grad()
+def by_hand(lm: FrozenLM, encoder: ContextEncoder, prompt: SplitPrompt) -> Tensor:
+    """The vectors of one context without padding, group by group, with the states of the frozen model itself."""
+    ids = torch.tensor([prompt.head + prompt.context])
+    states = lm.model(ids, output_hidden_states=True).hidden_states[-1][0, len(prompt.head) :]
+    tokens, found = lm.embed(torch.tensor(prompt.context)), []
+    for start in range(0, len(tokens), encoder.k):
+        mean = tokens[start : start + encoder.k].mean(0)
+        read = mean / encoder.scale
+        if encoder.copy is not None:
+            read = torch.cat([read, states[start : start + encoder.k].mean(0)])
+        added = encoder.leave(nn.functional.gelu(encoder.enter(encoder.norm(read))))
+        found.append(mean + encoder.scale * added)
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize("start", ["pretrained", "embeddings"])
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_vectors_are_those_of_a_loop_over_groups_of_tokens(
+    k: int, start: str, lm: FrozenLM, prompts: list[SplitPrompt]
+) -> None:
+    encoder = drawn(lm, replace(CONFIG, tokens_per_position=k, encoder=start))
+    for vectors, prompt in zip(latents(lm, encoder, prompts), prompts, strict=True):
+        torch.testing.assert_close(vectors, by_hand(lm, encoder, prompt), rtol=1e-3, atol=1e-4)
+
+
+def test_an_untrained_encoder_is_mean_pooling_and_at_one_token_changes_no_logits(
+    lm: FrozenLM, prompts: list[SplitPrompt]
+) -> None:
+    untrained = latents(lm, ContextEncoder(lm, CONFIG), prompts)
+    for got, wanted in zip(untrained, latents(lm, MeanPooling(2), prompts), strict=True):
+        assert torch.equal(got, wanted)
+    one = ContextEncoder(lm, replace(CONFIG, tokens_per_position=1))
+    rows = lay_rows(lm, prompts, latents(lm, one, prompts))
+    logits = lm.logits(*rows, last=1)[:, 0]
+    for prompt, read in zip(prompts, logits, strict=True):
+        own = lm.model(torch.tensor([prompt.ids])).logits[0, -1]
+        torch.testing.assert_close(read, own, rtol=1e-4, atol=1e-4)
+
+
+def test_a_vector_depends_on_no_token_after_its_own(lm: FrozenLM, prompts: list[SplitPrompt]) -> None:
+    encoder, whole = drawn(lm, CONFIG), prompts[0]
+    begun = whole._replace(context=whole.context[:20])
+    (all_of_it,), (beginning,) = (latents(lm, encoder, [prompt]) for prompt in (whole, begun))
+    torch.testing.assert_close(all_of_it[:10], beginning, rtol=1e-4, atol=1e-5)
+
+
+def test_the_copy_is_trained_apart_from_the_model_it_was_taken_from(lm: FrozenLM) -> None:
+    before = {name: tensor.clone() for name, tensor in lm.model.state_dict().items()}
+    copy = trainable_copy(lm, "pretrained", 0)
+    with torch.no_grad():
+        for parameter in copy.parameters():
+            assert parameter.requires_grad
+            parameter.add_(1)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in lm.model.state_dict().items())
+    assert not any(tensor.shape == lm.embedding.weight.shape for tensor in copy.parameters())  # no second table
+    assert not any(parameter.requires_grad for parameter in lm.model.parameters())
+
+
+def test_depth_counts_blocks_and_scratch_draws_them_anew(lm: FrozenLM) -> None:
+    def numbers(module: nn.Module) -> int:
+        return sum(parameter.numel() for parameter in module.parameters())
+
+    whole, half, scratch = (trainable_copy(lm, *how) for how in (("pretrained", 0), ("pretrained", 1), ("scratch", 0)))
+    block = numbers(lm.model.model.layers[0])
+    assert numbers(whole) - numbers(half) == block and numbers(scratch) == numbers(whole)
+    first = "layers.0.mlp.up_proj.weight"
+    assert torch.equal(whole.state_dict()[first], lm.model.model.state_dict()[first])
+    assert not torch.equal(scratch.state_dict()[first], whole.state_dict()[first])
+    with pytest.raises(InputError, match=r"reader.depth 3 is more than the 2 blocks of the base model; choose 0 to 2"):
+        trainable_copy(lm, "pretrained", 3)
+
+
+def test_an_encoder_is_read_as_it_was_written_and_for_its_own_settings_alone(
+    lm: FrozenLM, prompts: list[SplitPrompt], tmp_path: Path
+) -> None:
+    encoder = drawn(lm, CONFIG)
+    encoder.save(tmp_path, {"seed": 0})
+    read = ContextEncoder.load(tmp_path, lm, CONFIG)
+    for got, wanted in zip(latents(lm, read, prompts), latents(lm, encoder, prompts), strict=True):
+        assert torch.equal(got, wanted)
+    with pytest.raises(InputError, match="was made with tokens_per_position 2, not 4; run dvc repro"):
+        ContextEncoder.load(tmp_path, lm, replace(CONFIG, tokens_per_position=4))
