@@ -14,8 +14,8 @@ from narrowband.lm.stop import Reply
 QUESTIONS, ALONE = 256, 32
 """Questions answered in batches and one by one."""
 
-SHOTS = 2
-"""Worked examples before each question."""
+SHOTS, AFTER = 2, 64
+"""Worked examples before each question, and questions answered after them: one batch."""
 
 TEST = 1000
 """Questions of the committed test split, over which the folded table is shared."""
@@ -49,7 +49,7 @@ def throughput() -> Row:
 def shared_examples() -> Row:
     """Answers after worked examples, whose keys and values are computed once or with every prompt."""
     lm, generation = base_lm(), setting(16).generation
-    asked = prompts_after(SHOTS, QUESTIONS)
+    asked = prompts_after(SHOTS, AFTER)
     batches = [collate([asked[i] for i in rows], lm.pad_id) for rows in batches_by_length(asked, generation.batch_size)]
     originals = [lm.embed(batch.ids) for batch in batches]
 

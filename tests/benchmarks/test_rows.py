@@ -14,7 +14,7 @@ SMALL = {
         "PROMPTS": 100,
     },
     training: {"WIDTH": 256, "TOKENS": 64},
-    evaluation: {"QUESTIONS": 6, "ALONE": 2, "TEST": 6},
+    evaluation: {"QUESTIONS": 6, "ALONE": 2, "AFTER": 4, "TEST": 6},
     startup: {"STAGES": ["fit_pca"]},
 }
 
