@@ -16,6 +16,7 @@ def main() -> None:
     from narrowband.evaluation.answer import QuestionAnswerer
     from narrowband.evaluation.compare import compare, with_reader
     from narrowband.evaluation.headline import headline_table
+    from narrowband.evaluation.reading import read_by_all
     from narrowband.evaluation.systems import evaluated, load_systems
     from narrowband.lm.frozen import FrozenLM
     from narrowband.reader.encoder import ContextEncoder, ReaderConfig
@@ -36,7 +37,7 @@ def main() -> None:
     comparison = compare(answerer, systems, examples, params.seed, console, seen=seen)
     if reading.tokens_per_position > 1:
         encoder = ContextEncoder.load(paths.READER, lm, reading)
-        comparison = with_reader(comparison, answerer, encoder, examples, params.seed, console)
+        comparison = with_reader(comparison, read_by_all(answerer, encoder, examples, console), params.seed)
     if not distributed.is_main():
         return
     for name, predictions in comparison.predictions.items():

@@ -12,7 +12,7 @@ from narrowband.data.splits import world_example
 from narrowband.evaluation.answer import QuestionAnswerer
 from narrowband.evaluation.compare import Comparison, with_reader
 from narrowband.evaluation.headline import headline_table
-from narrowband.evaluation.reading import read_answers
+from narrowband.evaluation.reading import read_answers, read_by_all
 from narrowband.evaluation.stored import answer_stored, store_context
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import InputError, Params
@@ -58,7 +58,7 @@ def test_positions_and_bits_are_counted(answerer: QuestionAnswerer, encoder: Con
 def test_the_row_of_a_reader_and_those_of_simpler_ways(answerer: QuestionAnswerer, encoder: ContextEncoder) -> None:
     own = answerer.answer(None, EXAMPLES)
     empty = Comparison({"uncompressed": {"f1": 1.0}}, {"questions": 5}, {"uncompressed": own.predictions})
-    found = with_reader(empty, answerer, encoder, EXAMPLES, 0, Console(file=StringIO()))
+    found = with_reader(empty, read_by_all(answerer, encoder, EXAMPLES, Console(file=StringIO())), 0)
     assert set(found.headline["reader"]) == {"f1", "em", "agreement", "positions_ratio", "bits_per_token"}
     assert found.details["reader"].keys() == {"f1_interval"} and found.details["questions"] == 5
     simpler = found.details["fewer_positions"]

@@ -68,7 +68,15 @@ class Evaluated(NamedTuple):
         return sum(score.em for score in self.scores) / len(self.scores)
 
 
-def batches_by_length(prompts: Sequence[EncodedPrompt], size: int) -> list[list[int]]:
+class HasIds(Protocol):
+    """A prompt, whole or in parts."""
+
+    @property
+    def ids(self) -> list[int]:
+        """Its token ids."""
+
+
+def batches_by_length(prompts: Sequence[HasIds], size: int) -> list[list[int]]:
     """Indices of `prompts`, shortest first, `size` at a time, so that little is padded."""
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].ids))
     return [order[start : start + size] for start in range(0, len(order), size)]

@@ -12,10 +12,9 @@ from narrowband.codec.codec import Codec
 from narrowband.data.prompts import say_truncated
 from narrowband.data.squad import Example
 from narrowband.evaluation.answer import Evaluated, QuestionAnswerer
-from narrowband.evaluation.reading import compare_readers
+from narrowband.evaluation.reading import Read
 from narrowband.evaluation.scoring import agreement
 from narrowband.evaluation.significance import interval, mcnemar
-from narrowband.reader.shorten import Shortener
 from narrowband.runtime.progress import bar
 
 UNCOMPRESSED_BITS = 16
@@ -68,24 +67,27 @@ def compare(
     return Comparison(headline, details, {name: result.predictions for name, result in answered.items()})
 
 
-def with_reader(
-    comparison: Comparison,
-    answerer: QuestionAnswerer,
-    reader: Shortener,
-    examples: Sequence[Example],
-    seed: int,
-    console: Console,
-) -> Comparison:
-    """`comparison` with the row of a reader of fewer positions; its details have those of simpler ways to have as few."""
+def with_reader(comparison: Comparison, read: Mapping[str, Read], seed: int) -> Comparison:
+    """`comparison` with the row of `reader`; the details have those of simpler ways to read as few positions."""
     own = comparison.predictions["uncompressed"]
-    rows, predictions = compare_readers(answerer, reader, examples, own, seed, console)
-    row = rows.pop("reader")
-    details = {"reader": {"f1_interval": row.pop("f1_interval")}, "fewer_positions": rows}
+    rows = {name: _reader_row(one, own) for name, one in read.items()}
+    spans = {name: {"f1_interval": interval([score.f1 for score in one.scores], seed)} for name, one in read.items()}
+    simpler = {name: {**row, **spans[name]} for name, row in rows.items() if name != "reader"}
     return Comparison(
-        {**comparison.headline, "reader": row},
-        {**comparison.details, **details},
-        {**comparison.predictions, "reader": predictions},
+        {**comparison.headline, "reader": rows["reader"]},
+        {**comparison.details, "reader": spans["reader"], "fewer_positions": simpler},
+        {**comparison.predictions, "reader": read["reader"].predictions},
     )
+
+
+def _reader_row(read: Read, own: Mapping[str, str]) -> dict[str, float]:
+    return {
+        "f1": read.f1,
+        "em": read.em,
+        "agreement": agreement(read.predictions, own),
+        "positions_ratio": read.positions_ratio,
+        "bits_per_token": read.bits_per_token,
+    }
 
 
 def _headline(result: Evaluated, own: Evaluated) -> dict[str, float]:

@@ -1,15 +1,14 @@
 """Answers to questions whose contexts are read as fewer positions, and what these cost."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from rich.console import Console
 
 from narrowband.data.squad import Example
-from narrowband.evaluation.answer import QuestionAnswerer
-from narrowband.evaluation.scoring import Score, agreement, score_all
-from narrowband.evaluation.significance import interval
+from narrowband.evaluation.answer import QuestionAnswerer, batches_by_length
+from narrowband.evaluation.scoring import Score, score_all
 from narrowband.lm.stop import Reply
 from narrowband.reader.prompts import split_prompts
 from narrowband.reader.shorten import Shortener, baselines, latents, lay_rows
@@ -53,8 +52,6 @@ def read_answers(
     """Answer every example greedily, its context shortened and rounded to float16, batches sorted by length."""
     lm = answerer.lm
     prompts = split_prompts(lm.tokenizer, examples, answerer.prompt)
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].ids))
-    batches = [order[start : start + answerer.batch_size] for start in range(0, len(order), answerer.batch_size)]
 
     def answer_batch(batch: list[int]) -> tuple[dict[str, Reply], int, int]:
         asked = [prompts[i] for i in batch]
@@ -67,7 +64,7 @@ def read_answers(
 
     replies: dict[str, Reply] = {}
     positions = sent = 0
-    for told, read, vectors in distributed.shared_out(answer_batch, batches):
+    for told, read, vectors in distributed.shared_out(answer_batch, batches_by_length(prompts, answerer.batch_size)):
         replies |= told
         positions += read
         sent += vectors
@@ -80,30 +77,10 @@ def read_answers(
     )
 
 
-def compare_readers(
-    answerer: QuestionAnswerer,
-    reader: Shortener,
-    examples: Sequence[Example],
-    own: Mapping[str, str],
-    seed: int,
-    console: Console,
-) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
-    """The row of `reader` and of every baseline by name, and the predictions of `reader`.
-
-    `own` is what the uncompressed model answers, `seed` that of the bootstrap.
-    """
+def read_by_all(
+    answerer: QuestionAnswerer, reader: Shortener, examples: Sequence[Example], console: Console
+) -> dict[str, Read]:
+    """What is answered with `reader`, and with every baseline at as many positions, by name."""
     systems = {"reader": reader, **baselines(answerer.lm, reader.k)}
     with bar("fewer positions", len(examples) * len(systems), console) as advance:
-        answered = {name: read_answers(answerer, system, examples, advance) for name, system in systems.items()}
-    rows = {
-        name: {
-            "f1": read.f1,
-            "em": read.em,
-            "agreement": agreement(read.predictions, own),
-            "positions_ratio": read.positions_ratio,
-            "bits_per_token": read.bits_per_token,
-            "f1_interval": interval([score.f1 for score in read.scores], seed),
-        }
-        for name, read in answered.items()
-    }
-    return rows, answered["reader"].predictions
+        return {name: read_answers(answerer, system, examples, advance) for name, system in systems.items()}
