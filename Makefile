@@ -14,7 +14,7 @@ test: .venv/installed
 	OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --dist loadfile
 
 # The inner loop, within 90 s on 2 cores: lint, types, and the tests that start no process of their own.
-UNIT = tests/codec tests/data tests/diagnosis tests/evaluation tests/training tests/test_dependencies.py tests/test_layout.py \
+UNIT = tests/codec tests/data tests/diagnosis tests/evaluation tests/reader tests/training tests/test_dependencies.py tests/test_layout.py \
     tests/test_params.py tests/world
 check: lint
 	OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --dist loadfile $(UNIT)

@@ -50,6 +50,17 @@ def write(folder: Path, changes: dict[str, Any]) -> Path:
             "phase2.gradient_checkpointing is 'often', which should be a valid boolean",
         ),
         ("phase2.teacher_top_k", 2.5, "phase2.teacher_top_k is 2.5"),
+        (
+            "reader.tokens_per_position",
+            0,
+            "reader.tokens_per_position is 0, which should be greater than or equal to 1",
+        ),
+        (
+            "reader.encoder",
+            "codec",
+            "reader.encoder is 'codec', which should be 'pretrained', 'scratch' or 'embeddings'",
+        ),
+        ("reader.pretrain_steps", -1, "reader.pretrain_steps is -1"),
         ("phase2.lr", "fast", "phase2.lr is 'fast', which should be a number"),
         ("phase2.lr", 0, "phase2.lr is 0"),
         ("phase2.lr", None, "phase2.lr is None, which should be a number"),

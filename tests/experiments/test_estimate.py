@@ -66,6 +66,17 @@ def test_what_saves_time_or_memory_is_counted(small: Params, lm: FrozenLM) -> No
     assert after.memory["activations"] == 2 * 40 * 1000
 
 
+def test_a_reader_takes_time_only_where_there_is_one(small: Params, lm: FrozenLM) -> None:
+    def seconds(**changes: object) -> float:
+        params = small.model_copy(update={"reader": small.reader.model_copy(update=changes)})
+        return estimate(params, lm, ASKED, SPEED).seconds["train_reader"]
+
+    assert seconds() == 0
+    steps = {"steps": 30, "pretrain_steps": 10, "batch_size": 2, "evaluate_every": 100}
+    whole, pooled = (seconds(tokens_per_position=2, encoder=kind, **steps) for kind in ("pretrained", "embeddings"))
+    assert whole - pooled == pytest.approx(40 * 2 * 40 * 3 * 0.01)  # forward and backward of the encoder, padded
+
+
 def test_at_window_1_each_distinct_token_is_looked_for_once(small: Params, lm: FrozenLM) -> None:
     one = small.model_copy(update={"window": 1, "compress_dim": 4})
     wide, narrow = (estimate(params, lm, ASKED, SPEED).seconds["evaluate"] for params in (small, one))
