@@ -91,6 +91,20 @@ def test_ask_refuses_text_that_is_not_utf_8(project: Path) -> None:
     assert isinstance(result.exception, InputError) and "--context is not in UTF-8" in str(result.exception)
 
 
+@pytest.mark.parametrize("given", [[], ["--context", "A text.", "--encoded", "passage"]], ids=["neither", "both"])
+def test_ask_wants_a_passage_or_an_encoded_one(project: Path, given: list[str]) -> None:
+    shutil.copy(ROOT / "params.yaml", project)
+    result = CliRunner().invoke(app, ["ask", *given, "--question", "What?"])
+    assert isinstance(result.exception, InputError) and "give either --context" in str(result.exception)
+
+
+def test_encode_context_needs_fewer_positions_than_tokens(project: Path) -> None:
+    shutil.copy(ROOT / "params.yaml", project)
+    result = CliRunner().invoke(app, ["encode-context", "--context", "A text.", "passage"])
+    assert isinstance(result.exception, InputError)
+    assert "reader.tokens_per_position is 1, which encodes nothing" in str(result.exception)
+
+
 def test_show_refuses_a_revision_that_is_not_there(project: Path) -> None:
     result = CliRunner().invoke(app, ["show", "nowhere"])
     assert isinstance(result.exception, InputError)

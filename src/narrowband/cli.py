@@ -79,7 +79,7 @@ def show(revision: Annotated[str | None, typer.Argument(help="Commit, branch, ta
 @app.command()
 def ask(
     question: Annotated[str, typer.Option(help="What to ask about the passage.")],
-    context: Annotated[str, typer.Option(help="A passage to read.")] = "",
+    context: Annotated[str | None, typer.Option(help="A passage to read.")] = None,
     encoded: Annotated[Path | None, typer.Option(help="Or a file that `narrowband encode-context` wrote.")] = None,
 ) -> None:
     """Answer a question with every system of the workspace, beside the tokens that each makes of the prompt.
@@ -87,21 +87,20 @@ def ask(
     With --encoded, answer it from the vectors in that file.
     """
     params = load_params()
-    _require_utf8(context=context, question=question)
-    if bool(context) == bool(encoded):
-        raise InputError("give either --context, a passage, or --encoded, a file of narrowband encode-context")
-    if encoded:
+    _require_utf8(context=context or "", question=question)
+    if encoded is not None and context is None:
         from narrowband.evaluation.stored import answer_stored
         from narrowband.lm.revision import model_revision
 
         answer = answer_stored(_answerer(params), encoded, model_revision(params.base_model), question)
         console.print(answer or "(nothing)", markup=False, highlight=False)
-        return
+    elif context is not None and encoded is None:
+        from narrowband.codec.config import CodecConfig
+        from narrowband.diagnosis.ask import ask_systems
 
-    from narrowband.codec.config import CodecConfig
-    from narrowband.diagnosis.ask import ask_systems
-
-    console.print(ask_systems(context, question, _answerer(params), CodecConfig.of(params)))
+        console.print(ask_systems(context, question, _answerer(params), CodecConfig.of(params)))
+    else:
+        raise InputError("give either --context, a passage, or --encoded, a file of narrowband encode-context")
 
 
 @app.command()

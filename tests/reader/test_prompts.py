@@ -28,8 +28,9 @@ def test_the_parts_make_up_the_prompt_and_the_context_is_the_one_in_the_middle(
 
 
 def test_worked_examples_stand_before_the_context(lm: FrozenLM, params: Params) -> None:
-    prompt = with_examples(params.prompt.model_copy(update={"max_length": 1024}), EXAMPLES[1:3])
-    plain = split_prompt(lm.tokenizer, EXAMPLES[0].context, EXAMPLES[0].question, params.prompt)
+    long = params.prompt.model_copy(update={"max_length": 2000})  # the tiny model's tokens are short
+    prompt = with_examples(long, EXAMPLES[1:3])
+    plain = split_prompt(lm.tokenizer, EXAMPLES[0].context, EXAMPLES[0].question, long)
     parts = split_prompt(lm.tokenizer, EXAMPLES[0].context, EXAMPLES[0].question, prompt)
     assert (parts.context, parts.question) == (plain.context, plain.question)
     assert lm.tokenizer.decode(parts.head, skip_special_tokens=True) == prompt.examples + "Context:"

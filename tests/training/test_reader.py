@@ -10,7 +10,14 @@ from narrowband.reader.encoder import ContextEncoder, ReaderConfig
 from narrowband.reader.shorten import latents
 from narrowband.training.batches import Draws
 from narrowband.training.micro_batches import Part
-from narrowband.training.reader import Lessons, drawn_questions, fresh_questions, reader_logits, reader_loss
+from narrowband.training.reader import (
+    FIRST_FRESH,
+    Lessons,
+    drawn_questions,
+    fresh_questions,
+    reader_logits,
+    reader_loss,
+)
 from narrowband.world.names import is_held_out
 
 CONFIG = ReaderConfig("revision", 2, "pretrained", 0)
@@ -24,7 +31,7 @@ def lessons(lm: FrozenLM, params: Params) -> Lessons:
 def test_fresh_questions_are_new_at_every_step_and_hold_no_word_held_out() -> None:
     questions = fresh_questions(3, 4)
     found = [example for step in range(5) for example in questions(step)]
-    assert found == [world_example(3, "train", i) for i in range(20)]
+    assert found == [world_example(3, "train", FIRST_FRESH + i) for i in range(20)]
     assert not any(is_held_out(example.context) for example in found)
     assert questions(2) == questions(2)
 

@@ -28,6 +28,12 @@ from narrowband.training.phase2 import Lesson, Rows, answer_logits, lay_out
 AGAIN = "\nContext:"
 """The cue that a context is to be repeated."""
 
+FIRST_FRESH = 1_000_000
+"""Place in the bundled world's training split from which on fresh questions are taken: beyond those that a run has as data.
+
+Worked examples are among the latter, and an encoder that has seen them answered would learn nothing from them.
+"""
+
 
 class ReaderLesson(NamedTuple):
     """A prompt whose context is read as latents, and the tokens that are to follow it."""
@@ -43,9 +49,10 @@ Questions = Callable[[int], Sequence[Example]]
 def fresh_questions(seed: int, size: int) -> Questions:
     """`size` questions of the bundled world's training split for each step, none of them twice.
 
-    The split goes on without end, and holds no name of validation or test questions, nor any of the words held out.
+    The split goes on without end beyond `FIRST_FRESH`. It holds no name of validation or test questions, nor any of the
+    words held out.
     """
-    return lambda step: [world_example(seed, "train", step * size + i) for i in range(size)]
+    return lambda step: [world_example(seed, "train", FIRST_FRESH + step * size + i) for i in range(size)]
 
 
 def drawn_questions(examples: Sequence[Example], draws: Draws) -> Questions:
