@@ -38,7 +38,7 @@ from narrowband.runtime import paths
 from narrowband.runtime.artifacts import write_config
 from narrowband.runtime.entry import console, set_up_torch
 from narrowband.runtime.files import write_json, write_text
-from narrowband.training.batches import Draws
+from narrowband.training.draws import Draws
 from narrowband.training.phase2 import Lesson
 from narrowband.training.run import read_lessons
 

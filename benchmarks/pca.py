@@ -7,8 +7,8 @@ from torch import Tensor
 from benchmarks.measure import Row, in_child, interleaved, seconds
 from benchmarks.reference import fit_pca
 from benchmarks.setting import base_lm, prompts
-from narrowband.codec.batches import token_windows
 from narrowband.codec.pca import PCA
+from narrowband.codec.token_windows import token_windows
 
 COMPRESS = 256
 

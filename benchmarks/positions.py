@@ -17,8 +17,8 @@ from benchmarks.setting import base_lm
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import load_params
 from narrowband.reader.encoder import ContextEncoder, ReaderConfig
-from narrowband.reader.prompts import SplitPrompt, split_prompt
 from narrowband.reader.shorten import Shortener, latents, lay_rows
+from narrowband.reader.split_prompt import SplitPrompt, split_prompt
 from narrowband.runtime.entry import console, set_up_torch
 
 PAGE = Path("docs/positions.md")

@@ -11,15 +11,15 @@ from torch import nn
 from benchmarks.measure import bandwidth, flops, interleaved, matmul_peak
 from benchmarks.results import save
 from benchmarks.setting import base_lm, codec, examples, lessons, phase_loss, prompts, setting
-from narrowband.codec.batches import token_windows
 from narrowband.codec.moments import window_moments
+from narrowband.codec.token_windows import token_windows
 from narrowband.data.prompts import collate, encode_prompts
 from narrowband.evaluation.reconstruction import Quality
 from narrowband.pretrain.curriculum import batch as pretraining_batch
 from narrowband.pretrain.muon import Muon
 from narrowband.pretrain.run import Recipe, build_model, weighted_cross_entropy
 from narrowband.runtime.entry import console, set_up_torch
-from narrowband.training.batches import Draws
+from narrowband.training.draws import Draws
 
 WINDOW = 16
 SYSTEMS = 4

@@ -8,10 +8,10 @@ import torch
 
 from benchmarks.measure import in_child, interleaved
 from benchmarks.results import save
-from narrowband.codec.batches import token_windows
 from narrowband.codec.codec import Codec
 from narrowband.codec.config import CodecConfig
 from narrowband.codec.pca import PCA
+from narrowband.codec.token_windows import token_windows
 from narrowband.data.prompts import EncodedPrompt, collate
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import Params, load_params

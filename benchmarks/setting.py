@@ -5,10 +5,10 @@ from functools import cache
 
 import torch
 
-from narrowband.codec.batches import token_windows
 from narrowband.codec.codec import Codec
 from narrowband.codec.config import CodecConfig
 from narrowband.codec.pca import PCA
+from narrowband.codec.token_windows import token_windows
 from narrowband.data.prompts import EncodedPrompt, encode_answer, encode_prompts
 from narrowband.data.settled import draw_shots, with_examples
 from narrowband.data.splits import world_example
@@ -16,7 +16,7 @@ from narrowband.data.squad import Example
 from narrowband.evaluation.answer import QuestionAnswerer
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import Params, load_params
-from narrowband.training.batches import Draws
+from narrowband.training.draws import Draws
 from narrowband.training.micro_batches import PhaseLoss
 from narrowband.training.phase1 import phase1_loss
 from narrowband.training.phase2 import Lesson, Material, phase2_loss

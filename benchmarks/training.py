@@ -14,7 +14,7 @@ from narrowband.codec.config import CodecConfig
 from narrowband.codec.folded import reconstruct
 from narrowband.codec.pca import PCA
 from narrowband.data.prompts import collate
-from narrowband.training.batches import Draws
+from narrowband.training.draws import Draws
 from narrowband.training.loop import StepLoss
 from narrowband.training.losses import Reconstruction, reconstruction_loss
 from narrowband.training.phase1 import coded_tokens

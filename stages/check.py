@@ -3,8 +3,8 @@
 import hashlib
 from pathlib import Path
 
-from narrowband.data.revision import dataset_revision
-from narrowband.lm.revision import model_revision
+from narrowband.data.dataset_revision import dataset_revision
+from narrowband.lm.model_revision import model_revision
 from narrowband.params import InputError, Params, load_params
 from narrowband.runtime import paths
 from narrowband.runtime.artifacts import sha256
@@ -43,22 +43,22 @@ def main() -> None:
 
 def examine(params: Params, few_shot_pool: Path, instruction_pool: Path) -> None:
     """Open base model, pools and data set; raises an InputError if one of them can't be used."""
-    from narrowband.codec.batches import check_windows
+    from narrowband.codec.token_windows import check_windows
     from narrowband.data.prompts import check_questions, stream_prompts
     from narrowband.data.settled import draw_shots, require_bos, with_examples
     from narrowband.data.splits import BUNDLED, check_dataset
     from narrowband.experiments.estimate import tell_time
     from narrowband.lm.needs import check_needs
-    from narrowband.lm.source import load_tokenizer, outline, positions
+    from narrowband.lm.source import load_tokenizer, max_positions, outline
     from narrowband.reader.encoder import require_depth
     from narrowband.sft.instructions import read_instructions
-    from narrowband.sft.prompts import read_pool
+    from narrowband.sft.pool import read_pool
     from narrowband.sft.vllm import require_vllm
 
     check_needs(params.base_model, params.needs)
     model = outline(params.base_model)
     params.vector_dim(model.get_input_embeddings().embedding_dim)
-    params.check_length(positions(model))
+    params.check_length(max_positions(model))
     params.check_shots()
     require_depth(model, params.reader.depth)
     read_pool(few_shot_pool)

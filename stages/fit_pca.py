@@ -9,10 +9,10 @@ def main() -> None:
     """Fit on the training questions; write artifacts/pca and metrics/pca.json."""
     params = load_params()
 
-    from narrowband.codec.batches import coded_lengths, token_windows
     from narrowband.codec.coder import LatentCoder
     from narrowband.codec.config import CodecConfig
     from narrowband.codec.pca import PCA
+    from narrowband.codec.token_windows import coded_lengths, token_windows
     from narrowband.data.prompts import encode_prompts, say_truncated, truncated_share
     from narrowband.data.settled import read_settled
     from narrowband.data.squad import stream_squad

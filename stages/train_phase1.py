@@ -17,7 +17,7 @@ def main() -> None:
     from narrowband.evaluation.answer import QuestionAnswerer
     from narrowband.lm.frozen import FrozenLM
     from narrowband.runtime.artifacts import checked
-    from narrowband.training.batches import Draws
+    from narrowband.training.draws import Draws
     from narrowband.training.phase1 import phase1_loss
     from narrowband.training.run import PhaseRun, quick_evaluation, starting_codec, validation_questions
 

@@ -27,7 +27,7 @@ def main() -> None:
     from narrowband.evaluation.answer import QuestionAnswerer
     from narrowband.lm.frozen import FrozenLM
     from narrowband.reader.encoder import ContextEncoder, ReaderConfig
-    from narrowband.training.batches import Draws
+    from narrowband.training.draws import Draws
     from narrowband.training.reader import Lessons, drawn_questions, fresh_questions, reader_evaluation, reader_loss
     from narrowband.training.run import PhaseRun, validation_questions
 

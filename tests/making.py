@@ -13,7 +13,7 @@ from narrowband.lm.frozen import FrozenLM
 from narrowband.params import Params
 from narrowband.runtime.artifacts import write_config
 from narrowband.runtime.files import write_json
-from narrowband.training.batches import Draws
+from narrowband.training.draws import Draws
 from narrowband.training.micro_batches import PhaseLoss
 from narrowband.training.phase1 import phase1_loss
 from narrowband.training.phase2 import Lesson, Material, phase2_loss

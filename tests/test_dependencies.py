@@ -122,8 +122,14 @@ def test_whoever_gets_all_parameters_may_read_each(code: str, tmp_path: Path) ->
         ("if TYPE_CHECKING:\n    from narrowband.lm.frozen import FrozenLM", set()),
         ("from pathlib import Path", set()),
         (
-            "from narrowband.data.revision import dataset_revision",
-            {"data/__init__.py", "data/revision.py", "runtime/__init__.py", "runtime/artifacts.py", "runtime/files.py"}
+            "from narrowband.data.dataset_revision import dataset_revision",
+            {
+                "data/__init__.py",
+                "data/dataset_revision.py",
+                "runtime/__init__.py",
+                "runtime/artifacts.py",
+                "runtime/files.py",
+            }
             | {"params.py"},
         ),
     ],

@@ -16,7 +16,7 @@ from narrowband.sft.audit import audit
 from narrowband.sft.backend import Continuation, Sampling
 from narrowband.sft.filters import Contamination, clean
 from narrowband.sft.instructions import Instruction
-from narrowband.sft.prompts import CompletionPrompts, encode_exactly, read_pool
+from narrowband.sft.pool import CompletionPrompts, encode_exactly, read_pool
 from narrowband.sft.records import Candidate, make_record
 
 POOL = read_pool(Path(__file__).parent.parent / "pools" / "few_shot.yaml")

@@ -90,7 +90,7 @@ def ask(
     _require_utf8(context=context or "", question=question)
     if encoded is not None and context is None:
         from narrowband.evaluation.stored import answer_stored
-        from narrowband.lm.revision import model_revision
+        from narrowband.lm.model_revision import model_revision
 
         answer = answer_stored(_answerer(params), encoded, model_revision(params.base_model), question)
         console.print(answer or "(nothing)", markup=False, highlight=False)
@@ -312,9 +312,9 @@ def sweep(
     swept = SWEEPS[axis]
     experiments = collect(rev)
     if queue:
-        from narrowband.lm.source import read_config
+        from narrowband.lm.source import model_config
 
-        runs = swept.runs(read_config(load_params().base_model).get_text_config().hidden_size)
+        runs = swept.runs(model_config(load_params().base_model).get_text_config().hidden_size)
         console.print(f"queued {', '.join(queue_missing(runs, experiments, swept.stage)) or 'nothing'}", soft_wrap=True)
         return
     rows = swept.rows(experiments)

@@ -208,7 +208,7 @@ class Generation(Section):
     backend: BackendName
 
 
-class Critic(Section):
+class CriticLimits(Section):
     """Minimum `log P(good) - log P(bad)`, in nats, of an instruction and of an instruction with its answer."""
 
     instruction: Real
@@ -249,7 +249,7 @@ class Data(Section):
     sft_records: Natural
     sft_max_new_tokens: Count
     sft_temperature: Weight
-    critic: Critic
+    critic: CriticLimits
     gates: Gates
     phase2_sft_share: Share
 

@@ -14,10 +14,10 @@ from scipy.linalg import subspace_angles
 
 from benchmarks import reference
 from narrowband.codec import folded
-from narrowband.codec.batches import token_windows
 from narrowband.codec.codec import Codec
 from narrowband.codec.folded import FoldedCodec
 from narrowband.codec.pca import PCA
+from narrowband.codec.token_windows import token_windows
 from narrowband.data.prompts import EncodedPrompt, collate, encode_prompts
 from narrowband.data.splits import world_example
 from narrowband.data.squad import Example, write_squad

@@ -6,7 +6,7 @@ from making import codec_of
 
 from narrowband.codec.codec import Codec, require_match
 from narrowband.codec.config import CodecConfig
-from narrowband.codec.magnitude import restore
+from narrowband.codec.magnitude import restore_magnitude
 from narrowband.codec.pca import PCA
 from narrowband.codec.quantize import quantize
 from narrowband.codec.windows import cut
@@ -87,7 +87,7 @@ def test_a_loaded_codec_has_no_dropout(params: Params, pca: PCA, embeddings: tor
 
 
 def test_uncoded_positions_are_never_scaled(embeddings: torch.Tensor) -> None:
-    scaled = restore(embeddings, torch.zeros(0), CODED, "calibrated", torch.tensor(3.0))
+    scaled = restore_magnitude(embeddings, torch.zeros(0), CODED, "calibrated", torch.tensor(3.0))
     assert torch.equal(scaled[~CODED], embeddings[~CODED])
     assert torch.equal(scaled[CODED], 3 * embeddings[CODED])
 

@@ -2,14 +2,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from narrowband.codec.windows import cut, join, positions
+from narrowband.codec.windows import cut, join, token_places
 
 
 def test_windows_start_at_the_first_coded_token_and_end_filled_with_zeros() -> None:
     embeddings = torch.arange(1.0, 13).reshape(2, 6, 1)  # rows 1..6 and 7..12
     coded = torch.tensor([[0, 0, 1, 1, 1, 0], [0, 1, 1, 0, 0, 0]], dtype=torch.bool)
     assert cut(embeddings, coded, 2).tolist() == [[3, 4], [5, 0], [8, 9]]
-    assert positions(coded, 2).tolist() == [[True, True], [True, False], [True, True]]
+    assert token_places(coded, 2).tolist() == [[True, True], [True, False], [True, True]]
 
 
 @settings(deadline=None)

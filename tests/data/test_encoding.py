@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from narrowband.codec.batches import check_windows
+from narrowband.codec.token_windows import check_windows
 from narrowband.data.prompts import (
     check_questions,
     encode_answer,
@@ -18,7 +18,7 @@ from narrowband.data.squad import Example
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import InputError, Params
 from narrowband.runtime.artifacts import MANIFEST, sha256, write_sealed
-from narrowband.sft.prompts import encode_exactly
+from narrowband.sft.pool import encode_exactly
 from narrowband.training.self_distillation import read_sft
 
 CONTROL = "<|bos|> and <|eos|> and <|pad|>"

@@ -17,10 +17,10 @@ from making import answerer_of, codec_of
 from torch import Tensor
 
 import narrowband.data.prompts
-from narrowband.codec.batches import embedded
 from narrowband.codec.codec import Codec
 from narrowband.codec.config import CodecConfig
 from narrowband.codec.pca import PCA
+from narrowband.codec.token_windows import embedded
 from narrowband.codec.windows import cut
 from narrowband.data.prompts import EncodedPrompt, encode_prompt
 from narrowband.data.splits import world_example

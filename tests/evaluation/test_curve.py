@@ -12,12 +12,12 @@ from rich.console import Console
 import narrowband.codec.adapter
 import narrowband.evaluation.baselines
 from narrowband.codec.adapter import ADAPTERS
-from narrowband.codec.batches import coded_lengths, embedded, token_windows
 from narrowband.codec.bitstream import STREAM_BITS
 from narrowband.codec.codec import Codec
 from narrowband.codec.coder import LatentCoder
 from narrowband.codec.config import CodecConfig
 from narrowband.codec.pca import PCA
+from narrowband.codec.token_windows import coded_lengths, embedded, token_windows
 from narrowband.data.prompts import encode_prompt
 from narrowband.data.splits import world_example
 from narrowband.evaluation.baselines import SYSTEMS, Fitting, rates

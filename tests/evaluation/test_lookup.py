@@ -9,7 +9,7 @@ from narrowband.codec.codec import Codec
 from narrowband.codec.coder import LatentCoder
 from narrowband.codec.config import CodecConfig
 from narrowband.codec.pca import PCA
-from narrowband.codec.windows import cut, positions
+from narrowband.codec.windows import cut, token_places
 from narrowband.evaluation.lookup import Lookup
 from narrowband.lm.nearest import NearestTokens
 from narrowband.params import LatentCoding, Params
@@ -96,7 +96,7 @@ def test_no_single_other_token_fits_better_than_the_ones_found(params: Params) -
     for place, token in product(range(3), table):
         other = found.clone()
         other[:, place] = token
-        on = positions(coded, 3)[:, place]
+        on = token_places(coded, 3)[:, place]
         assert (misfit(other)[on] >= least[on] - 1e-2).all()
 
 

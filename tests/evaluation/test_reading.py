@@ -17,8 +17,8 @@ from narrowband.evaluation.stored import answer_stored, store_context
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import InputError, Params
 from narrowband.reader.encoder import ContextEncoder, ReaderConfig
-from narrowband.reader.prompts import split_prompts
 from narrowband.reader.shorten import MeanPooling
+from narrowband.reader.split_prompt import split_prompts
 
 EXAMPLES = [world_example(0, "test", i) for i in range(5)]
 

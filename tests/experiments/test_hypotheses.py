@@ -8,7 +8,7 @@ import pytest
 import yaml
 from dvc.utils.hydra import apply_overrides
 
-from narrowband.experiments.hypotheses import Result, Table, difference, load_table, markdown, pooled, verdict
+from narrowband.experiments.hypotheses import Result, Table, difference, load_table, markdown, pooled_results, verdict
 from narrowband.experiments.queue import Experiments
 from narrowband.params import InputError, Params, load_params
 
@@ -96,7 +96,7 @@ def test_a_lopsided_interval_gives_a_lopsided_difference() -> None:
 
 
 def test_seeds_are_averaged() -> None:
-    mean = pooled([Result(40, 38, 43, 0.8, 1.0), Result(50, 47, 54, 0.9, 1.2)])
+    mean = pooled_results([Result(40, 38, 43, 0.8, 1.0), Result(50, 47, 54, 0.9, 1.2)])
     assert mean == pytest.approx((45, 45 - math.hypot(2, 3) / 2, 45 + math.hypot(3, 4) / 2, 0.85, 1.1))
 
 

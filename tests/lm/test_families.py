@@ -13,7 +13,7 @@ from narrowband.codec.pca import PCA
 from narrowband.data.prompts import EncodedPrompt, collate, encode_answer, encode_prompt
 from narrowband.data.splits import world_example
 from narrowband.lm.frozen import FrozenLM
-from narrowband.lm.source import outline, positions
+from narrowband.lm.source import max_positions, outline
 from narrowband.lm.stop import Reply
 from narrowband.params import Params
 from narrowband.training.losses import generation_loss
@@ -124,7 +124,7 @@ def test_embeddings_come_from_the_module_and_their_width_is_known_without_weight
 ) -> None:
     model = outline(str(folder))
     assert model.get_input_embeddings().embedding_dim == family.hidden_size == family.vocabulary.shape[1]
-    assert positions(model) == 640
+    assert max_positions(model) == 640
     scaled = "gemma" in type(family.model).__name__.lower()
     weight = family.embedding.weight[: len(family.tokenizer)]
     torch.testing.assert_close(family.vocabulary, weight * (32**0.5 if scaled else 1), rtol=1e-2, atol=0)

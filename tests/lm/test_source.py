@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForMaskedLM, CpmAntConfig, Gemma3nTextConfig
 
 from narrowband.lm.frozen import FrozenLM
-from narrowband.lm.revision import model_revision
-from narrowband.lm.source import Source, load_tokenizer, locate, outline, positions
+from narrowband.lm.model_revision import model_revision
+from narrowband.lm.source import Source, load_tokenizer, locate, max_positions, outline
 from narrowband.params import InputError, Params
 
 TOKEN = "hf_thismustneverbeshown"
@@ -186,6 +186,6 @@ def test_limits_of_the_model_are_those_of_the_parameters(copy: Path, params: Par
     with pytest.raises(InputError, match=r"compress_dim 1024 is more than vector_dim 32 \(window 1 x hidden 32\)"):
         params.model_copy(update={"window": 1}).vector_dim(model.get_input_embeddings().embedding_dim)
     with pytest.raises(InputError, match=r"prompt.max_length 512 and 48 new tokens are more than the 500 positions"):
-        params.check_length(positions(model))
+        params.check_length(max_positions(model))
     params.check_length(560)
     params.check_length(None)

@@ -9,8 +9,8 @@ from narrowband.data.splits import world_example
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import InputError, Params
 from narrowband.reader.encoder import ContextEncoder, ReaderConfig, trainable_copy
-from narrowband.reader.prompts import SplitPrompt, split_prompts
 from narrowband.reader.shorten import MeanPooling, latents, lay_rows
+from narrowband.reader.split_prompt import SplitPrompt, split_prompts
 
 CONFIG = ReaderConfig("revision", 2, "pretrained", 0)
 

@@ -9,17 +9,17 @@ from torch import Tensor
 from narrowband.data.splits import world_example
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import Params
-from narrowband.reader.prompts import SplitPrompt, split_prompts
 from narrowband.reader.shorten import (
     Beginning,
     EveryKth,
     MeanPooling,
     Shortener,
     Surprising,
-    baselines,
     latents,
     lay_rows,
+    shorteners,
 )
+from narrowband.reader.split_prompt import SplitPrompt, split_prompts
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def by_hand(lm: FrozenLM, name: str, prompt: SplitPrompt, k: int) -> Tensor:
 def test_a_baseline_is_what_a_loop_makes_of_each_context(
     name: str, k: int, lm: FrozenLM, prompts: list[SplitPrompt]
 ) -> None:
-    found = latents(lm, baselines(lm, k)[name], prompts)
+    found = latents(lm, shorteners(lm, k)[name], prompts)
     for vectors, prompt in zip(found, prompts, strict=True):
         torch.testing.assert_close(vectors, by_hand(lm, name, prompt, k), rtol=1e-5, atol=1e-6)
 

@@ -12,7 +12,7 @@ from torch import nn
 from narrowband.codec.codec import Codec, require_match
 from narrowband.codec.config import CodecConfig
 from narrowband.codec.pca import PCA
-from narrowband.lm.revision import model_revision
+from narrowband.lm.model_revision import model_revision
 from narrowband.params import InputError, Params
 from narrowband.runtime.artifacts import checked, read_config, write_config
 from narrowband.runtime.files import write_tensors

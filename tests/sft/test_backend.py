@@ -12,7 +12,7 @@ from narrowband.lm.sampling import SeededRows
 from narrowband.params import InputError
 from narrowband.sft.backend import Continuation, Sampling, TransformersBackend
 from narrowband.sft.critic import ASK_FOR_TASK, BAD, GOOD, Critic, Reliability
-from narrowband.sft.prompts import FewShotExample, encode_exactly
+from narrowband.sft.pool import FewShotExample, encode_exactly
 from narrowband.world.completions import make_document
 
 PROMPTS = ["What is fog?\n", "The capital of France is", "Write one true sentence about the old grey sea:\n"]

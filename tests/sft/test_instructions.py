@@ -14,7 +14,7 @@ from narrowband.sft.instructions import (
     shuffled,
     well_formed,
 )
-from narrowband.sft.prompts import read_pool
+from narrowband.sft.pool import read_pool
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -4,7 +4,7 @@ import pytest
 
 from narrowband.sft.backend import Continuation
 from narrowband.sft.nonsense import Nonsense
-from narrowband.sft.prompts import FewShotExample, read_pool
+from narrowband.sft.pool import FewShotExample, read_pool
 
 POOL = read_pool(Path(__file__).parent.parent.parent / "pools" / "few_shot.yaml")
 SHOWN = [example for example in POOL if example.id in ("math-01", "fact-04", "explanation-02", "completion-03")]

@@ -13,7 +13,7 @@ from narrowband.params import InputError, Params
 from narrowband.sft.backend import Continuation
 from narrowband.sft.filters import ROUGE_L, Contamination, rouge_l, words
 from narrowband.sft.journal import Journal
-from narrowband.sft.prompts import FORMS, CompletionPrompts, Prompt, read_pool
+from narrowband.sft.pool import FORMS, CompletionPrompts, SftPrompt, read_pool
 from narrowband.world.completions import HEADER
 
 ROOT = Path(__file__).parent.parent.parent
@@ -60,9 +60,9 @@ def test_every_instruction_is_put_by_the_one_prompter(
 ) -> None:
     put: list[str] = []
 
-    def build(self: CompletionPrompts, kind: str, instruction: str, seed: int) -> Prompt:
+    def build(self: CompletionPrompts, kind: str, instruction: str, seed: int) -> SftPrompt:
         put.append(f"<{instruction}>")
-        return Prompt(put[-1], [])
+        return SftPrompt(put[-1], [])
 
     monkeypatch.setattr(CompletionPrompts, "build", build)
     written(make_run(backend, small(params), tmp_path), tmp_path)

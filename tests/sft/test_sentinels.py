@@ -10,8 +10,8 @@ from transformers import AddedToken, PreTrainedTokenizerBase
 from narrowband.lm.frozen import FrozenLM
 from narrowband.lm.source import load_tokenizer
 from narrowband.sft.backend import Continuation
-from narrowband.sft.prompts import FewShotExample, read_pool
-from narrowband.sft.sentinels import ENDED, ORDERS, Examination, end_ids, examine
+from narrowband.sft.pool import FewShotExample, read_pool
+from narrowband.sft.sentinels import ENDED, ORDERS, Examination, ask_sentinels, end_ids
 
 ROOT = Path(__file__).parent.parent.parent
 POOL = read_pool(ROOT / "pools" / "few_shot.yaml")
@@ -37,7 +37,7 @@ def probe(lm: FrozenLM, tmp_path: Path) -> Callable[..., Examination]:
         def reply(prompt: str, seed: int) -> Continuation:
             return Continuation(opening + (ORDERS[prompt][0].upper() + "." if obeys else "1. Reply with"), "eos")
 
-        return examine(make_model(FakeBackend(tokenizer, reply, log_prob=log_prob), tmp_path), POOL)
+        return ask_sentinels(make_model(FakeBackend(tokenizer, reply, log_prob=log_prob), tmp_path), POOL)
 
     return run
 
@@ -96,4 +96,4 @@ def test_chance_is_what_coin_tosses_pass_once_in_twenty_times_at_most(probe: Cal
 
 def test_a_word_that_only_begins_alike_is_no_obedience(lm: FrozenLM, tmp_path: Path) -> None:
     backend = FakeBackend(lm.tokenizer, lambda prompt, seed: Continuation("77 men sat down, yesterday", "eos"))
-    assert examine(make_model(backend, tmp_path), POOL).answered == 0
+    assert ask_sentinels(make_model(backend, tmp_path), POOL).answered == 0

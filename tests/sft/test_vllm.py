@@ -11,7 +11,7 @@ import torch
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import InputError
 from narrowband.sft.backend import Sampling, TransformersBackend
-from narrowband.sft.prompts import encode_exactly
+from narrowband.sft.pool import encode_exactly
 from narrowband.sft.vllm import VllmBackend
 
 

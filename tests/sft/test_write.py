@@ -22,7 +22,7 @@ from narrowband.sft.counts import Counts, wilson
 from narrowband.sft.filters import Contamination
 from narrowband.sft.journal import Journal
 from narrowband.sft.model import Limits
-from narrowband.sft.prompts import read_pool
+from narrowband.sft.pool import read_pool
 
 ROOT = Path(__file__).parent.parent.parent
 FILES = ("train.jsonl", "rejected.jsonl", "manifest.json", "README.md")
@@ -94,8 +94,8 @@ def test_a_chat_template_changes_not_a_byte(settings: Params, stopping_model: Pa
 def test_an_obedient_model_is_warned_of_loudly(
     settings: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    examine = write.examine
-    monkeypatch.setattr(write, "examine", lambda *given: examine(*given)._replace(answered=1.0))
+    ask = write.ask_sentinels
+    monkeypatch.setattr(write, "ask_sentinels", lambda *given: ask(*given)._replace(answered=1.0))
     console = Console(record=True, quiet=False, width=120, file=(tmp_path / "out").open("w"))
     assert generate(settings, tmp_path, console)["model_kind"] == "instruction-tuned"
     assert "WARNING" in (text := console.export_text()) and "looks instruction-tuned" in text

@@ -14,7 +14,7 @@ from narrowband.data.splits import world_example
 from narrowband.data.squad import write_squad
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import Params
-from narrowband.training.batches import Draws
+from narrowband.training.draws import Draws
 from narrowband.training.phase2 import Lesson
 
 ROOT = Path(__file__).parent.parent.parent

@@ -8,7 +8,7 @@ from narrowband.lm.frozen import FrozenLM
 from narrowband.params import Params
 from narrowband.reader.encoder import ContextEncoder, ReaderConfig
 from narrowband.reader.shorten import latents
-from narrowband.training.batches import Draws
+from narrowband.training.draws import Draws
 from narrowband.training.micro_batches import Part
 from narrowband.training.reader import (
     FIRST_FRESH,

@@ -11,7 +11,7 @@ from narrowband.lm.frozen import FrozenLM
 from narrowband.params import Params
 from narrowband.runtime.artifacts import MANIFEST, sha256, write_sealed
 from narrowband.training import phase2
-from narrowband.training.batches import turn
+from narrowband.training.draws import turn
 from narrowband.training.phase2 import Lesson
 from narrowband.training.self_distillation import read_sft, response_kl
 

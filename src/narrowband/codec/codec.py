@@ -15,10 +15,10 @@ from narrowband.codec.adapter import Shape, make_adapter
 from narrowband.codec.bitstream import Bitstream, Message
 from narrowband.codec.coder import LatentCoder
 from narrowband.codec.config import CodecConfig
-from narrowband.codec.magnitude import restore, side_information, side_information_bits
+from narrowband.codec.magnitude import restore_magnitude, side_information, side_information_bits
 from narrowband.codec.pca import PCA
 from narrowband.codec.quantize import quantize
-from narrowband.codec.windows import cut, join, positions
+from narrowband.codec.windows import cut, join, token_places
 from narrowband.params import InputError
 from narrowband.runtime.artifacts import checked, read_config, write_config
 from narrowband.runtime.files import digest, write_tensors
@@ -80,7 +80,7 @@ class Codec(nn.Module):
         """`embeddings` with the coded tokens replaced by their reconstruction."""
         coded = coded.to(embeddings.device)
         reconstructed = self._reconstruct(embeddings, coded)
-        return restore(reconstructed, self._side(embeddings, coded), coded, self.config.magnitude, self.scale)
+        return restore_magnitude(reconstructed, self._side(embeddings, coded), coded, self.config.magnitude, self.scale)
 
     @torch.no_grad()
     def encode(self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]) -> list[bytes]:
@@ -111,7 +111,9 @@ class Codec(nn.Module):
         latents = self._coder.latents(torch.cat([message.symbols for message in messages]).to(device))
         blank = torch.zeros(*coded.shape, self.pca.vector_dim // self.window, device=device)
         side = torch.cat([message.side for message in messages]).to(device)
-        rebuilt = restore(self._rebuild(latents, blank, coded), side, coded, self.config.magnitude, self.scale)
+        rebuilt = restore_magnitude(
+            self._rebuild(latents, blank, coded), side, coded, self.config.magnitude, self.scale
+        )
         return [row[:count] for row, count in zip(rebuilt, counts.tolist(), strict=True)]
 
     @property
@@ -185,7 +187,7 @@ class Codec(nn.Module):
         """Bits that a batch costs: those of its streams, or latents of all windows, filled-up ones too, and side information."""
         if self.coder:
             return 8 * sum(map(len, self.encode(embeddings, coded)))
-        n_windows = len(positions(coded, self.window))
+        n_windows = len(token_places(coded, self.window))
         latents = n_windows * len(self.pca.components) * self.config.latent_bits
         return latents + side_information_bits(coded, self.config.magnitude)
 

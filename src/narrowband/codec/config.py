@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from narrowband.lm.revision import model_revision
+from narrowband.lm.model_revision import model_revision
 from narrowband.params import Adapter, LatentCoding, Magnitude, Params
 from narrowband.runtime.artifacts import read_config
 

@@ -12,7 +12,7 @@ SIDE_INFORMATION_BITS = 16
 """An RMS that is sent beside the latents is a float16."""
 
 
-def restore(
+def restore_magnitude(
     reconstructed: Float[Tensor, "batch seq hidden"],
     side: Float[Tensor, " values"],
     coded: Bool[Tensor, "batch seq"],

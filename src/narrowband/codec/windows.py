@@ -30,7 +30,7 @@ def join(
     return embeddings.index_put((coded,), tokens.to(embeddings.dtype))
 
 
-def positions(coded: Bool[Tensor, "batch seq"], window: int) -> Bool[Tensor, "windows window"]:
+def token_places(coded: Bool[Tensor, "batch seq"], window: int) -> Bool[Tensor, "windows window"]:
     """Which places of the windows of `cut` hold a token, as against filling."""
     filled = torch.zeros(int(_row_windows(coded, window).sum()) * window, dtype=torch.bool, device=coded.device)
     filled[_slots(coded, window)] = True

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from narrowband.codec.codec import Codec
 from narrowband.codec.folded import FoldedCodec
-from narrowband.codec.magnitude import restore, side_information
+from narrowband.codec.magnitude import restore_magnitude, side_information
 from narrowband.data.prompts import Batch, EncodedPrompt, collate
 from narrowband.data.squad import Example
 from narrowband.evaluation.answer import QuestionAnswerer, batches_by_length
@@ -164,7 +164,7 @@ def diagnose(
             sum(score.em for score in scores) / len(scores),
             reconstruction,
             diversity(list(predictions[name].values()), examples),
-            rescale(answerer, codec, probed, predictions[name], seed),
+            try_scales(answerer, codec, probed, predictions[name], seed),
         )
         advance(1)
     uncompressed = predictions["uncompressed"]
@@ -284,12 +284,14 @@ def diversity(predictions: Sequence[str], examples: Sequence[Example]) -> Divers
 
 
 @torch.no_grad()
-def rescale(answerer: QuestionAnswerer, codec: Codec, probed: Probed, saved: Predictions, seed: int) -> Rescaled:
+def try_scales(answerer: QuestionAnswerer, codec: Codec, probed: Probed, saved: Predictions, seed: int) -> Rescaled:
     """Answer `probed` with the norms of the originals, as `magnitude: token` would, beside the saved answers."""
     lm = answerer.lm
     batch = collate(probed.prompts, lm.pad_id)
     original, coded = lm.embed(batch.ids), batch.coded.to(lm.device)
-    rebuilt = restore(codec(original, coded), side_information(original, coded, "token"), coded, "token", codec.scale)
+    rebuilt = restore_magnitude(
+        codec(original, coded), side_information(original, coded, "token"), coded, "token", codec.scale
+    )
     replies = answerer.generate(rebuilt, batch.mask, batch.shared)
     answers = {e.id: reply.text for e, reply in zip(probed.examples, replies, strict=True)}
     before, after = ([score.f1 for score in score_all(texts, probed.examples)] for texts in (saved, answers))

@@ -11,14 +11,14 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from narrowband.codec.batches import coded_lengths, embedded, token_windows
 from narrowband.codec.bitstream import STREAM_BITS
 from narrowband.codec.codec import Codec
 from narrowband.codec.coder import LatentCoder
 from narrowband.codec.config import CodecConfig
 from narrowband.codec.entropy import EntropyModel
 from narrowband.codec.pca import PCA
-from narrowband.codec.windows import cut, join, positions
+from narrowband.codec.token_windows import coded_lengths, embedded, token_windows
+from narrowband.codec.windows import cut, join, token_places
 from narrowband.data.prompts import EncodedPrompt, coded_counts
 from narrowband.evaluation.answer import QuestionAnswerer, System
 from narrowband.evaluation.lookup import Lookup
@@ -94,7 +94,7 @@ class RandomProjection:
 
     def bits(self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]) -> int:
         """Bits that a batch costs: latents of all its windows, the filled-up ones too."""
-        return len(positions(coded, self.window)) * len(self.directions) * HALF
+        return len(token_places(coded, self.window)) * len(self.directions) * HALF
 
 
 @dataclass(frozen=True)

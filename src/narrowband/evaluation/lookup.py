@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from narrowband.codec.codec import Codec
-from narrowband.codec.windows import cut, join, positions
+from narrowband.codec.windows import cut, join, token_places
 from narrowband.evaluation.token_ids import code_lengths
 from narrowband.lm.nearest import NearestTokens
 
@@ -63,7 +63,7 @@ class Lookup:
         """`embeddings` with the coded tokens replaced by vocabulary entries."""
         coded, window = coded.to(embeddings.device), self.codec.window
         latents = self.codec.received(cut(embeddings, coded, window))
-        ids = self._nearest(latents) if window == 1 else self._likeliest(latents, positions(coded, window))
+        ids = self._nearest(latents) if window == 1 else self._likeliest(latents, token_places(coded, window))
         return join(self.vocabulary[ids].flatten(1), embeddings, coded, window)
 
     def bits(self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]) -> int:

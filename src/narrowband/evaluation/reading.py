@@ -10,8 +10,8 @@ from narrowband.data.squad import Example
 from narrowband.evaluation.answer import QuestionAnswerer, batches_by_length
 from narrowband.evaluation.scoring import Score, score_all
 from narrowband.lm.stop import Reply
-from narrowband.reader.prompts import split_prompts
-from narrowband.reader.shorten import Shortener, baselines, latents, lay_rows
+from narrowband.reader.shorten import Shortener, latents, lay_rows, shorteners
+from narrowband.reader.split_prompt import split_prompts
 from narrowband.runtime import distributed
 from narrowband.runtime.progress import bar
 
@@ -81,6 +81,6 @@ def read_by_all(
     answerer: QuestionAnswerer, reader: Shortener, examples: Sequence[Example], console: Console
 ) -> dict[str, Read]:
     """What is answered with `reader`, and with every baseline at as many positions, by name."""
-    systems = {"reader": reader, **baselines(answerer.lm, reader.k)}
+    systems = {"reader": reader, **shorteners(answerer.lm, reader.k)}
     with bar("fewer positions", len(examples) * len(systems), console) as advance:
         return {name: read_answers(answerer, system, examples, advance) for name, system in systems.items()}

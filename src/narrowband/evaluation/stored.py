@@ -14,8 +14,8 @@ from narrowband.data.prompts import require_texts
 from narrowband.evaluation.answer import QuestionAnswerer
 from narrowband.params import InputError, first_line
 from narrowband.reader.encoder import ContextEncoder
-from narrowband.reader.prompts import SplitPrompt, split_prompt
 from narrowband.reader.shorten import latents, lay_rows
+from narrowband.reader.split_prompt import SplitPrompt, split_prompt
 
 STAND_IN, ANY = "It is so.", "What?"
 """A context where a question is encoded without one, and a question where a context is."""

@@ -4,11 +4,11 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from narrowband.codec.batches import CALIBRATION_PROMPTS, embedded
 from narrowband.codec.codec import Codec, require_match
 from narrowband.codec.coder import LatentCoder
 from narrowband.codec.config import CodecConfig
 from narrowband.codec.pca import PCA
+from narrowband.codec.token_windows import CALIBRATION_PROMPTS, embedded
 from narrowband.data.prompts import EncodedPrompt, examples_of
 from narrowband.data.squad import read_squad
 from narrowband.evaluation.answer import QuestionAnswerer

@@ -122,7 +122,7 @@ def result(metrics: Mapping[str, Any], system: str) -> Result:
     return Result(row["f1"], interval["low"], interval["high"], row["cosine"], row["norm_ratio"])
 
 
-def pooled(results: Sequence[Result]) -> Result:
+def pooled_results(results: Sequence[Result]) -> Result:
     """The mean over seeds; half-widths of independent intervals add in quadrature."""
     n = len(results)
     f1, cosine, norm_ratio = (
@@ -143,7 +143,7 @@ def difference(test: Result, against: Result) -> Difference:
 
 def verdict(test: Sequence[Result], against: Sequence[Result], holds_if: Literal["higher", "lower"]) -> str:
     """`holds`, `opposite` or `not shown`, by `RULE`; both sides list the same seeds."""
-    whole = difference(pooled(test), pooled(against))
+    whole = difference(pooled_results(test), pooled_results(against))
     each = [a.f1 - b.f1 for a, b in zip(test, against, strict=True)]
     if whole.low > 0 and min(each) > 0:
         found = "higher"
@@ -194,7 +194,7 @@ def _cells(hypothesis: Hypothesis, table: Table, experiments: Experiments) -> li
         [result(experiments.finished[run_name(arm.experiment, seed)], arm.system) for seed in seeds]
         for arm in (test, against)
     )
-    mean, other = pooled(tested), pooled(others)
+    mean, other = pooled_results(tested), pooled_results(others)
     gap = difference(mean, other)
     return [
         *asked,

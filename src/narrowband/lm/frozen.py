@@ -29,8 +29,8 @@ from narrowband.lm.nearest import NearestTokens
 from narrowband.lm.prefix import FixedLayer, Prefix, shareable
 from narrowband.lm.probe import batchable
 from narrowband.lm.sampling import SeededRows
-from narrowband.lm.source import load_tokenizer, locate, read_config, refusal, require_embeddings
-from narrowband.lm.stop import Reply, TextEnd, decode, until_end
+from narrowband.lm.source import load_tokenizer, locate, model_config, refusal, require_embeddings
+from narrowband.lm.stop import Reply, TextEnd, decode_rows, until_end
 from narrowband.params import InputError, Stop
 from narrowband.runtime import distributed
 from narrowband.runtime.entry import console
@@ -58,7 +58,7 @@ class FrozenLM:
         Raises:
             InputError: there is no such model, it has no tokenizer, or it can't be loaded as a causal LM.
         """
-        config = read_config(name)
+        config = model_config(name)
         tokenizer = load_tokenizer(name)
         model: Any = _read_weights(name, config)
         model.eval().requires_grad_(False)
@@ -269,7 +269,7 @@ class FrozenLM:
     def replies(self, tokens: Int[Tensor, "batch new"], stop: Stop) -> list[Reply]:
         """The answers in rows of generated tokens, which end at end of text or where `stop` says."""
         found = []
-        for text, ids in zip(decode(self.tokenizer, tokens), tokens.tolist(), strict=True):
+        for text, ids in zip(decode_rows(self.tokenizer, tokens), tokens.tolist(), strict=True):
             answer, ended = until_end(text, stop)
             found.append(Reply(answer, cut=not ended and self.tokenizer.eos_token_id not in ids))
         return found

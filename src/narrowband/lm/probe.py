@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import Cache
 
 from narrowband.lm.cache import cache_folder
-from narrowband.lm.revision import model_revision
+from narrowband.lm.model_revision import model_revision
 from narrowband.params import InputError, first_line
 from narrowband.runtime.files import read_json, write_json
 
@@ -32,7 +32,7 @@ TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.1}
 """Of logits' relative error; rounding is below a tenth of it, what leaks from padding well above."""
 
 
-class Answer(NamedTuple):
+class Said(NamedTuple):
     """Logits of the next token and of the NEW generated ones, and these."""
 
     logits: Float[Tensor, "batch steps vocab"]
@@ -75,13 +75,13 @@ def _ask(name: str, lm: "FrozenLM") -> bool:
         _require(name, lm, "its next tokens after embeddings and after the same tokens", asked, expected)
     scored = [lm.logits(*_padded(lm, [ids]), last=1) for ids in prompts]
     for logits, expected in zip(scored, from_tokens, strict=True):
-        _require(name, lm, "its logits with and without a cache", Answer(logits, expected.tokens), expected)
+        _require(name, lm, "its logits with and without a cache", Said(logits, expected.tokens), expected)
     _require_gradient(name, lm, prompts[-1])
     together = _after_embeddings(lm, prompts)
     logits = lm.logits(*_padded(lm, prompts), last=1)
     return all(
-        _same(lm, Answer(together.logits[i : i + 1], together.tokens[i : i + 1]), row)
-        and _same(lm, Answer(logits[i : i + 1], row.tokens), row)
+        _same(lm, Said(together.logits[i : i + 1], together.tokens[i : i + 1]), row)
+        and _same(lm, Said(logits[i : i + 1], row.tokens), row)
         for i, row in enumerate(alone)
     )
 
@@ -96,7 +96,7 @@ def continues_alike(lm: "FrozenLM", ids: Sequence[int], cache: Callable[[Bool[Te
         _answer(lm, inputs_embeds=embeddings, attention_mask=mask.long(), **known)
         for known in ({}, {"past_key_values": cache(mask)})
     )
-    rows = ([Answer(a.logits[i : i + 1], a.tokens[i : i + 1]) for i in range(len(prompts))] for a in (rest, whole))
+    rows = ([Said(a.logits[i : i + 1], a.tokens[i : i + 1]) for i in range(len(prompts))] for a in (rest, whole))
     return all(_same(lm, *pair) for pair in zip(*rows, strict=True))
 
 
@@ -117,13 +117,13 @@ def _padded(
     return lm.embed(rows), mask
 
 
-def _after_embeddings(lm: "FrozenLM", prompts: list[Int[Tensor, " length"]]) -> Answer:
+def _after_embeddings(lm: "FrozenLM", prompts: list[Int[Tensor, " length"]]) -> Said:
     embeddings, mask = _padded(lm, prompts)
     return _answer(lm, inputs_embeds=embeddings.to(lm.model.dtype), attention_mask=mask.long())
 
 
 @torch.no_grad()
-def _answer(lm: "FrozenLM", **prompt: Tensor | Cache) -> Answer:
+def _answer(lm: "FrozenLM", **prompt: Tensor | Cache) -> Said:
     """What `generate` says to `input_ids` or `inputs_embeds`, with their `attention_mask` and what is cached of them."""
     output = lm.model.generate(  # type: ignore[operator]
         **prompt,
@@ -134,10 +134,10 @@ def _answer(lm: "FrozenLM", **prompt: Tensor | Cache) -> Answer:
         output_logits=True,
         return_dict_in_generate=True,
     )
-    return Answer(torch.stack(output.logits, 1).float(), output.sequences[:, -NEW:])
+    return Said(torch.stack(output.logits, 1).float(), output.sequences[:, -NEW:])
 
 
-def _same(lm: "FrozenLM", found: Answer, expected: Answer) -> bool:
+def _same(lm: "FrozenLM", found: Said, expected: Said) -> bool:
     """Whether logits agree, for as long as the tokens do: after another token, other logits follow."""
     agreed = (found.tokens == expected.tokens)[0].long().cumprod(0).sum().item()
     steps = min(int(agreed) + 1, found.logits.shape[1], expected.logits.shape[1])
@@ -146,7 +146,7 @@ def _same(lm: "FrozenLM", found: Answer, expected: Answer) -> bool:
     return bool(error <= TOLERANCE[lm.model.dtype])  # which NaN is not
 
 
-def _require(name: str, lm: "FrozenLM", what: str, found: Answer, expected: Answer) -> None:
+def _require(name: str, lm: "FrozenLM", what: str, found: Said, expected: Said) -> None:
     if not _same(lm, found, expected):
         raise InputError(
             f"base_model {name} is a {type(lm.model).__name__} that can't be fed embeddings: {what} differ; give a model of "

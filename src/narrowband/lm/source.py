@@ -83,7 +83,7 @@ def outline(base_model: str) -> PreTrainedModel:
     Raises:
         InputError: see `read_config` and `load_tokenizer`; or its tokenizer is of another model.
     """
-    config = read_config(base_model)
+    config = model_config(base_model)
     with torch.device("meta"):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     embedding = cast(nn.Embedding, model.get_input_embeddings())
@@ -100,12 +100,12 @@ def is_here(base_model: str) -> bool:
     return Path(locate(base_model).name).is_dir()
 
 
-def positions(model: PreTrainedModel) -> int | None:
+def max_positions(model: PreTrainedModel) -> int | None:
     """How many tokens a model has positions for, if it says."""
     return getattr(model.config.get_text_config(), "max_position_embeddings", None)
 
 
-def read_config(base_model: str) -> PreTrainedConfig:
+def model_config(base_model: str) -> PreTrainedConfig:
     """The configuration of a causal LM that answers embeddings as it answers their tokens.
 
     Raises:

@@ -57,11 +57,11 @@ class TextEnd(StoppingCriteria):
     ) -> Bool[Tensor, " batch"]:
         """Which rows have ended; texts of those that had before are not looked at again."""
         going = [row for row in range(len(input_ids)) if row not in self.ended]
-        texts = decode(self.tokenizer, input_ids[going, self.skipped :])
+        texts = decode_rows(self.tokenizer, input_ids[going, self.skipped :])
         self.ended.update(row for row, text in zip(going, texts, strict=True) if self.has_ended(text))
         return torch.tensor([row in self.ended for row in range(len(input_ids))], device=input_ids.device)
 
 
-def decode(tokenizer: PreTrainedTokenizerBase, tokens: Int[Tensor, "batch new"]) -> list[str]:
+def decode_rows(tokenizer: PreTrainedTokenizerBase, tokens: Int[Tensor, "batch new"]) -> list[str]:
     """The text of each row, special tokens left out."""
     return tokenizer.batch_decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)

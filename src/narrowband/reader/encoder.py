@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from narrowband.lm.frozen import FrozenLM, blocks
-from narrowband.lm.revision import model_revision
+from narrowband.lm.model_revision import model_revision
 from narrowband.params import InputError, Params
-from narrowband.reader.prompts import Contexts
 from narrowband.reader.shorten import pooled
+from narrowband.reader.split_prompt import Contexts
 from narrowband.runtime import distributed
 from narrowband.runtime.artifacts import checked, read_config, write_config
 from narrowband.runtime.files import write_tensors

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from narrowband.codec.windows import cut, positions
+from narrowband.codec.windows import cut, token_places
 from narrowband.lm.frozen import FrozenLM
-from narrowband.reader.prompts import Contexts, SplitPrompt, lay_contexts
+from narrowband.reader.split_prompt import Contexts, SplitPrompt, lay_contexts
 
 
 class Shortener(Protocol):
@@ -27,7 +27,7 @@ class Shortener(Protocol):
         """The vectors of all `contexts`, one context after the other; `embeddings` are those of their ids."""
 
 
-class Rows(NamedTuple):
+class ReadRows(NamedTuple):
     """Left-padded rows of embeddings that the frozen model reads, and which of them are not padding."""
 
     embeddings: Float[Tensor, "batch seq hidden"]
@@ -45,7 +45,7 @@ def pooled(
     """Means over every `k` of each row's coded positions; the last one's over as many as are left."""
     coded = coded.to(states.device)
     sums = cut(states, coded, k).view(-1, k, states.shape[-1]).sum(1)
-    return sums / positions(coded, k).sum(-1, keepdim=True)
+    return sums / token_places(coded, k).sum(-1, keepdim=True)
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class Surprising:
         return torch.cat(rows)
 
 
-def baselines(lm: FrozenLM, k: int) -> dict[str, Shortener]:
+def shorteners(lm: FrozenLM, k: int) -> dict[str, Shortener]:
     """Every way of this page, by name."""
     return {
         "mean pooling": MeanPooling(k),
@@ -141,7 +141,7 @@ def lay_rows(
     prompts: Sequence[SplitPrompt],
     vectors: Sequence[Float[Tensor, "_ hidden"]],
     answers: Sequence[Sequence[int]] | None = None,
-) -> Rows:
+) -> ReadRows:
     """`prompts` with their contexts replaced by `vectors`, each followed by the tokens of its answer if there are any."""
     rows = []
     for prompt, read, answer in zip(prompts, vectors, answers or [[]] * len(prompts), strict=True):
@@ -152,4 +152,4 @@ def lay_rows(
     longest = max(map(len, rows))
     padded = torch.stack([F.pad(row, (0, 0, longest - len(row), 0)) for row in rows])
     mask = torch.arange(longest) >= torch.tensor([longest - len(row) for row in rows])[:, None]
-    return Rows(padded, mask.to(lm.device))
+    return ReadRows(padded, mask.to(lm.device))

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from narrowband.sft.filters import Contamination, has_residue
-from narrowband.sft.prompts import FewShotExample, few_shot, formatted_text, zero_shot
+from narrowband.sft.pool import FewShotExample, few_shot, formatted_text, zero_shot
 
 
 def audit(path: Path, pool: Mapping[str, FewShotExample], test: Contamination) -> dict[str, int]:

@@ -9,7 +9,7 @@ from scipy.stats import binomtest
 
 from narrowband.params import Gates, InputError
 from narrowband.sft.filters import ngrams, ran_on, words
-from narrowband.sft.prompts import FORMS
+from narrowband.sft.pool import FORMS
 
 REASONS = (
     "length_limit",

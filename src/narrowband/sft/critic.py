@@ -8,7 +8,7 @@ from sklearn.metrics import roc_auc_score
 
 from narrowband.data.prompts import ANCHOR
 from narrowband.sft.model import PlainModel
-from narrowband.sft.prompts import FewShotExample
+from narrowband.sft.pool import FewShotExample
 
 FORM = "Task: {}\nAnswer: {}\nIs the answer good (A) or bad (B)?"
 ASK_FOR_TASK = "Write a short task."

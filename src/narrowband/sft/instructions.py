@@ -16,7 +16,7 @@ from narrowband.data.squad import Example
 from narrowband.params import InputError, Section, first_line, parse_yaml
 from narrowband.sft.backend import Continuation
 from narrowband.sft.filters import has_residue, words
-from narrowband.sft.prompts import FORMS, FewShotExample, InstructionType
+from narrowband.sft.pool import FORMS, FewShotExample, InstructionType
 
 GENERATION_VERBS = {"write", "tell", "describe", "compose", "create", "invent", "make", "imagine", "draft"}
 LISTED = 3

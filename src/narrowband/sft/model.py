@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from narrowband.params import InputError
 from narrowband.sft.backend import Backend, Continuation, Sampling
 from narrowband.sft.journal import Journal
-from narrowband.sft.prompts import encode_exactly
+from narrowband.sft.pool import encode_exactly
 
 
 class Limits(NamedTuple):

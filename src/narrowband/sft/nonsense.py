@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from narrowband.data.prompts import ANCHOR
 from narrowband.sft.backend import Continuation
 from narrowband.sft.filters import clean, has_residue, ngrams, words
-from narrowband.sft.prompts import FewShotExample
+from narrowband.sft.pool import FewShotExample
 
 COMMON = 3
 """A word in at least this many examples of the pool (an article, "what", "sentence") tells nothing about a topic."""

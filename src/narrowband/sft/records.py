@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from narrowband.sft.backend import Continuation, Sampling
 from narrowband.sft.filters import clean
 from narrowband.sft.instructions import Instruction
-from narrowband.sft.prompts import Prompt, formatted_text
+from narrowband.sft.pool import SftPrompt, formatted_text
 
 
 class Candidate(NamedTuple):
@@ -14,7 +14,7 @@ class Candidate(NamedTuple):
 
     number: int
     instruction: Instruction
-    prompt: Prompt
+    prompt: SftPrompt
     seed: int
 
 

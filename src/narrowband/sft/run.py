@@ -25,7 +25,7 @@ from narrowband.sft.instructions import (
 )
 from narrowband.sft.model import PlainModel
 from narrowband.sft.nonsense import Nonsense
-from narrowband.sft.prompts import CompletionPrompts, FewShotExample, read_pool
+from narrowband.sft.pool import CompletionPrompts, FewShotExample, read_pool
 from narrowband.sft.records import Candidate, Margins, make_record
 
 LISTS = Sampling(temperature=1.0, max_new_tokens=64, stop_strings=(BLANK_LINE,))

@@ -16,7 +16,7 @@ from narrowband.lm.bos import is_chat_delimiter
 from narrowband.sft.backend import Sampling
 from narrowband.sft.filters import CUES, words
 from narrowband.sft.model import PlainModel
-from narrowband.sft.prompts import FewShotExample
+from narrowband.sft.pool import FewShotExample
 
 ENDED = 0.03
 """Highest mean probability that a text ends right after one answer.
@@ -94,7 +94,7 @@ class Examination(NamedTuple):
         return f"base_model looks instruction-tuned: {'; '.join(self.against)}; its records are not a base model's"
 
 
-def examine(model: PlainModel, pool: Sequence[FewShotExample]) -> Examination:
+def ask_sentinels(model: PlainModel, pool: Sequence[FewShotExample]) -> Examination:
     """Probe a model with the texts of `pool` and with `ORDERS`, as bare text."""
     said = model.complete(list(ORDERS), [0] * len(ORDERS), SAMPLING)
     replies = {order: one.text.strip().split("\n", 1)[0] for order, one in zip(ORDERS, said, strict=True)}

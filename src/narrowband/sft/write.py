@@ -11,7 +11,7 @@ from rich.panel import Panel
 
 from narrowband.lm.bos import BosChoice, is_chat_delimiter, measure_bos
 from narrowband.lm.frozen import FrozenLM
-from narrowband.lm.revision import model_revision
+from narrowband.lm.model_revision import model_revision
 from narrowband.lm.source import load_tokenizer
 from narrowband.params import BackendName, Data, InputError, SftBos
 from narrowband.runtime.files import streamed
@@ -22,7 +22,7 @@ from narrowband.sft.journal import Journal
 from narrowband.sft.manifest import write_provenance
 from narrowband.sft.model import Limits, PlainModel
 from narrowband.sft.run import Run, Sources
-from narrowband.sft.sentinels import Examination, examine
+from narrowband.sft.sentinels import Examination, ask_sentinels
 from narrowband.sft.vllm import VllmBackend
 
 
@@ -60,7 +60,7 @@ def write_sft(settings: Settings, sources: Sources, folder: Path, journal: Journ
         )
         model, bos = with_bos(plain, settings.data.bos, sources)
         console.print(f"BOS is {'added' if bos.added else 'not added'}: {bos.reason}")
-        found = examine(model, sources.pool)
+        found = ask_sentinels(model, sources.pool)
         console.print(found.verdict if found.kind == "base" else _warning(found.verdict))
         source = _source(settings, model)
         run = Run(model, settings.data, settings.seed, sources, source)

@@ -7,7 +7,7 @@ from narrowband.data.prompts import Batch, EncodedPrompt, collate
 from narrowband.data.vocabulary import mixed_in, plain_tokens
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import ReconstructionLoss
-from narrowband.training.batches import Draws
+from narrowband.training.draws import Draws
 from narrowband.training.loop import StepLoss
 from narrowband.training.losses import Reconstruction, reconstruction_loss
 from narrowband.training.micro_batches import WHOLE, Part, PhaseLoss, in_batch

@@ -15,7 +15,7 @@ from narrowband.params import InputError, Loss, Phase2
 from narrowband.runtime import distributed
 from narrowband.runtime.entry import console
 from narrowband.runtime.progress import bar
-from narrowband.training.batches import Draws, turn
+from narrowband.training.draws import Draws, turn
 from narrowband.training.loop import StepLoss
 from narrowband.training.losses import AnswerLogits, Reconstruction, generation_loss
 from narrowband.training.micro_batches import WHOLE, Part, PhaseLoss, in_batch

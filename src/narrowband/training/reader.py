@@ -16,10 +16,10 @@ from narrowband.evaluation.reading import read_answers
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import GenerationLoss, Prompt
 from narrowband.reader.encoder import ContextEncoder
-from narrowband.reader.prompts import SplitPrompt, split_prompts
 from narrowband.reader.shorten import latents, lay_rows
+from narrowband.reader.split_prompt import SplitPrompt, split_prompts
 from narrowband.runtime.progress import bar
-from narrowband.training.batches import Draws
+from narrowband.training.draws import Draws
 from narrowband.training.loop import Evaluation, StepLoss
 from narrowband.training.losses import AnswerLogits, answer_terms
 from narrowband.training.micro_batches import WHOLE, Part, PhaseLoss

@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.markup import escape
 from torch import nn
 
-from narrowband.codec.batches import embedded
 from narrowband.codec.codec import Codec, require_match
 from narrowband.codec.coder import LatentCoder
 from narrowband.codec.config import CodecConfig
 from narrowband.codec.pca import PCA
+from narrowband.codec.token_windows import embedded
 from narrowband.data.prompts import encode_answer
 from narrowband.data.squad import Example, read_squad
 from narrowband.evaluation.answer import QuestionAnswerer

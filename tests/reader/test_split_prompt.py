@@ -7,7 +7,7 @@ from narrowband.data.settled import with_examples
 from narrowband.data.splits import world_example
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import InputError, Params
-from narrowband.reader.prompts import lay_contexts, split_prompt, split_prompts
+from narrowband.reader.split_prompt import lay_contexts, split_prompt, split_prompts
 
 EXAMPLES = [world_example(0, "validation", i) for i in range(4)]
 

@@ -82,7 +82,7 @@ def formatted_text(kind: InstructionType, instruction: str, response: str) -> st
     return form + ("" if form.endswith("\n") else " ") + response
 
 
-class Prompt(NamedTuple):
+class SftPrompt(NamedTuple):
     """A prompt's text, and the examples in it."""
 
     text: str
@@ -96,14 +96,14 @@ class CompletionPrompts:
     style: PromptStyle
     pool: Sequence[FewShotExample]
 
-    def build(self, kind: InstructionType, instruction: str, seed: int) -> Prompt:
+    def build(self, kind: InstructionType, instruction: str, seed: int) -> SftPrompt:
         """The prompt of an instruction; `seed` draws the three or four examples, never the instruction itself."""
         if self.style == "completion":
-            return Prompt(zero_shot(kind, instruction), [])
+            return SftPrompt(zero_shot(kind, instruction), [])
         rng = Random(seed)
         others = [example for example in self.pool if example.instruction != instruction]
         examples = rng.sample(others, k=rng.choice((3, 4)))
-        return Prompt(few_shot(examples, instruction), examples)
+        return SftPrompt(few_shot(examples, instruction), examples)
 
 
 def encode_exactly(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[list[int]]:

@@ -4,7 +4,7 @@ import pytest
 
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import InputError
-from narrowband.sft.prompts import (
+from narrowband.sft.pool import (
     CompletionPrompts,
     FewShotExample,
     encode_exactly,
