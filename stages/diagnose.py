@@ -11,7 +11,7 @@ def main() -> None:
 
     from narrowband.codec.config import CodecConfig
     from narrowband.codec.spectrum import prompt_spectrum
-    from narrowband.data.prompts import coded_counts
+    from narrowband.data.prompts import coded_counts, say_truncated, truncated_share
     from narrowband.data.settled import read_settled
     from narrowband.data.squad import read_squad, stream_squad
     from narrowband.diagnosis.figures import diagnose, histogram
@@ -38,6 +38,7 @@ def main() -> None:
     results = read_results()
     answers = {name: read_json(checked(paths.PREDICTIONS / f"predictions_{name}.json")) for name in systems}
     train = answerer.encode(stream_squad(checked(paths.QA / "train.json")))
+    say_truncated(truncated_share(train), prompt, console)
     seen, _ = coded_counts(train)
     with bar("systems", len(systems) - 1, console) as advance:
         diagnosis = diagnose(answerer, systems, examples, answers, params.seed, seen=seen, advance=advance)

@@ -49,6 +49,11 @@ def test_a_parameter_that_is_left_out_is_found(name: str, entry: str) -> None:
     assert found and all(fault.startswith(f"parameter {entry}") and fault.endswith("missing") for fault in found)
 
 
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_depends_on_the_versions_of_the_packages_it_runs_with(name: str) -> None:
+    assert "requirements.lock" in STAGES[name]["deps"]
+
+
 def test_a_stage_that_reads_every_parameter_lists_the_whole_file() -> None:
     assert "parameter seed is missing" in faults(script("diagnose"), less("diagnose", "params", {"params.yaml": None}))
 

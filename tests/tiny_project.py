@@ -65,8 +65,9 @@ def make_project(folder: Path, model: Path) -> None:
 
 
 def link_code(folder: Path) -> None:
-    """Put `dvc.yaml` into `folder`, and links to the code that its stages depend on."""
-    shutil.copy(ROOT / "dvc.yaml", folder)
+    """Put `dvc.yaml` into `folder`, the versions of packages, and links to the code that its stages depend on."""
+    for name in ("dvc.yaml", "requirements.lock"):
+        shutil.copy(ROOT / name, folder)
     for name in ("src", "stages"):
         (folder / name).symlink_to(ROOT / name)
 

@@ -45,7 +45,7 @@ class Project:
         ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
         for name in ("stages", "src", "pools"):
             shutil.copytree(ROOT / name, folder / name, ignore=ignored)
-        for name in ("dvc.yaml", "params.yaml", ".gitignore", ".dvcignore"):
+        for name in ("dvc.yaml", "params.yaml", "requirements.lock", ".gitignore", ".dvcignore"):
             shutil.copy(ROOT / name, folder)
         shutil.copytree(model, folder / "models" / "base")
         self.change(SMALL)
