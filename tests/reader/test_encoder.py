@@ -34,8 +34,10 @@ def by_hand(lm: FrozenLM, encoder: ContextEncoder, prompt: SplitPrompt) -> Tenso
     states = lm.model(ids, output_hidden_states=True).hidden_states[-1][0, len(prompt.head) :]
     tokens, found = lm.embed(torch.tensor(prompt.context)), []
     for start in range(0, len(tokens), encoder.k):
-        mean = tokens[start : start + encoder.k].mean(0)
-        read = mean / encoder.scale
+        group = tokens[start : start + encoder.k]
+        mean = group.mean(0)
+        missing = torch.zeros((encoder.k - len(group)) * lm.hidden_size)
+        read = torch.cat([group.flatten() / encoder.scale, missing])
         if encoder.copy is not None:
             read = torch.cat([read, states[start : start + encoder.k].mean(0)])
         added = encoder.leave(nn.functional.gelu(encoder.enter(encoder.norm(read))))

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from narrowband.codec.windows import cut
 from narrowband.lm.frozen import FrozenLM, blocks
 from narrowband.lm.model_revision import model_revision
 from narrowband.params import InputError, Params
@@ -48,8 +49,9 @@ class ReaderConfig:
 class ContextEncoder(nn.Module):
     """One vector for every `k` context tokens: the mean of their embeddings, and what an MLP adds to it.
 
-    The MLP reads that mean, and the mean of the states of a copy of the base model over head and context. It ends in zeros, so
-    an untrained encoder is mean pooling, and at `k` 1 changes nothing. `seed` draws the starting weights.
+    The MLP reads the `k` embeddings side by side, as a mean does not tell which token came first, and the mean of the states of
+    a copy of the base model over head and context. It ends in zeros, so an untrained encoder is mean pooling, and at `k` 1
+    changes nothing. `seed` draws the starting weights.
     """
 
     scale: Tensor
@@ -60,7 +62,7 @@ class ContextEncoder(nn.Module):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.copy = None if config.encoder == "embeddings" else trainable_copy(lm, config.encoder, config.depth)
-            self.norm = nn.LayerNorm(hidden if self.copy is None else 2 * hidden)
+            self.norm = nn.LayerNorm((self.k + (self.copy is not None)) * hidden)
             self.enter = nn.Linear(self.norm.normalized_shape[0], HIDDEN_MULT * hidden)
             self.leave = nn.Linear(HIDDEN_MULT * hidden, hidden)
         nn.init.zeros_(self.leave.weight)
@@ -77,11 +79,12 @@ class ContextEncoder(nn.Module):
         self, embeddings: Float[Tensor, "batch seq hidden"], contexts: Contexts
     ) -> Float[Tensor, "vectors hidden"]:
         """The vectors of all `contexts`, one context after the other; `embeddings` are those of their ids."""
-        means = pooled(embeddings, contexts.coded, self.k)
-        read = [means / self.scale]
+        coded = contexts.coded.to(embeddings.device)
+        means = pooled(embeddings, coded, self.k)
+        read = [cut(embeddings, coded, self.k) / self.scale]  # [vectors, k * hidden], zeros beyond the context's end
         if self.copy is not None:
             states = self.copy(inputs_embeds=embeddings, use_cache=False).last_hidden_state
-            read.append(pooled(states, contexts.coded, self.k))
+            read.append(pooled(states, coded, self.k))
         added = self.leave(F.gelu(self.enter(self.norm(torch.cat(read, -1)))))
         return means + self.scale * added
 
