@@ -14,7 +14,8 @@ from torch import Tensor
 from narrowband.codec.codec import Codec
 from narrowband.codec.pca import PCA
 from narrowband.codec.windows import cut
-from narrowband.data.prompts import Batch, EncodedPrompt, collate
+from narrowband.data.encoded import EncodedPrompt
+from narrowband.data.prompts import Batch, collate
 from narrowband.data.squad import Example
 from narrowband.evaluation.answer import Evaluated, QuestionAnswerer, System
 from narrowband.evaluation.form import answer_form

@@ -12,7 +12,8 @@ from narrowband.codec.codec import Codec
 from narrowband.codec.config import CodecConfig
 from narrowband.codec.pca import PCA
 from narrowband.codec.token_windows import token_windows
-from narrowband.data.prompts import EncodedPrompt, collate
+from narrowband.data.encoded import EncodedPrompt
+from narrowband.data.prompts import collate
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import Params, load_params
 from narrowband.runtime.entry import console

@@ -9,7 +9,8 @@ from narrowband.codec.codec import Codec
 from narrowband.codec.config import CodecConfig
 from narrowband.codec.pca import PCA
 from narrowband.codec.token_windows import token_windows
-from narrowband.data.prompts import EncodedPrompt, encode_answer, encode_prompts
+from narrowband.data.encoded import EncodedPrompt
+from narrowband.data.prompts import encode_answer, encode_prompts
 from narrowband.data.settled import draw_shots, with_examples
 from narrowband.data.splits import world_example
 from narrowband.data.squad import Example

@@ -6,7 +6,7 @@ from pathlib import Path
 from narrowband.codec.codec import Codec
 from narrowband.codec.config import CodecConfig
 from narrowband.codec.pca import PCA
-from narrowband.data.prompts import EncodedPrompt
+from narrowband.data.encoded import EncodedPrompt
 from narrowband.data.settled import FILE, asked_for
 from narrowband.evaluation.answer import QuestionAnswerer
 from narrowband.lm.frozen import FrozenLM

@@ -18,7 +18,8 @@ from narrowband.codec.codec import Codec
 from narrowband.codec.folded import FoldedCodec
 from narrowband.codec.pca import PCA
 from narrowband.codec.token_windows import token_windows
-from narrowband.data.prompts import EncodedPrompt, collate, encode_prompts
+from narrowband.data.encoded import EncodedPrompt
+from narrowband.data.prompts import collate, encode_prompts
 from narrowband.data.splits import world_example
 from narrowband.data.squad import Example, write_squad
 from narrowband.lm.frozen import FrozenLM

@@ -4,7 +4,7 @@ import torch
 from sklearn.decomposition import PCA as ReferencePCA
 
 from narrowband.codec.spectrum import prompt_spectrum, variance_shares
-from narrowband.data.prompts import EncodedPrompt
+from narrowband.data.encoded import EncodedPrompt
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import InputError
 

@@ -3,7 +3,7 @@ from collections import Counter
 import pytest
 import torch
 
-from narrowband.data.prompts import EncodedPrompt
+from narrowband.data.encoded import EncodedPrompt
 from narrowband.data.vocabulary import mixed_in, plain_tokens
 from narrowband.lm.frozen import FrozenLM
 

@@ -22,7 +22,8 @@ from narrowband.codec.config import CodecConfig
 from narrowband.codec.pca import PCA
 from narrowband.codec.token_windows import embedded
 from narrowband.codec.windows import cut
-from narrowband.data.prompts import EncodedPrompt, encode_prompt
+from narrowband.data.encoded import EncodedPrompt
+from narrowband.data.prompts import encode_prompt
 from narrowband.data.splits import world_example
 from narrowband.data.squad import Answer, Example
 from narrowband.diagnosis.figures import Diagnosis, diagnose, effective_rank, overlap, pairwise_cosine

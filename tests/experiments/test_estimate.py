@@ -9,7 +9,7 @@ from rich.console import Console
 from transformers import PreTrainedModel
 
 from narrowband.codec.pca import PCA
-from narrowband.data.prompts import EncodedPrompt
+from narrowband.data.encoded import EncodedPrompt
 from narrowband.data.splits import world_example
 from narrowband.experiments import estimate as estimates
 from narrowband.experiments.estimate import (

@@ -31,10 +31,13 @@ def test_every_run_has_vectors_that_shrink_by_its_ratio() -> None:
 
 def test_rows_are_those_of_finished_runs_with_their_intervals() -> None:
     row = {"f1": 50.0, "em": 40.0, "agreement": 45.0, "cosine": 0.9, "norm_ratio": 1.0, "token_match": 99.0}
-    metrics = {name: {**row, "f1_interval": {"low": 47.0, "high": 53.0}} for name in ("pca", "phase1", "phase2")}
+    interval = {"f1_interval": {"low": 47.0, "high": 53.0}}
+    metrics = {name: {**row, **interval} for name in ("pca", "phase1", "phase2")}
+    metrics["uncompressed"] = {"f1": 98.0, "em": 97.0, **interval}
     rows = sweep_rows(Experiments("abc", {SweepRun(16, 16, 2).name: metrics, "another": {}}, frozenset()))
-    assert [row["system"] for row in rows] == ["pca", "phase1", "phase2"]
-    assert rows[0] == {"compression": 16, "window": 16, "seed": 2, "system": "pca", **row, "low": 47.0, "high": 53.0}
+    assert [row["system"] for row in rows] == ["uncompressed", "pca", "phase1", "phase2"]
+    assert "cosine" not in rows[0] and (rows[0]["f1"], rows[0]["low"]) == (98.0, 47.0)
+    assert rows[1] == {"compression": 16, "window": 16, "seed": 2, "system": "pca", **row, "low": 47.0, "high": 53.0}
 
 
 def row(system: str, setting: str, bits: float) -> dict[str, Any]:

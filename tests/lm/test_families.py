@@ -10,7 +10,8 @@ from making import codec_of
 
 from narrowband.codec.codec import Codec
 from narrowband.codec.pca import PCA
-from narrowband.data.prompts import EncodedPrompt, collate, encode_answer, encode_prompt
+from narrowband.data.encoded import EncodedPrompt
+from narrowband.data.prompts import collate, encode_answer, encode_prompt
 from narrowband.data.splits import world_example
 from narrowband.lm.frozen import FrozenLM
 from narrowband.lm.source import max_positions, outline

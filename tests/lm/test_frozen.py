@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from narrowband.data.prompts import EncodedPrompt, collate
+from narrowband.data.encoded import EncodedPrompt
+from narrowband.data.prompts import collate
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import InputError
 

@@ -9,9 +9,9 @@ from families import FAMILIES, save_family
 from test_probe import SIZES, save
 from transformers import RecurrentGemmaConfig
 
+from narrowband.data.encoded import EncodedPrompt
 from narrowband.data.prompts import (
     Batch,
-    EncodedPrompt,
     SettledPrompt,
     check_questions,
     collate,

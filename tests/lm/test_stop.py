@@ -3,7 +3,8 @@ import re
 import pytest
 import torch
 
-from narrowband.data.prompts import EncodedPrompt, collate
+from narrowband.data.encoded import EncodedPrompt
+from narrowband.data.prompts import collate
 from narrowband.lm.frozen import FrozenLM
 from narrowband.lm.stop import ENDS, Reply, TextEnd, until_end
 from narrowband.params import Stop

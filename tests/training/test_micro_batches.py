@@ -6,7 +6,8 @@ from making import codec_of, phase1_loss_of, phase2_loss_of
 
 from narrowband.codec.codec import Codec
 from narrowband.codec.pca import PCA
-from narrowband.data.prompts import EncodedPrompt, encode_answer, encode_prompt
+from narrowband.data.encoded import EncodedPrompt
+from narrowband.data.prompts import encode_answer, encode_prompt
 from narrowband.data.splits import world_example
 from narrowband.lm.frozen import FrozenLM, blocks
 from narrowband.params import InputError, Params

@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 
 from narrowband.codec.codec import Codec
 from narrowband.codec.pca import PCA
-from narrowband.data.prompts import EncodedPrompt, collate, encode_answer, encode_prompt
+from narrowband.data.encoded import EncodedPrompt
+from narrowband.data.prompts import collate, encode_answer, encode_prompt
 from narrowband.data.splits import world_example
 from narrowband.data.squad import write_squad
 from narrowband.lm.frozen import FrozenLM

@@ -8,7 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from narrowband.codec.codec import Codec
-from narrowband.data.prompts import Batch, EncodedPrompt, coded_counts
+from narrowband.data.encoded import EncodedPrompt
+from narrowband.data.prompts import Batch, coded_counts
 from narrowband.lm.frozen import FrozenLM
 
 BLOCK = 4096

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from narrowband.codec.pca import require_windows
 from narrowband.codec.windows import cut
-from narrowband.data.prompts import EncodedPrompt, collate
+from narrowband.data.encoded import EncodedPrompt
+from narrowband.data.prompts import collate
 from narrowband.lm.frozen import FrozenLM
 
 BATCH = 256

@@ -1,6 +1,5 @@
 """The question-answering prompt: its text, its tokens, and which tokens pass through the codec."""
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -11,6 +10,7 @@ from rich.console import Console
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from narrowband.data.encoded import EncodedPrompt, EncodedPrompts
 from narrowband.data.squad import Example
 from narrowband.params import InputError, Prompt
 
@@ -24,18 +24,6 @@ class SettledPrompt(Prompt):
     """`prompt` of params.yaml with `bos` decided, and the text of the worked examples that stand before each question."""
 
     examples: str = ""
-
-
-class EncodedPrompt(NamedTuple):
-    """Token ids of one prompt, whether each passes through the codec, and whether the context was cut.
-
-    The first `shared` tokens are the same in all prompts and keep their own embeddings.
-    """
-
-    ids: list[int]
-    coded: list[bool]
-    truncated: bool
-    shared: int = 0
 
 
 class Batch(NamedTuple):
@@ -112,15 +100,13 @@ def require_texts(context: str, question: str) -> None:
         raise InputError("--context and --question must hold text; give a passage and a question about it")
 
 
-def encode_prompts(
-    tokenizer: PreTrainedTokenizerBase, examples: Iterable[Example], prompt: Prompt
-) -> list[EncodedPrompt]:
+def encode_prompts(tokenizer: PreTrainedTokenizerBase, examples: Iterable[Example], prompt: Prompt) -> EncodedPrompts:
     """The prompts of `examples`, in order.
 
     Raises:
         InputError: see `encode_prompt`; it names the question's id.
     """
-    return list(stream_prompts(tokenizer, examples, prompt))
+    return EncodedPrompts(stream_prompts(tokenizer, examples, prompt))
 
 
 def stream_prompts(
@@ -194,8 +180,6 @@ def _shared(prompts: Sequence[EncodedPrompt]) -> tuple[int, ...]:
 
 def coded_counts(prompts: Sequence[EncodedPrompt]) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
     """The distinct coded tokens of `prompts` in ascending order, and how often each occurs."""
-    counts = Counter(
-        token for prompt in prompts for token, coded in zip(prompt.ids, prompt.coded, strict=True) if coded
-    )
-    ids = sorted(counts)
-    return torch.tensor(ids), torch.tensor([counts[token] for token in ids])
+    stored = EncodedPrompts.of(prompts)
+    tokens, counts = stored.ids[stored.coded].long().unique(return_counts=True)
+    return tokens, counts

@@ -8,7 +8,7 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from narrowband.data.prompts import EncodedPrompt
+from narrowband.data.encoded import EncodedPrompt, EncodedPrompts
 
 
 def plain_tokens(tokenizer: PreTrainedTokenizerBase) -> Int[Tensor, " n"]:
@@ -27,12 +27,10 @@ def mixed_in(
     """
     if not share:
         return prompts
-    places = [(row, place) for row, prompt in enumerate(prompts) for place, on in enumerate(prompt.coded) if on]
+    stored = EncodedPrompts.of(prompts)
+    ids, places = stored.ids, stored.coded.nonzero()[:, 0]
     generator = torch.Generator().manual_seed(Random(seed).getrandbits(63))
     chosen = torch.randperm(len(places), generator=generator)[: round(share * len(places))]
     drawn = tokens[torch.randint(len(tokens), (len(chosen),), generator=generator)]
-    rows = [list(prompt.ids) for prompt in prompts]
-    for index, token in zip(chosen.tolist(), drawn.tolist(), strict=True):
-        row, place = places[index]
-        rows[row][place] = token
-    return [prompt._replace(ids=ids) for prompt, ids in zip(prompts, rows, strict=True)]
+    ids[places[chosen]] = drawn.to(ids.dtype)
+    return stored.with_ids(ids)

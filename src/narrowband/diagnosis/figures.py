@@ -17,7 +17,8 @@ from torch import Tensor
 from narrowband.codec.codec import Codec
 from narrowband.codec.folded import FoldedCodec
 from narrowband.codec.magnitude import restore_magnitude, side_information
-from narrowband.data.prompts import Batch, EncodedPrompt, collate
+from narrowband.data.encoded import EncodedPrompt
+from narrowband.data.prompts import Batch, collate
 from narrowband.data.squad import Example
 from narrowband.evaluation.answer import QuestionAnswerer, batches_by_length
 from narrowband.evaluation.form import faults

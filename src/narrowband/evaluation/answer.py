@@ -10,7 +10,8 @@ from torch import Tensor
 
 from narrowband.codec.codec import Codec
 from narrowband.codec.folded import FoldedCodec
-from narrowband.data.prompts import Batch, EncodedPrompt, collate, encode_prompts, truncated_share
+from narrowband.data.encoded import EncodedPrompt, EncodedPrompts
+from narrowband.data.prompts import Batch, collate, encode_prompts, truncated_share
 from narrowband.data.squad import Example
 from narrowband.evaluation.form import answer_form
 from narrowband.evaluation.reconstruction import Quality
@@ -95,7 +96,7 @@ class QuestionAnswerer:
     batch_size: int
     stop: Stop
 
-    def encode(self, examples: Iterable[Example]) -> list[EncodedPrompt]:
+    def encode(self, examples: Iterable[Example]) -> EncodedPrompts:
         """The prompts of `examples`."""
         return encode_prompts(self.lm.tokenizer, examples, self.prompt)
 

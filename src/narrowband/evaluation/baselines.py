@@ -19,7 +19,8 @@ from narrowband.codec.entropy import EntropyModel
 from narrowband.codec.pca import PCA
 from narrowband.codec.token_windows import coded_lengths, embedded, token_windows
 from narrowband.codec.windows import cut, join, token_places
-from narrowband.data.prompts import EncodedPrompt, coded_counts
+from narrowband.data.encoded import EncodedPrompt
+from narrowband.data.prompts import coded_counts
 from narrowband.evaluation.answer import QuestionAnswerer, System
 from narrowband.evaluation.lookup import Lookup
 from narrowband.evaluation.quantizers import RotationQuantizer, ScalarQuantizer, VectorQuantizer

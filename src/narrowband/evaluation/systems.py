@@ -9,7 +9,8 @@ from narrowband.codec.coder import LatentCoder
 from narrowband.codec.config import CodecConfig
 from narrowband.codec.pca import PCA
 from narrowband.codec.token_windows import CALIBRATION_PROMPTS, embedded
-from narrowband.data.prompts import EncodedPrompt, examples_of
+from narrowband.data.encoded import EncodedPrompts
+from narrowband.data.prompts import examples_of
 from narrowband.data.squad import read_squad
 from narrowband.evaluation.answer import QuestionAnswerer
 from narrowband.runtime import paths
@@ -35,7 +36,7 @@ def load_systems(answerer: QuestionAnswerer, config: CodecConfig) -> dict[str, C
     return {"uncompressed": None, "pca": pca_only, **trained}
 
 
-def calibration_prompts(answerer: QuestionAnswerer) -> list[EncodedPrompt]:
+def calibration_prompts(answerer: QuestionAnswerer) -> EncodedPrompts:
     """The training prompts that the scale of `magnitude: calibrated` is fitted on."""
     return answerer.encode(read_squad(checked(paths.QA / "train.json"))[:CALIBRATION_PROMPTS])
 

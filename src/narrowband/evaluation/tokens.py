@@ -6,7 +6,8 @@ import torch
 from rich.text import Text
 
 from narrowband.codec.codec import Codec
-from narrowband.data.prompts import EncodedPrompt, collate
+from narrowband.data.encoded import EncodedPrompt
+from narrowband.data.prompts import collate
 from narrowband.evaluation.reconstruction import Quality
 from narrowband.lm.frozen import FrozenLM
 

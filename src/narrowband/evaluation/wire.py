@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from narrowband.codec.codec import Codec
-from narrowband.data.prompts import EncodedPrompt, collate, encode_prompt, require_texts
+from narrowband.data.encoded import EncodedPrompt
+from narrowband.data.prompts import collate, encode_prompt, require_texts
 from narrowband.evaluation.answer import QuestionAnswerer
 from narrowband.params import InputError
 

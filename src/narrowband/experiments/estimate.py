@@ -13,7 +13,8 @@ from transformers import PreTrainedModel
 
 from narrowband.codec.adapter import Shape, make_adapter
 from narrowband.codec.pca import PCA
-from narrowband.data.prompts import EncodedPrompt, collate, encode_prompts
+from narrowband.data.encoded import EncodedPrompt
+from narrowband.data.prompts import collate, encode_prompts
 from narrowband.data.squad import Example
 from narrowband.evaluation.answer import SEARCHED
 from narrowband.evaluation.headline import TITLES

@@ -16,7 +16,7 @@ WINDOWS = (16, 1)
 REPEATED = (16, 32, 64)
 """Compressions at which F1 falls: with the first of `WINDOWS`, runs are repeated with the random seeds 1 and 2."""
 
-SYSTEMS = ("pca", "phase1", "phase2")
+SYSTEMS = ("uncompressed", "pca", "phase1", "phase2")
 RATES = (2, 8, 12, 16, 24, 32, 64, 256)
 """Bits per token that codec and rivals are set to."""
 
@@ -101,7 +101,7 @@ def sweep_runs(hidden: int) -> Runs:
 
 
 def sweep_rows(experiments: Experiments) -> Rows:
-    """A row for each finished run and system: compression, F1 with its 95% interval, and cosine."""
+    """A row for each finished run and system: compression, F1 with its 95% interval, and, unless it is uncompressed, cosine."""
     return [
         {**run._asdict(), "system": system, **_figures(experiments.finished[run.name][system])}
         for run in RUNS
@@ -112,7 +112,7 @@ def sweep_rows(experiments: Experiments) -> Rows:
 
 def _figures(row: dict[str, Any]) -> dict[str, float]:
     names = ("f1", "em", "agreement", "cosine", "norm_ratio", "token_match")
-    return {**{name: row[name] for name in names}, **row["f1_interval"]}
+    return {**{name: row[name] for name in names if name in row}, **row["f1_interval"]}
 
 
 def bit_runs(seeds: Sequence[int] = (0,)) -> Runs:

@@ -125,9 +125,8 @@ def f1_and_cosine_chart(rows: Sequence[Mapping[str, Any]]) -> Chart:
         draw_lines(axes, lines)
         doubling_axis(axes, ratios, "x")
         axes.set(xlabel=RATIO, ylabel=label)
-    for row in rows:
-        if row["system"] == "uncompressed":
-            left.axhline(row["f1"], label=TITLES["uncompressed"], color=GREY, linestyle=":")
+    for f1_uncompressed in {row["f1"] for row in rows if row["system"] == "uncompressed"}:
+        left.axhline(f1_uncompressed, label=TITLES["uncompressed"], color=GREY, linestyle=":")
     left.set_ylim(0, TOP)
     legend(figure, left, 4)
     cosines = [f"{point.y:.3f}" for points in cosine.values() for point in points]

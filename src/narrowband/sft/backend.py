@@ -5,7 +5,8 @@ from typing import Literal, NamedTuple, Protocol
 
 import torch
 
-from narrowband.data.prompts import EncodedPrompt, collate
+from narrowband.data.encoded import EncodedPrompt
+from narrowband.data.prompts import collate
 from narrowband.lm.bos import token_log_probs
 from narrowband.lm.frozen import FrozenLM
 

@@ -6,7 +6,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 
-from narrowband.data.prompts import EncodedPrompt
+from narrowband.data.encoded import EncodedPrompt
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import InputError
 from narrowband.runtime import distributed

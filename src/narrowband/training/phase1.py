@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from narrowband.codec.codec import Codec
-from narrowband.data.prompts import Batch, EncodedPrompt, collate
+from narrowband.data.encoded import EncodedPrompt
+from narrowband.data.prompts import Batch, collate
 from narrowband.data.vocabulary import mixed_in, plain_tokens
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import ReconstructionLoss

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from narrowband.codec.codec import Codec
 from narrowband.codec.folded import reconstruct
-from narrowband.data.prompts import Batch, EncodedPrompt, collate
+from narrowband.data.encoded import EncodedPrompt
+from narrowband.data.prompts import Batch, collate
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import InputError, Loss, Phase2
 from narrowband.runtime import distributed

@@ -8,7 +8,8 @@ import torch
 from rich.console import Console
 from transformers import PreTrainedTokenizerBase
 
-from narrowband.data.prompts import EncodedPrompt, encode_answer
+from narrowband.data.encoded import EncodedPrompt
+from narrowband.data.prompts import encode_answer
 from narrowband.data.splits import world_example
 from narrowband.data.squad import Example
 from narrowband.evaluation.answer import QuestionAnswerer

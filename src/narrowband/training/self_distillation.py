@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from narrowband.codec.codec import Codec
-from narrowband.data.prompts import EncodedPrompt
+from narrowband.data.encoded import EncodedPrompt
 from narrowband.lm.frozen import FrozenLM
 from narrowband.runtime.artifacts import MANIFEST, checked
 from narrowband.runtime.entry import console
