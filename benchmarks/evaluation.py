@@ -1,4 +1,4 @@
-"""Evaluation: batched answers against one by one, and what the codec costs beside generation."""
+"""Evaluation: batched answers against one by one, and the cost of the codec relative to generation."""
 
 import torch
 
@@ -77,7 +77,7 @@ def shared_examples() -> Row:
 
 
 def folded_cost() -> Row:
-    """The codec at window 1, its quality and rate included, beside the generation that it feeds."""
+    """The cost of the codec at window 1, with its quality and rate, relative to generation."""
     lm, made, params = base_lm(), codec(1).eval(), setting(1)
     asked = prompts(TEST)
     batches = [

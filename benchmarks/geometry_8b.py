@@ -87,7 +87,7 @@ def settings(smoke: bool) -> Params:
 
 
 def prepare(folder: Path, geometry: dict[str, Any], questions: dict[str, int], params: Params) -> None:
-    """Write all that the first of `STAGES` depends on into `folder`; a model that is there already is kept."""
+    """Write everything that the first of `STAGES` depends on into `folder`; an existing model is kept."""
     write_text(folder / "params.yaml", yaml.safe_dump(params.model_dump()))
     for name in ("dvc.yaml", "src", "stages"):
         link = folder / name
@@ -112,7 +112,7 @@ def prepare(folder: Path, geometry: dict[str, Any], questions: dict[str, int], p
 
 
 def fresh(folder: Path, work: Callable[..., dict[str, Any]], *arguments: str) -> dict[str, Any]:
-    """What `work` returns in a process of its own, with its wall time and peak memory; `folder` is its directory."""
+    """Run `work` in a new process in `folder`; return its result with wall time and peak memory."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(_measured, folder, work, arguments).result()
 
@@ -125,7 +125,7 @@ def _measured(folder: Path, work: Callable[..., dict[str, Any]], arguments: tupl
 
 
 def peak_bytes() -> int:
-    """Most memory of the GPU that tensors took, or of the computer that this process took (Linux)."""
+    """Peak memory of tensors on the GPU, or else of this process (Linux)."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
@@ -141,8 +141,8 @@ def run_stage(name: str) -> dict[str, Any]:
 def measure_speed() -> dict[str, Any]:
     """Tokens a second and MFU of a step of each phase, and of answering a batch of questions.
 
-    MFU is FLOPs of matrix products and attentions, as torch counts them, over wall time and over what a square product
-    reaches on this device in the model's precision.
+    MFU = FLOPs of matrix products and attentions, as torch counts them, / (wall time x FLOPs a second of a square product on
+    this device in the model's precision).
     """
     set_up_torch()
     params = of_a_micro_batch(load_params())
@@ -184,7 +184,7 @@ def measure_speed() -> dict[str, Any]:
 
 
 def of_a_micro_batch(params: Params) -> Params:
-    """`params` with batches of one micro-batch, which is what runs at a time in a step."""
+    """`params` with batches as large as a micro-batch, which is what a step computes at a time."""
     small = {
         name: phase.model_copy(update={"batch_size": phase.micro_batch})
         for name, phase in (("phase1", params.phase1), ("phase2", params.phase2))
@@ -193,7 +193,7 @@ def of_a_micro_batch(params: Params) -> Params:
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOPs a second of a square product."""
+    """FLOPs per second of a square matrix product."""
     size = 8192 if device.type == "cuda" else 1024
     matrix = torch.randn(size, size, device=device, dtype=dtype)
     return 2 * size**3 / min(_seconds(lambda: matrix @ matrix) for _ in range(1 + REPETITIONS))

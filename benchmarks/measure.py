@@ -1,4 +1,4 @@
-"""Timing two things in one run, and what this machine can do at most."""
+"""Timing alternatives in turn, and the peak rates of this machine."""
 
 import json
 import subprocess
@@ -14,9 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: a ratio, the bar for it, what was timed, and what stops it where it falls short.
+    """One line of the table: a ratio, the bar for it, the times behind it, and what limits it where it misses the bar.
 
-    `at_least` says whether the ratio is to be as large as the bar or as small. Seconds are the least of the repetitions.
+    The ratio must be at least the bar if `at_least`, otherwise at most. Seconds are the minimum of the repetitions.
     """
 
     what: str
@@ -46,7 +46,7 @@ def seconds(run: Callable[[], Any]) -> float:
 
 
 def interleaved(runs: dict[str, Callable[[], Any]], repetitions: int) -> dict[str, float]:
-    """Least wall time of each over repetitions that take turns, so that a disturbance meets all alike."""
+    """Minimum wall time of each; repetitions take turns, so that a disturbance affects all alike."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(repetitions):
         for name, run in runs.items():
@@ -55,14 +55,14 @@ def interleaved(runs: dict[str, Callable[[], Any]], repetitions: int) -> dict[st
 
 
 def matmul_peak(size: int = 2048, repetitions: int = 8) -> float:
-    """FLOPs a second of a square float32 product, the best of several."""
+    """FLOPs per second of a square float32 matrix product, the best of several."""
     a, b = torch.randn(size, size), torch.randn(size, size)
     a @ b
     return 2 * size**3 / min(seconds(lambda: a @ b) for _ in range(repetitions))
 
 
 def bandwidth(megabytes: int = 256, repetitions: int = 5) -> float:
-    """Bytes a second of a copy, read and written, the best of several."""
+    """Bytes per second of a copy, reads and writes counted, the best of several."""
     source = torch.zeros(megabytes << 20, dtype=torch.uint8)
     target = torch.ones_like(source)
     return 2 * len(source) / min(seconds(lambda: target.copy_(source)) for _ in range(repetitions))
@@ -76,7 +76,7 @@ def flops(run: Callable[[], Any]) -> int:
 
 
 def in_child(module: str, function: str, *arguments: float | str) -> dict[str, float]:
-    """What `function` of `module` returns in a fresh process, with `seconds` it took and `peak_bytes` of that process.
+    """Run `function` of `module` in a new process; return its result with its `seconds` and the process's `peak_bytes`.
 
     Linux only: the peak is the kernel's high-water mark of the process's own pages.
     """

@@ -27,7 +27,7 @@ def spectrum() -> Tensor:
 
 
 def zipf(tokens: int) -> Tensor:
-    """Ids of `tokens` tokens, drawn a chunk at a time, as windows of one."""
+    """Ids of `tokens` tokens, drawn in chunks, as windows of one token."""
     generator = torch.Generator().manual_seed(0)
     frequencies = 1 / torch.arange(1, VOCABULARY + 1, dtype=torch.float64)
     chunk = min(tokens, 100_000)
@@ -43,7 +43,7 @@ def fit_tokens(tokens: int) -> None:
 
 
 def fit_windows(repeats: int) -> None:
-    """Fit to the windows of a tenth of the prompts, so many times over."""
+    """Fit to the windows of a tenth of the prompts, repeated `repeats` times."""
     vectors, windows = token_windows(base_lm(), prompts(PROMPTS // 10), WINDOW)
     PCA.fit(vectors, COMPRESS, windows.repeat(repeats, 1))
 

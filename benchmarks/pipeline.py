@@ -1,4 +1,4 @@
-"""`make bench-pipeline`: every stage of a fresh clone, as it is and the plain way, to the same F1. Takes its time."""
+"""`make bench-pipeline`: the whole pipeline in fresh clones, as it is and with the plain implementation. Takes long."""
 
 import json
 import os
@@ -18,7 +18,7 @@ WAYS = {"plain": ["-m", "benchmarks.plain"], "fast": []}
 
 
 def run_stage(clone: Path, name: str, way: list[str]) -> float:
-    """Seconds that a stage takes in `clone`, the given way."""
+    """Seconds that a stage takes in `clone`, run the given way."""
     path = os.pathsep.join([str(clone), str(clone / "src")])
     environment = {**os.environ, "PYTHONPATH": path}
     line = [sys.executable, *way, f"stages/{name}.py"]

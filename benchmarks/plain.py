@@ -1,4 +1,4 @@
-"""Run a stage the plain way: `python -m benchmarks.plain stages/NAME.py`."""
+"""Run a stage with the plain implementation: `python -m benchmarks.plain stages/NAME.py`."""
 
 import runpy
 import sys
@@ -12,7 +12,7 @@ from narrowband.codec.pca import PCA
 
 
 def fit(vectors: Tensor, compress_dim: int, windows: Tensor, *, advance: Callable[[int], None]) -> PCA:
-    """Every window of every prompt in memory at once."""
+    """Fit with every window of every prompt in memory at once."""
     return reference.fit_pca(vectors[windows].flatten(1), compress_dim)
 
 

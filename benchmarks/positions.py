@@ -1,7 +1,7 @@
 """`make bench-positions`: what fewer positions save, by length of the context; a table of `docs/positions.md`.
 
-Times are of one question, its context read as text, as stored vectors, or as vectors that are encoded first. Weights have no
-say in them, so encoders are untrained ones.
+Times are for one question whose context is read as text, as stored vectors, or as vectors that are encoded first. They do not
+depend on the weights, so the encoders are untrained.
 """
 
 from functools import partial
@@ -26,7 +26,7 @@ LENGTHS = (128, 256, 512, 1024)
 """Tokens of the context."""
 
 FEWER = (2, 4, 8)
-"""Tokens a position."""
+"""Tokens per position."""
 
 REPETITIONS = 10
 HEADER = [
@@ -47,7 +47,7 @@ class Saved(NamedTuple):
 
 
 class Asked:
-    """A question about a context of `tokens` tokens, of which a vector stands for every `k`."""
+    """A question about a context of `tokens` tokens, with one vector for every `k`."""
 
     def __init__(self, lm: FrozenLM, tokens: int, k: int) -> None:
         self.lm, self.k = lm, k
@@ -84,7 +84,7 @@ def cache_bytes(cache: Any) -> int:
 
 @torch.no_grad()
 def measure(lm: FrozenLM, tokens: int) -> list[Saved]:
-    """What a question about a context of `tokens` tokens takes, as text and at every number of tokens a position."""
+    """The cost of a question about a context of `tokens` tokens, as text and at every number of tokens per position."""
     asked = {k: Asked(lm, tokens, k) for k in (1, *FEWER)}
     runs: dict[tuple[int, str], Any] = {}
     for k, one in asked.items():

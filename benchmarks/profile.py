@@ -1,4 +1,4 @@
-"""`make bench-profile`: where the time of each stage goes, and the least it could be on this machine."""
+"""`make bench-profile`: where the time of each stage goes, and a lower bound on this machine."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -29,7 +29,7 @@ ADAMW_BYTES = 28
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of a stage: seconds of one call, its calls in a run, the FLOPs and bytes that a call can't do without."""
+    """A part of a stage: calls in a run, seconds of one call, and the FLOPs and bytes that a call needs at least."""
 
     stage: str
     part: str
@@ -39,7 +39,7 @@ class Part:
     bytes: float = 0
 
     def floor(self, peak: float, bytes_a_second: float) -> float:
-        """Least seconds of one call: FLOPs over peak or bytes over bandwidth, whichever takes longer."""
+        """Minimum seconds of one call: max(FLOPs / peak, bytes / bandwidth)."""
         return max(self.flops / peak, self.bytes / bytes_a_second)
 
 

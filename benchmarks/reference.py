@@ -1,4 +1,4 @@
-"""The plain way of the original run, kept to be measured against and to prove that nothing gained changes a result.
+"""The original run's plain implementation, kept to measure speed-ups against and to show that they change no result.
 
 Embeddings of every position are materialised, PCA is scikit-learn's, the codec is applied position by position, answers
 are generated one prompt at a time.

@@ -1,4 +1,4 @@
-"""What was measured: `benchmarks/results.json`, and the tables in `docs` that are made from it."""
+"""Measurements: `benchmarks/results.json`, and the tables in `docs` that are made from it."""
 
 import json
 import platform

@@ -25,7 +25,7 @@ CENTRE = {"tokens": 4096, "vector_dim": 2048, "compress_dim": 128}
 AXES = {"tokens": (2048, 4096, 8192), "vector_dim": (1024, 2048, 4096), "compress_dim": (64, 128, 256)}
 PROMPT = 128
 PASSES = 16
-"""Times that `fit_pca` takes in the tokens, so that its products are not lost beside its eigenvectors."""
+"""How often `fit_pca` gets the tokens, so that its products are not negligible beside its eigenvectors."""
 
 
 def work(lm: FrozenLM, params: Params, tokens: int) -> dict[str, Callable[[], Any]]:
@@ -72,7 +72,7 @@ def measure(stage: str, tokens: int, vector_dim: int, compress_dim: int) -> dict
 
 
 def idle() -> None:
-    """Nothing: what the imports alone take."""
+    """Do nothing, to measure the imports alone."""
 
 
 def exponent(sizes: tuple[int, ...], values: list[float]) -> float:

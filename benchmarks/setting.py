@@ -1,4 +1,4 @@
-"""The committed setting, small enough to be measured: base model, prompts of the bundled world, a codec."""
+"""A small version of the committed setting: base model, prompts of the bundled world, a codec."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -39,12 +39,12 @@ def setting(window: int) -> Params:
 
 @cache
 def examples(n: int) -> list[Example]:
-    """The first training questions of the bundled world."""
+    """The first `n` training questions of the bundled world."""
     return [world_example(0, "train", i) for i in range(n)]
 
 
 def prompts(n: int) -> list[EncodedPrompt]:
-    """Their prompts."""
+    """The prompts of the first `n` training questions."""
     return encode_prompts(base_lm().tokenizer, examples(n), load_params().prompt)
 
 
@@ -56,7 +56,7 @@ def prompts_after(shots: int, n: int) -> list[EncodedPrompt]:
 
 
 def lessons(n: int) -> list[Lesson]:
-    """Their prompts with the gold answers."""
+    """The prompts of the first `n` training questions, with the gold answers."""
     tokenizer = base_lm().tokenizer
     answers = [encode_answer(tokenizer, e.golds[0]) for e in examples(n)]
     return [Lesson(prompt, answer) for prompt, answer in zip(prompts(n), answers, strict=True)]

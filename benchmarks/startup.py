@@ -17,7 +17,7 @@ STAGES = ["check", "generate_data", "fit_pca", "train_phase1", "train_phase2", "
 """Every stage with parameters."""
 
 SMALL = {"train": 1, "validation": 1, "test": 1, "sft_records": 1}
-"""What `generate_data` does before it looks for the base model takes no time with these."""
+"""Sizes with which `generate_data` needs no time before it looks for the base model."""
 
 
 def refused(stage: str, folder: Path, sentence: str) -> None:
@@ -29,13 +29,13 @@ def refused(stage: str, folder: Path, sentence: str) -> None:
 
 
 def import_libraries() -> None:
-    """Import what loading and running any model takes, and nothing of this project."""
+    """Import what is needed to load and run any model, and nothing from this project."""
     code = "import torch; from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def slowest_start() -> Row:
-    """The slowest of all stages to import all it needs and find no base model; beside it, to find no parameters.
+    """Time of the slowest stage to import everything and report a missing base model; also, to report missing parameters.
 
     A stage reads its parameters first, and imports torch and transformers before it looks for the base model.
     """

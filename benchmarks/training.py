@@ -91,7 +91,7 @@ def phase1_efficiency() -> Row:
 
 
 def phase2_step(window: int, teacher_top_k: int = 0) -> Row:
-    """Phase 2 against the frozen model's passes on the same batch; with `teacher_top_k` the teacher was asked before."""
+    """Phase 2 against the frozen model's passes on the same batch; with `teacher_top_k`, the teacher's are done beforehand."""
     lm, made, params = base_lm(), codec(window).train(), setting(window)
     asked = {"teacher_top_k": teacher_top_k, "steps": 1}
     params = params.model_copy(update={"phase2": params.phase2.model_copy(update=asked)})

@@ -1,4 +1,4 @@
-"""Put PCA and its adapters beside simpler ways to send embeddings: F1 against bits per token."""
+"""Compare PCA and its adapters with simpler ways to send embeddings: F1 against bits per token."""
 
 from narrowband.params import load_params
 from narrowband.runtime import paths
@@ -6,7 +6,7 @@ from narrowband.runtime.entry import console, run, set_up_torch
 
 
 def main() -> None:
-    """Evaluate all systems on the first `baselines.questions` test questions; rows of the curve to results/baselines.json."""
+    """Evaluate all systems on the first `baselines.questions` test questions; write the curve to results/baselines.json."""
     params = load_params()
 
     from narrowband.codec.config import CodecConfig

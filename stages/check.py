@@ -16,12 +16,12 @@ PASSED = paths.CHECKPOINTS / "checked.json"
 
 
 def main() -> None:
-    """Write the revisions of base model and data set to artifacts/checked; examine them unless these passed before."""
+    """Write revisions of base model and data set to artifacts/checked; examine them unless nothing changed since they passed."""
     params = load_params()
     if params.data.phase2_sft_share and params.data.sft_records < FEWEST:
         raise InputError(
-            f"data.phase2_sft_share {params.data.phase2_sft_share:g} needs at least {FEWEST} SFT records, data.sft_records is "
-            f"{params.data.sft_records}; raise it"
+            f"data.phase2_sft_share {params.data.phase2_sft_share:g} needs at least {FEWEST} SFT records, but data.sft_records "
+            f"is {params.data.sft_records}; raise it"
         )
     revisions = {"base_model": model_revision(params.base_model), "dataset": dataset_revision(params.dataset)}
     if params.test_dataset:
@@ -66,7 +66,7 @@ def examine(params: Params, few_shot_pool: Path, instruction_pool: Path) -> None
     if params.generation.backend == "vllm":
         require_vllm()
     data, prompt, dim = params.data, params.prompt, params.compress_dim
-    made = params.dataset == BUNDLED and not params.test_dataset  # of these a few tell as much as all
+    made = params.dataset == BUNDLED and not params.test_dataset  # of generated questions a few are enough
     few = dim + 1 + prompt.shots
     sizes = {split: min(n, few) for split, n in data.sizes.items()} if made else data.sizes
     splits = check_dataset(params.dataset, sizes, params.seed, data.unanswerable, params.test_dataset)

@@ -6,7 +6,7 @@ from narrowband.runtime.entry import console, run, set_up_torch
 
 
 def main() -> None:
-    """Diagnose the evaluated run; figures to results/diagnosis.json, page and plots to report/."""
+    """Diagnose the evaluated run; write figures to results/diagnosis.json, page and plots to report/."""
     params = load_params()
 
     from narrowband.codec.config import CodecConfig

@@ -37,7 +37,7 @@ def main() -> None:
         pca = PCA.fit(vectors, params.compress_dim, windows, advance=advance)
     config = CodecConfig.of(params)
     if params.latent_coding.kind == "entropy":
-        sent = token_windows(lm, prompts, params.window)  # the prompts as they are, whatever PCA was fitted on
+        sent = token_windows(lm, prompts, params.window)  # without random vocabulary tokens, even if the PCA had some
         LatentCoder.fit(pca, *sent, config, coded_lengths(prompts)).save(paths.PCA)
     made_with = {
         "latent_coding": params.latent_coding.model_dump(),
@@ -51,4 +51,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main, needs_less_memory="lower window, as the covariance is square in it, or prompt.max_length")
+    run(main, needs_less_memory="lower window (the covariance grows with its square) or prompt.max_length")

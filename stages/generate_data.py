@@ -1,11 +1,11 @@
-"""Write the three QA splits, and the SFT records that the base model completes."""
+"""Write the three QA splits, and the SFT records that the base model generates."""
 
 from narrowband.params import load_params
 from narrowband.runtime import paths
 from narrowband.runtime.entry import console, run, set_up_torch
 from narrowband.runtime.fingerprint import stage_fingerprint
 
-READINGS = 2  # training passages set aside for each SFT record asked for
+READINGS = 2  # training questions set aside for each SFT record
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Train the bundled base model from nothing and save it as a standard checkpoint."""
+"""Train the bundled base model from scratch and save it as a standard checkpoint."""
 
 from typing import Annotated
 
@@ -9,9 +9,9 @@ from narrowband.runtime.entry import console, run, set_up_torch
 
 
 def main(
-    smoke: Annotated[bool, typer.Option(help="A tiny model and a few steps, to see that it runs.")] = False,
+    smoke: Annotated[bool, typer.Option(help="Train a tiny model for a few steps, to test that this runs.")] = False,
 ) -> None:
-    """Train the base model into models/base; run again after a kill and it goes on where it was."""
+    """Train the base model and save it to models/base; an interrupted run continues when it is started again."""
     from narrowband.pretrain.run import SMOKE, Recipe, pretrain, save
 
     set_up_torch()

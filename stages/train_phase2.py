@@ -7,7 +7,7 @@ from narrowband.runtime.fingerprint import stage_fingerprint
 
 
 def main() -> None:
-    """Train on the training questions and SFT records from artifacts/phase1 on; write artifacts/phase2, metrics/phase2.json."""
+    """Train on questions and SFT records, starting from artifacts/phase1; write artifacts/phase2 and metrics/phase2.json."""
     params = load_params()
 
     from narrowband.codec.config import CodecConfig

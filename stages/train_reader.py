@@ -1,4 +1,4 @@
-"""Train an encoder whose latents the frozen language model reads in the place of a context's tokens."""
+"""Train an encoder whose latents the frozen language model reads in place of a context's tokens."""
 
 from narrowband.params import load_params
 from narrowband.runtime import paths
@@ -7,7 +7,7 @@ from narrowband.runtime.fingerprint import stage_fingerprint
 
 
 def main() -> None:
-    """Train on fresh or on training questions; write artifacts/reader and results/reader.json, empty if nothing is trained."""
+    """Train the encoder; write artifacts/reader and results/reader.json, which are empty at one token per position."""
     params = load_params()
 
     from narrowband.runtime.artifacts import checked, write_config

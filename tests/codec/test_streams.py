@@ -111,7 +111,9 @@ def test_side_information_comes_out_of_the_target(params: Params, magnitude: Mag
 
 def test_a_target_below_what_streams_cost_is_refused(params: Params) -> None:
     coding = LatentCoding(kind="entropy", bits_per_token=16.4, step=0)
-    with pytest.raises(InputError, match=r"bits_per_token 16.4 leaves nothing for latents, as .* cost 16.4 without"):
+    with pytest.raises(
+        InputError, match=r"bits_per_token 16.4 leaves nothing for latents: .* cost 16.4 bits a token without"
+    ):
         make(params, "token", latent_coding=coding)
 
 

@@ -26,7 +26,7 @@ def test_too_little_gpu_memory_is_refused(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: memory is not None)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=memory))
-    with pytest.raises(InputError, match=f"{LLAMA} needs a GPU with 40 GiB of memory, {said}; use another profile"):
+    with pytest.raises(InputError, match=f"{LLAMA} needs a GPU with 40 GiB of memory, but {said}; use another profile"):
         check_needs(LLAMA, Needs(gpu_memory=40, disk=0))
     check_needs(LLAMA, Needs(gpu_memory=0 if memory is None else 24, disk=0))
 

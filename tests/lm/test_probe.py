@@ -51,7 +51,7 @@ def test_a_model_that_padding_leaks_into_is_run_one_prompt_at_a_time(
 ) -> None:
     lm = FrozenLM.load(str(leaking))
     assert not lm.batchable
-    assert "answers otherwise in a left-padded batch than alone" in capsys.readouterr().out
+    assert "answers differently in a left-padded batch than alone" in capsys.readouterr().out
     rows, ids, mask = padded(lm, [4, 11, 30])
     alone = [lm.model(torch.tensor([row])).logits[0, -6:] for row in rows]
     together = lm.logits(lm.embed(ids), mask, 6)

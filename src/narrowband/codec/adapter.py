@@ -12,7 +12,7 @@ from narrowband.params import Adapter as AdapterParams
 
 
 class Shape(NamedTuple):
-    """Tokens a window and width of a token embedding."""
+    """Tokens per window, and hidden size."""
 
     window: int
     hidden: int
@@ -21,9 +21,10 @@ class Shape(NamedTuple):
 class ResidualAdapter(nn.Module):
     """The exact PCA inverse, then a residual MLP on each token whose last layer starts at zero.
 
-    So step 0 *is* the PCA reconstruction. The MLP sees the direction of the token's PCA reconstruction, from which rare
-    tokens have lost most of their length, those of its neighbours in the window, into which PCA has leaked some of it,
-    and its place in the window; it answers in units of the embeddings' RMS.
+    So at step 0 the output is the PCA reconstruction. The MLP reads the layer-normalised PCA reconstructions of the token and
+    of its two neighbours in the window, and has a bias for each position in the window; its output is in units of the
+    embeddings' RMS. The norm is there because PCA shrinks rare tokens, the neighbours because PCA spreads part of a token to
+    them.
     """
 
     rms: Tensor
@@ -51,7 +52,7 @@ class ResidualAdapter(nn.Module):
         return (base + self.leave(self.dropout(inner)) * self.rms).flatten(1)
 
     def _with_neighbours(self, tokens: Float[Tensor, "n window hidden"]) -> Float[Tensor, "n window inputs"]:
-        """Each token beside its neighbours, zeros where the window ends."""
+        """Each token concatenated with its neighbours; zeros beyond the ends of the window."""
         padded = nn.functional.pad(tokens, (0, 0, 1, 1))
         return torch.cat([padded[:, shift : shift + self.shape.window] for shift in self.shifts], -1)
 
@@ -59,7 +60,7 @@ class ResidualAdapter(nn.Module):
 class LayerNormAdapter(nn.Module):
     """The original run's adapter: an MLP from the latents whose output passes a LayerNorm.
 
-    Every token it returns has RMS 1, whatever the originals have: the fault of the original run, kept to be shown.
+    Every token it returns has RMS 1, whatever the originals have: the fault of the original run, kept to reproduce it.
     """
 
     scale: Tensor
@@ -86,7 +87,7 @@ ADAPTERS: dict[str, Callable[[PCA, Shape, AdapterParams], nn.Module]] = {
     "residual": ResidualAdapter,
     "layernorm": LayerNormAdapter,
 }
-"""The adapters by the `adapter.kind` that names them."""
+"""The adapters by `adapter.kind`."""
 
 
 def make_adapter(pca: PCA, shape: Shape, params: AdapterParams) -> nn.Module:

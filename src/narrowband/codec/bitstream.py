@@ -1,4 +1,4 @@
-"""A prompt's symbols as bytes and back: a small header, side information, and what an entropy coder makes of the rest.
+"""A prompt's symbols as bytes and back: header, side information, entropy-coded symbols.
 
 | bytes | what |
 | --- | --- |
@@ -7,9 +7,9 @@
 | 2 each | side information, float16, little-endian |
 | the rest | the coder's state, little-endian, without the zeros at its end |
 
-The coder (asymmetric numeral systems, Duda 2013, arXiv:1311.2540) is a stack. What lies at its bottom, under all symbols,
-is a checksum of symbols, side information, header and codec: whoever has taken the symbols off must find it there. So a
-stream costs 5 bytes (6 from 128 tokens on) beside symbols and side information, and on average half a byte of rounding.
+The coder (asymmetric numeral systems, Duda 2013, arXiv:1311.2540) is a stack. Its first entry is a checksum of symbols, side
+information, header and codec, which the decoder must find after it has popped all symbols. So a stream costs 5 bytes (6 from
+128 tokens on) in addition to symbols and side information, and on average half a byte of rounding.
 """
 
 import hashlib
@@ -30,10 +30,10 @@ VERSION = 1
 MARKS = 32
 MOST_TOKENS = 2**21 - 1
 CHECK_BITS = 24
-STREAM_BITS = 44
-"""What a stream of fewer than 128 tokens costs on average beside symbols and side information."""
+"""A damaged stream is accepted with a probability of 2^-24."""
 
-"""A damaged stream passes for another message once in 2^24 times."""
+STREAM_BITS = 44
+"""Average bits of a stream of fewer than 128 tokens, in addition to symbols and side information."""
 
 AGAIN = "send the stream again"
 
@@ -42,17 +42,17 @@ ESCAPED = constriction.stream.model.Uniform(2**ESCAPE_BITS)
 
 
 class Message(NamedTuple):
-    """What one prompt's stream says."""
+    """The content of one prompt's stream."""
 
     symbols: Int[Tensor, "windows compress"]
     n_tokens: int
     side: Float[Tensor, " values"]
-    """RMS values that `magnitude` sends: one a token, one a prompt, or none."""
+    """RMS values that `magnitude` sends: one per token, one per prompt, or none."""
 
 
 @dataclass(frozen=True)
 class Bitstream:
-    """Writes and reads the streams of one codec, which `codec_id` (any bytes) tells apart from all others."""
+    """Writes and reads the streams of one codec, identified by `codec_id` (any bytes)."""
 
     model: EntropyModel
     codec_id: bytes
@@ -64,7 +64,7 @@ class Bitstream:
 
         Raises:
             InputError: the prompt has no tokens or more than 2,097,151.
-            ValueError: symbols or side information are not as many as the tokens need.
+            ValueError: the number of symbols or of side-information values does not match the number of tokens.
         """
         if not 1 <= message.n_tokens <= MOST_TOKENS:
             raise InputError(
@@ -80,10 +80,10 @@ class Bitstream:
         return head + coder.get_compressed().astype("<u4").tobytes().rstrip(b"\0")
 
     def unpack(self, stream: bytes) -> Message:
-        """What `pack` was given; the work is bounded by the length of the stream, whatever it claims to hold.
+        """Undo `pack`; the work is bounded by the length of the stream, whatever its header claims.
 
         Raises:
-            InputError: the stream is of another format or codec, cut short, changed, or longer than it was.
+            InputError: the stream is of another format or codec, or was truncated, changed or extended.
         """
         self._identify(stream)
         n_tokens, start = _read_varint(stream)
@@ -104,11 +104,11 @@ class Bitstream:
         return Message(symbols, n_tokens, torch.from_numpy(side))
 
     def ideal_bits(self, message: Message) -> float:
-        """Bits that symbols and side information cost in theory: no header, no checksum, no rounding to bytes."""
+        """Bits of symbols and side information in theory: no header, no checksum, no rounding to bytes."""
         return float(self.model.ideal_bits(message.symbols).sum()) + 16 * len(message.side)
 
     def side_values(self, n_tokens: int) -> int:
-        """Values of side information that a prompt of so many tokens has."""
+        """Number of side-information values of a prompt of `n_tokens` tokens."""
         return {"token": n_tokens, "example": 1}.get(self.magnitude, 0)
 
     @property
@@ -116,7 +116,7 @@ class Bitstream:
         return VERSION * MARKS + hashlib.blake2b(self.codec_id, digest_size=1).digest()[0] % MARKS
 
     def _counts(self, n_tokens: int) -> tuple[int, int]:
-        """Windows of symbols and values of side information that so many tokens come as."""
+        """Number of windows and of side-information values for `n_tokens` tokens."""
         return -(-n_tokens // self.window), self.side_values(n_tokens)
 
     def _identify(self, stream: bytes) -> None:
@@ -134,17 +134,17 @@ class Bitstream:
             )
 
     def _check(self, head: bytes, symbols: Tensor) -> int:
-        """The checksum as the coder's first state, from 2^24 to 2^25."""
+        """The checksum as the coder's initial state, 2^24 to 2^25."""
         digest = hashlib.blake2b(head + symbols.numpy().astype("<i4").tobytes(), digest_size=CHECK_BITS // 8)
         digest.update(self.codec_id)
         return 2**CHECK_BITS + int.from_bytes(digest.digest(), "little")
 
     @cached_property
     def _tables(self) -> list[tuple[int, int, Any]]:
-        """Component, its number of symbols and its model, for all components that are sent.
+        """Index, number of symbols and probability model of each component that is sent.
 
-        constriction adds 2^-24 to each probability. Less that, they are whole numbers that need no scaling, and floating
-        point has no say in them.
+        constriction adds 2^-24 to each probability, so 2^-24 is subtracted here. The probabilities are then multiples of 2^-24
+        that constriction need not rescale, and no floating-point rounding can make them differ.
         """
         kept = (self.model.sizes > 1).nonzero()[:, 0].tolist()
         tables = self.model.frequencies.cpu().split(self.model.sizes.tolist())
@@ -152,7 +152,7 @@ class Bitstream:
         return [(i, len(tables[i]), categorical((tables[i] - 1).double().numpy(), perfect=False)) for i in kept]
 
     def _push(self, coder: Any, symbols: Tensor) -> None:
-        """Component by component, the last first; on each component's symbols, those that escaped."""
+        """Push each component, last to first: escaped values, then indices, so that `_pop` reads the indices first."""
         index, escaped = (table.T.contiguous().numpy() for table in self.model.index(symbols))
         index, values = index.astype(np.int32), symbols.T.numpy()
         for i, _, table in reversed(self._tables):
@@ -179,7 +179,7 @@ def _varint(number: int) -> bytes:
 
 
 def _read_varint(stream: bytes) -> tuple[int, int]:
-    """The number of tokens, which is written after the first byte, and where it ends."""
+    """The number of tokens, read from the second byte on, and the offset after it."""
     stop = next((place for place, byte in enumerate(stream[1:4], 2) if byte < 128), None)
     number = sum(byte % 128 << 7 * place for place, byte in enumerate(stream[1:stop]))
     if stop is None or stream[1:stop] != _varint(number) or not number:

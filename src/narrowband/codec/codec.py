@@ -31,7 +31,7 @@ CODER_PREFIX = "coder."
 class Codec(nn.Module):
     """PCA with an adapter, or with its own inverse if `pca_only`; only the adapter has gradients.
 
-    `seed` draws the adapter's starting weights. With a `coder`, latents are rounded by it, and can be sent as bytes.
+    `seed` initialises the adapter. With a `coder`, latents are quantised by it and can be written as byte streams.
     """
 
     scale: Tensor
@@ -59,18 +59,18 @@ class Codec(nn.Module):
 
     @property
     def compression_ratio(self) -> float:
-        """Numbers of a window of embeddings over numbers sent for it."""
+        """`vector_dim / compress_dim`."""
         return self.pca.vector_dim / len(self.pca.components)
 
     def with_rate(self, config: CodecConfig, coder: LatentCoder | None) -> "Codec":
-        """The same codec, weights shared, with its latents sent as `config` says, by its `coder` if it has one."""
+        """A copy that shares the weights and codes latents as `config` says, with `coder` if there is one."""
         other = copy(self)
         other.config = replace(self.config, latent_bits=config.latent_bits, latent_coding=config.latent_coding)
         other.coder, other._known = coder, None
         return other
 
     def with_latent_bits(self, bits: int) -> "Codec":
-        """The same codec, weights shared, with its latents rounded to `bits` each."""
+        """A copy that shares the weights and rounds each latent to `bits` bits."""
         fixed = self.config.latent_coding.model_copy(update={"kind": "fixed"})
         return self.with_rate(replace(self.config, latent_bits=bits, latent_coding=fixed), None)
 
@@ -84,7 +84,7 @@ class Codec(nn.Module):
 
     @torch.no_grad()
     def encode(self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]) -> list[bytes]:
-        """The coded tokens of each row as a stream of bytes, the same whatever the batch and the number of threads.
+        """Encode the coded tokens of each row as a byte stream, which does not depend on batch or number of threads.
 
         Raises:
             InputError: `latent_coding.kind` is `fixed`, or a row has no coded tokens.
@@ -99,7 +99,7 @@ class Codec(nn.Module):
 
     @torch.no_grad()
     def decode(self, streams: Sequence[bytes]) -> list[Float[Tensor, "tokens hidden"]]:
-        """The tokens that each stream stands for, as `forward` returns them.
+        """Reconstructed embeddings of each stream's tokens, as `forward` returns them.
 
         Raises:
             InputError: `latent_coding.kind` is `fixed`, or a stream is damaged or was written by another codec.
@@ -118,7 +118,7 @@ class Codec(nn.Module):
 
     @property
     def bitstream(self) -> Bitstream:
-        """What writes and reads streams. Its id is a digest of all weights, taken again when they have changed.
+        """The writer and reader of streams. Its id is a digest of all weights, computed again when they have changed.
 
         Raises:
             InputError: `latent_coding.kind` is `fixed`.
@@ -133,7 +133,7 @@ class Codec(nn.Module):
 
     @property
     def takes_tokens_alone(self) -> bool:
-        """Whether a token's reconstruction depends on that token and nothing else: once is enough for all its positions."""
+        """Whether a token's reconstruction depends on that token alone, so that each distinct token is computed once."""
         return (
             self.window == 1
             and self.config.magnitude != "example"
@@ -141,11 +141,11 @@ class Codec(nn.Module):
         )
 
     def tokens(self, embeddings: Float[Tensor, "n hidden"]) -> Float[Tensor, "n hidden"]:
-        """Reconstructions of tokens that the codec takes alone."""
+        """Reconstruct tokens one by one; only for a codec that `takes_tokens_alone`."""
         return self(embeddings[None], torch.ones(1, len(embeddings), dtype=torch.bool))[0]
 
     def received(self, windows: Float[Tensor, "n vector"]) -> Float[Tensor, "n compress"]:
-        """The latents of `windows` as they arrive, rounded."""
+        """The latents of `windows` as the receiver gets them: quantised."""
         if self.coder:
             return self.coder.latents(self.coder.symbols(windows))
         return quantize(self.pca.encode(windows), self.pca.explained_variance, self.config.latent_bits)
@@ -158,7 +158,7 @@ class Codec(nn.Module):
         return join(vectors, embeddings, coded, self.window)
 
     def _side(self, embeddings: Tensor, coded: Tensor) -> Tensor:
-        """Side information; where it is written to a stream, in float64, so that the order of sums has no say in it."""
+        """Side information; in float64 if it is written to a stream, so that it does not depend on the order of sums."""
         return side_information(embeddings.double() if self.coder else embeddings, coded, self.config.magnitude)
 
     @property
@@ -176,7 +176,7 @@ class Codec(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, batches: Iterable[tuple[Float[Tensor, "_ _ hidden"], Bool[Tensor, "_ _"]]]) -> None:
-        """Fit the one scale of `calibrated`: RMS of the originals over RMS of the reconstructions on training data."""
+        """Fit the scale of `magnitude: calibrated`: RMS of originals over RMS of reconstructions, on training data."""
         wanted = found = 0.0
         for embeddings, coded in batches:
             wanted += float(embeddings[coded].square().sum())
@@ -184,7 +184,7 @@ class Codec(nn.Module):
         self.scale.fill_((wanted / max(found, 1e-12)) ** 0.5)
 
     def bits(self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]) -> int:
-        """Bits that a batch costs: those of its streams, or latents of all windows, filled-up ones too, and side information."""
+        """Bits of a batch: of its streams, or of side information and the latents of all windows, zero-padded ones included."""
         if self.coder:
             return 8 * sum(map(len, self.encode(embeddings, coded)))
         n_windows = len(token_places(coded, self.window))
@@ -192,16 +192,16 @@ class Codec(nn.Module):
         return latents + side_information_bits(coded, self.config.magnitude)
 
     def save(self, folder: Path, trained_with: Mapping[str, Any]) -> None:
-        """Write weights, PCA and coder as `adapter.safetensors`; `config.json` has the settings, and `trained_with` as well."""
+        """Write weights, PCA and coder to `adapter.safetensors`, the settings and `trained_with` to `config.json`."""
         write_tensors(folder / FILE, {**self.state_dict(), **self._prefixed()})
         write_config(folder, {**self.config.as_json(), "pca": digest(self.pca.tensors), **trained_with})
 
     @classmethod
     def load(cls, folder: Path | str, device: torch.device | str = "cpu") -> "Codec":
-        """Read what `save` wrote; nothing else is needed.
+        """Load what `save` wrote; nothing else is needed.
 
         Raises:
-            InputError: it is not there, or was changed.
+            InputError: a file is missing or was changed.
         """
         folder = Path(folder)
         config = CodecConfig.read(folder)
@@ -214,7 +214,7 @@ class Codec(nn.Module):
 
 
 def _taken(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Take those out of `tensors` whose names begin with `prefix`, which they lose."""
+    """Remove and return the tensors whose names begin with `prefix`, under their names without it."""
     names = [name for name in tensors if name.startswith(prefix)]
     return {name.removeprefix(prefix): tensors.pop(name) for name in names}
 

@@ -1,4 +1,4 @@
-"""From windows to whole numbers and back: the projection and the entropy model of one PCA at one rate."""
+"""From windows to integer symbols and back: the projection and the entropy model of one PCA at one rate."""
 
 import math
 from collections.abc import Mapping
@@ -25,12 +25,12 @@ BLOCK = 4096
 """Windows projected at a time."""
 
 MOST_WINDOWS = 2**17
-"""Training windows that a coder is fitted on, evenly spaced where there are more."""
+"""Maximum number of training windows that a coder is fitted on; of more, an evenly spaced subset."""
 
 
 @dataclass(frozen=True)
 class LatentCoder:
-    """Rounds latents to whole numbers of steps, the same ones on every machine, and reads them back."""
+    """Quantises latents to integer multiples of a step, the same on every machine, and dequantises them."""
 
     model: EntropyModel
     project: ExactProjection
@@ -44,7 +44,7 @@ class LatentCoder:
         config: CodecConfig,
         coded: Int[Tensor, " prompts"],
     ) -> "LatentCoder":
-        """Fitted on training `windows`, which are rows of `vectors`; `coded` tokens of each prompt set the rate.
+        """Fit to training `windows`, given as row indices of `vectors`; `coded` counts each prompt's coded tokens.
 
         Raises:
             InputError: no step meets `latent_coding.bits_per_token`; see `EntropyModel.fit`.
@@ -57,7 +57,7 @@ class LatentCoder:
         return cls(EntropyModel.fit_rate(latents, _window_bits(config, coded, len(windows))), project)
 
     def symbols(self, vectors: Float[Tensor, "n vector"]) -> Int[Tensor, "n compress"]:
-        """What is sent for `vectors`."""
+        """The symbols that are sent for `vectors`."""
         return self.model.quantize(self.project(vectors))
 
     def latents(self, symbols: Int[Tensor, "n compress"]) -> Float[Tensor, "n compress"]:
@@ -66,7 +66,7 @@ class LatentCoder:
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """Everything by name, but for the PCA."""
+        """All tensors by name, except those of the PCA."""
         return {**self.model.tensors, "scale": torch.tensor([self.project.scale], dtype=torch.float64)}
 
     @classmethod
@@ -82,10 +82,10 @@ class LatentCoder:
 
     @classmethod
     def load(cls, folder: Path, pca: PCA, config: CodecConfig) -> "LatentCoder | None":
-        """The coder that was saved beside `pca`, on its device; none if `config` rounds latents to a fixed grid.
+        """The coder saved beside `pca`, on its device; `None` if `config` rounds latents to a fixed grid.
 
         Raises:
-            InputError: it is not there, was changed, or was made for another rate.
+            InputError: the file is missing, was changed, or was made for another rate.
         """
         if config.latent_coding.kind == "fixed":
             return None
@@ -94,21 +94,21 @@ class LatentCoder:
 
 
 def _window_bits(config: CodecConfig, coded: Tensor, n_windows: int) -> float:
-    """Bits a window that leave `bits_per_token` for everything: latents, side information and what a stream costs."""
+    """Bits per window for latents, such that latents, side information and stream overhead cost `bits_per_token`."""
     wanted = config.latent_coding.bits_per_token
     tokens = int(coded.sum())
     values = {"token": tokens, "example": len(coded)}.get(config.magnitude, 0)
     rest = STREAM_BITS * len(coded) + SIDE_INFORMATION_BITS * values
     if wanted * tokens <= rest:
         raise InputError(
-            f"latent_coding.bits_per_token {wanted:g} leaves nothing for latents, as streams of the training prompts cost "
-            f"{rest / tokens:.3g} without them; raise it"
+            f"latent_coding.bits_per_token {wanted:g} leaves nothing for latents: the training prompts cost "
+            f"{rest / tokens:.3g} bits a token without them; raise it"
         )
     return (wanted * tokens - rest) / n_windows
 
 
 def _largest_norm(vectors: Tensor, pca: PCA, window: int) -> float:
-    """No window of `vectors`, nor of zeros, is farther from the mean than this."""
+    """Upper bound on the distance from the mean of any window made of `vectors` and zeros."""
     means = pca.mean.view(window, -1).double()
     tokens = torch.cat([vectors, vectors.new_zeros(1, vectors.shape[1])])
     largest = [max(float((block.double() - mean).norm(dim=1).max()) for block in tokens.split(BLOCK)) for mean in means]

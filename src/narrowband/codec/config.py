@@ -1,4 +1,4 @@
-"""The settings of a codec: written beside its weights, and compared with the workspace's before it is used there."""
+"""The settings of a codec: written beside its weights, and compared with the workspace's before use."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from narrowband.runtime.artifacts import read_config
 
 @dataclass(frozen=True)
 class CodecConfig:
-    """Everything that decides what a codec does, but for its weights."""
+    """Everything that determines what a codec does, except its weights."""
 
     base_model_revision: str
     compress_dim: int

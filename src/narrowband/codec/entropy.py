@@ -1,4 +1,4 @@
-"""What latents cost in bits: one rounding step for all components, and a table of probabilities for each of them.
+"""What latents cost in bits: one rounding step for all components, and one table of probabilities per component.
 
 With one step, every component that is sent gets the same error, and a component that varies less than the step is
 rounded to zero and costs next to nothing: reverse water-filling, the optimal allocation for Gaussian sources (Cover and
@@ -18,28 +18,28 @@ from torch import Tensor
 from narrowband.params import InputError
 
 PRECISION = 24
-"""Probabilities are whole numbers of 2^-24."""
+"""Probabilities are integer multiples of 2^-24."""
 
 ESCAPE_BITS = 24
-"""Bits of a symbol outside its component's alphabet, beside the escape that announces it."""
+"""Bits of a symbol outside its component's alphabet, sent after an escape."""
 
 LIMIT = 2 ** (ESCAPE_BITS - 1) - 1
-"""Symbols are at most this large."""
+"""Largest absolute value of a symbol."""
 
 LARGEST_ALPHABET = 2**16
-"""Cells of one component, beyond which float16 would be as good."""
+"""Maximum number of cells of a component; with more, float16 would be as good."""
 
 PRIOR = 64
-"""Training vectors that a Gaussian counts for, beside what was really seen; it speaks for cells seen seldom or never."""
+"""Weight of the Gaussian prior, in training vectors; it matters for cells seen rarely or never."""
 
 
 @dataclass(frozen=True)
 class EntropyModel:
     """A step, and for each component the alphabet, probabilities and reconstruction points of its symbols.
 
-    Component `i` has `sizes[i]` symbols from `low[i]` on, the last of which is an escape to all others; a size of 1 is a
-    component that is dropped, whose only symbol is 0. The tables of all components follow one another. All that the coder
-    reads is whole numbers, so two machines that load one model agree bit for bit.
+    Component `i` has `sizes[i]` symbols, from `low[i]` on; the last one is an escape for all other values. A component of size
+    1 is dropped: its only symbol is 0. The tables of all components are concatenated. The coder reads integers only, so two
+    machines that load the same model agree bit for bit.
     """
 
     step: Float[Tensor, " 1"]
@@ -50,13 +50,14 @@ class EntropyModel:
 
     @classmethod
     def fit(cls, latents: Float[Tensor, "n compress"], step: float) -> "EntropyModel":
-        """Tables of training latents rounded to multiples of `step`.
+        """Fit tables to training latents rounded to multiples of `step`.
 
-        Frequencies are counts smoothed by a Gaussian. A reconstruction point is the mean of the latents that were rounded
-        to it, as no other point has less squared error (Lloyd, Least squares quantization in PCM, 1982).
+        Frequencies are counts smoothed by a Gaussian. A reconstruction point is the mean of the latents rounded to it (and of
+        the cell's middle, counted once), because the mean has the least squared error (Lloyd, Least squares quantization in
+        PCM, 1982).
 
         Raises:
-            InputError: no latents, not all finite, or a step that cuts a component into more than 65,536 cells.
+            InputError: there are no latents, some are not finite, or `step` cuts a component into more than 65,536 cells.
         """
         if not len(latents):
             raise InputError("an entropy model needs at least one training vector but there is none; raise data.train")
@@ -73,14 +74,16 @@ class EntropyModel:
 
     @classmethod
     def fit_rate(cls, latents: Float[Tensor, "n compress"], bits: float) -> "EntropyModel":
-        """The model whose step spends `bits` on a training vector on average, within about 0.1%.
+        """Fit with the step at which a training vector costs `bits` on average, within about 0.1%.
 
         Raises:
-            InputError: see `fit`; or no step spends so many bits, or so few.
+            InputError: see `fit`; or no step meets that rate.
         """
         spread = float(latents.double().std(0, correction=0).max())
         if not (0 < bits < math.inf and spread > 0):
-            raise InputError(f"{bits:g} bits a vector of latents can't be met; give more than 0, for latents that vary")
+            raise InputError(
+                f"{bits:g} bits a vector of latents can't be met; the rate must be above 0, and the latents must vary"
+            )
 
         def surplus(log_step: float) -> float:
             return cls.fit(latents, math.exp(log_step)).mean_bits(latents) - bits
@@ -94,7 +97,7 @@ class EntropyModel:
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """Everything by name, to be saved: `EntropyModel(**tensors)` is the same again."""
+        """All tensors by name; `EntropyModel(**tensors)` restores the model."""
         names = ("step", "low", "sizes", "frequencies", "points")
         return {name: getattr(self, name) for name in names}
 
@@ -108,7 +111,7 @@ class EntropyModel:
         return self.sizes.long().cumsum(0) - self.sizes
 
     def quantize(self, latents: Float[Tensor, "n compress"]) -> Int[Tensor, "n compress"]:
-        """The nearest multiples of the step, halves to even, and 0 for components that are dropped.
+        """The nearest multiples of the step (ties to even), and 0 for dropped components.
 
         Raises:
             InputError: latents that are not finite.
@@ -116,7 +119,7 @@ class EntropyModel:
         return (_rounded(latents, self.step) * (self.sizes > 1)).int()
 
     def dequantize(self, symbols: Int[Tensor, "n compress"]) -> Float[Tensor, "n compress"]:
-        """The reconstruction points of symbols; a symbol outside its alphabet is that many steps."""
+        """The reconstruction points of symbols; for a symbol outside its alphabet, symbol x step."""
         index, escaped = self.index(symbols)
         return torch.where(escaped, (symbols * self.step).float(), self.points[index + self.starts])
 
@@ -132,7 +135,7 @@ class EntropyModel:
 
     @cached_property
     def least_bits(self) -> float:
-        """Ideal bits of the cheapest vector there is."""
+        """Ideal bits of the cheapest possible vector."""
         tables = self.frequencies.split(self.sizes.tolist())
         return sum(PRECISION - math.log2(int(table.max())) for table in tables)
 
@@ -147,14 +150,12 @@ class EntropyModel:
 def _rounded(latents: Tensor, step: Tensor | float) -> Tensor:
     """Latents as whole numbers of steps [n, compress]."""
     if not latents.isfinite().all():
-        raise InputError(
-            "latents to be sent must be finite but some are NaN or infinite; look for it in the embeddings"
-        )
+        raise InputError("latents to be sent must be finite but some are NaN or infinite; check the embeddings")
     return (latents.double() / step).round().clamp(-LIMIT, LIMIT).long()
 
 
 def _alphabets(symbols: Tensor, latents: Tensor, step: float) -> tuple[Tensor, Tensor]:
-    """The least symbol and the number of symbols, escape included, of each component: what was seen and a margin."""
+    """Lowest symbol and number of symbols (escape included) of each component: the range of training data plus a margin."""
     low, high = symbols.amin(0), symbols.amax(0)
     margin = 1 + (high - low) // 8
     dropped = (low == 0) & (high == 0)
@@ -169,13 +170,13 @@ def _alphabets(symbols: Tensor, latents: Tensor, step: float) -> tuple[Tensor, T
 
 
 def _symbols(low: Tensor, sizes: Tensor) -> Tensor:
-    """The symbols that the tables' entries stand for, escapes aside: [table]."""
+    """The symbol of each table entry (of an escape, no meaning): [table]."""
     starts = (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
     return torch.arange(int(sizes.sum())) - starts + low.repeat_interleave(sizes)
 
 
 def _totals(symbols: Tensor, latents: Tensor, low: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
-    """How many latents each entry was seen for, and their sum: two of [table]."""
+    """Number and sum of the latents rounded to each entry: two tensors [table]."""
     flat = (symbols - low + sizes.cumsum(0) - sizes).flatten()
     total = int(sizes.sum())
     counts = torch.bincount(flat, minlength=total).double()
@@ -191,7 +192,7 @@ def _gaussian(latents: Tensor, middles: Tensor, sizes: Tensor, step: float) -> T
 
 
 def _with_escapes(weights: Tensor, n: int, sizes: Tensor) -> Tensor:
-    """Probabilities [table]: an escape has what the alphabet leaves of the prior, and one training vector's weight more."""
+    """Probabilities [table]; an escape gets the prior mass outside the alphabet, and the weight of one training vector."""
     weights = weights.clone()
     ends = sizes.cumsum(0) - 1
     weights[ends] = 0
@@ -202,7 +203,7 @@ def _with_escapes(weights: Tensor, n: int, sizes: Tensor) -> Tensor:
 
 
 def _whole(probabilities: Tensor, sizes: Tensor) -> Tensor:
-    """Whole numbers, at least 1 each, that sum to 2^24 in every table: differences of the rounded distribution function."""
+    """Integers [table], at least 1 each, with sum 2^24 per component: differences of the rounded distribution function."""
     owner = torch.arange(len(sizes)).repeat_interleave(sizes)
     below = owner.double()  # each earlier table sums to 1
     free = (2**PRECISION - sizes)[owner]

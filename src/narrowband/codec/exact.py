@@ -7,19 +7,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 FRACTION_BITS = 24
-"""Components are rounded to whole numbers of 2^-24, about what float32 holds of them."""
+"""Components are rounded to multiples of 2^-24, about the precision of float32."""
 
 VECTOR_BITS = 28
-"""Vectors are rounded to 2^-28 of the largest norm."""
+"""Vectors are rounded to multiples of 2^-28 times the largest norm."""
 
 
 @dataclass(frozen=True)
 class ExactProjection:
-    """The product with a PCA's components in whole numbers, so that the order of its sums has no say in it.
+    """Projection on a PCA's components in integers, so that the result does not depend on the order of sums.
 
-    A float32 product differs in its last bits with the batch and the threads, and a latent near the middle of two steps is
-    then rounded to either. Here both factors are whole numbers. By Cauchy and Schwarz, no partial sum exceeds the product
-    of their norms, which is at most 2^52, and float64 adds whole numbers below 2^53 without error.
+    The last bits of a float32 product vary with batch and threads, so a latent halfway between two steps could be rounded
+    either way. Here both factors are integers. By the Cauchy-Schwarz inequality no partial sum exceeds the product of their
+    norms, which is at most 2^52, and float64 adds integers below 2^53 exactly.
     """
 
     directions: Float[Tensor, "compress vector"]
@@ -40,7 +40,7 @@ class ExactProjection:
     def scaled(
         cls, components: Float[Tensor, "compress vector"], mean: Float[Tensor, " vector"], scale: float
     ) -> "ExactProjection":
-        """The one that has this `scale`, a power of two."""
+        """The projection with the given `scale`, a power of two."""
         return cls((components.double() * 2**FRACTION_BITS).round(), mean, scale)
 
     def __call__(self, vectors: Float[Tensor, "n vector"]) -> Float[Tensor, "n compress"]:

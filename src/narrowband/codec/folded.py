@@ -1,4 +1,4 @@
-"""Codecs that take tokens alone: each distinct token is reconstructed once, then looked up."""
+"""For codecs that reconstruct each token independently: each distinct token is reconstructed once, then looked up."""
 
 from collections.abc import Sequence
 
@@ -17,9 +17,9 @@ BLOCK = 4096
 
 
 class FoldedCodec:
-    """`codec` for the coded tokens of `prompts`: `ids` in ascending order with their counts and embeddings.
+    """A table of `codec` for the coded tokens of `prompts`: `ids` in ascending order, counts, embeddings, reconstructions.
 
-    It holds what the codec returned when it was made; training the codec further does not change it.
+    The table is computed once; training the codec further does not change it.
     """
 
     @torch.no_grad()
@@ -35,14 +35,14 @@ class FoldedCodec:
         return embeddings.index_put((batch.coded.to(embeddings.device),), self.reconstructed[self.rows(batch)])
 
     def rows(self, batch: Batch) -> Int[Tensor, " n"]:
-        """Which of `ids` each coded token of `batch` is."""
+        """Index into `ids` of each coded token of `batch`."""
         return torch.searchsorted(self.ids, batch.ids[batch.coded]).to(self.reconstructed.device)
 
 
 def reconstruct(
     codec: Codec, lm: FrozenLM, embeddings: Float[Tensor, "batch seq hidden"], batch: Batch
 ) -> Float[Tensor, "batch seq hidden"]:
-    """`codec(embeddings, batch.coded)` with its gradients, from each distinct token once where the codec takes them alone."""
+    """`codec(embeddings, batch.coded)` with gradients; computes each distinct token once if the codec allows it."""
     if not codec.takes_tokens_alone:
         return codec(embeddings, batch.coded)
     ids, rows = batch.ids[batch.coded].unique(return_inverse=True)

@@ -1,4 +1,4 @@
-"""Giving reconstructed embeddings the size of the originals: what the original run lacked, in four ways."""
+"""Restoring the magnitude of the originals, which the original run lacked: per token, per example, or by one scale."""
 
 from typing import Literal
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from narrowband.params import Magnitude
 
 SIDE_INFORMATION_BITS = 16
-"""An RMS that is sent beside the latents is a float16."""
+"""An RMS sent as side information is a float16."""
 
 
 def restore_magnitude(
@@ -19,7 +19,7 @@ def restore_magnitude(
     mode: Magnitude,
     scale: Float[Tensor, ""],
 ) -> Float[Tensor, "batch seq hidden"]:
-    """Scale the coded tokens so that their RMS is that of `side`, per token or per example, or by `scale`."""
+    """Scale the coded tokens to the RMS in `side`, per token or per example, or by the factor `scale`."""
     if mode == "none":
         return reconstructed
     if mode == "calibrated":
@@ -35,7 +35,7 @@ def restore_magnitude(
 def side_information(
     embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"], mode: Magnitude
 ) -> Float[Tensor, " values"]:
-    """What `mode` sends beside the latents: RMS of each coded token or of each row, rounded to float16; or nothing."""
+    """Side information of `mode`: RMS of each coded token or of each row, rounded to float16; or nothing."""
     if mode not in ("token", "example"):
         return embeddings.new_zeros(0, dtype=torch.float32)
     rms = mean_square(embeddings, coded, mode).sqrt()  # [batch, seq]
@@ -53,6 +53,6 @@ def mean_square(
 
 
 def side_information_bits(coded: Bool[Tensor, "batch seq"], mode: Magnitude) -> int:
-    """Bits sent beside the latents of a batch."""
+    """Bits of side information of a batch."""
     sent = {"token": int(coded.sum()), "example": int(coded.any(-1).sum())}.get(mode, 0)
     return sent * SIDE_INFORMATION_BITS

@@ -1,4 +1,4 @@
-"""Mean and covariance of windows of vectors, from how often two of them stand at two places."""
+"""Mean and covariance of windows of vectors, from co-occurrence counts of vectors at pairs of places."""
 
 from collections.abc import Callable
 
@@ -15,13 +15,13 @@ def window_moments(
     *,
     advance: Callable[[int], None] = lambda n: None,
 ) -> tuple[Float[Tensor, " vector"], Float[Tensor, "vector vector"]]:
-    """Mean and covariance, with `count - 1` below, of windows that are given as rows of `vectors`; in float64.
+    """Mean and covariance (divided by `count - 1`) of `windows`, given as row indices of `vectors`; in float64.
 
-    No window is ever put together. The products of what stands at place i with what stands at place j are those of the
-    distinct vectors, weighted by how often the two stand there: as much work as there are distinct vectors and pairs,
-    whatever the number of windows, of which only the rows are in memory. `advance` hears of each pair of places.
+    Block (i, j) of the covariance is X^T C_ij X: X are the centred vectors, C_ij counts how often each pair of them stands at
+    places i and j of a window. So no window is ever materialised, and the work depends on the number of distinct vectors and
+    pairs, not of windows. `advance` is called after each pair of places.
 
-    Products of centred vectors, in the vectors' own precision, lose no digits to a large mean.
+    Products are in the vectors' own precision; because the vectors are centred, a large mean costs no digits.
     """
     (n, width), (count, window) = vectors.shape, windows.shape
     places = windows.T.contiguous().numpy()

@@ -22,7 +22,7 @@ FILE = "pca.safetensors"
 
 @dataclass(frozen=True)
 class PCA:
-    """Orthonormal components with the mean they were centred on; variances are per component, with n - 1 below."""
+    """Orthonormal components, the mean of the data, and variances (divided by n - 1)."""
 
     components: Float[Tensor, "compress vector"]
     mean: Float[Tensor, " vector"]
@@ -38,13 +38,14 @@ class PCA:
         *,
         advance: Callable[[int], None] = lambda n: None,
     ) -> "PCA":
-        """The leading eigenvectors of the covariance of `windows`, which are rows of `vectors`; without, of each row alone.
+        """Fit to `windows`, given as row indices of `vectors`; by default each row is a window.
 
-        Each component's sign makes its largest entry positive, as in scikit-learn, so that a fit is reproducible. `advance`
-        hears of each of the `window * (window + 1) / 2` pairs of places.
+        Components are the leading eigenvectors of the covariance, with the sign that makes their largest entry positive, as in
+        scikit-learn, so that a fit is reproducible. `advance` is called after each of the `window * (window + 1) / 2` pairs of
+        places.
 
         Raises:
-            InputError: no more windows than components, of which the surplus would be arbitrary.
+            InputError: there are no more windows than components; surplus components would be arbitrary.
         """
         if windows is None:
             windows = torch.arange(len(vectors))[:, None]
@@ -66,12 +67,12 @@ class PCA:
 
     @property
     def vector_dim(self) -> int:
-        """Numbers of a window."""
+        """Width of a flattened window."""
         return len(self.mean)
 
     @property
     def explained_share(self) -> float:
-        """Variance the components explain, as a share of the *total* variance (0 to 1)."""
+        """Variance that the components explain, as a share of the *total* variance (0 to 1)."""
         return float(self.explained_variance.double().sum() / self.total_variance.double())
 
     def encode(self, vectors: Float[Tensor, "n vector"]) -> Float[Tensor, "n compress"]:
@@ -88,7 +89,7 @@ class PCA:
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """Everything by name."""
+        """All tensors by name."""
         return {
             "components": self.components,
             "mean": self.mean,
@@ -103,10 +104,10 @@ class PCA:
 
     @classmethod
     def load(cls, folder: Path | str, expected: Mapping[str, Any] | None = None) -> "PCA":
-        """Read what `save` wrote.
+        """Load what `save` wrote.
 
         Raises:
-            InputError: it is not there, was changed, or was made with other settings than `expected`.
+            InputError: a file is missing, was changed, or was made with other settings than `expected`.
         """
         folder = Path(folder)
         read_config(folder, expected)
@@ -114,7 +115,7 @@ class PCA:
 
 
 def require_windows(compress_dim: int, count: int) -> None:
-    """Raises an InputError if `count` training windows are too few to fit `compress_dim` components on."""
+    """Raise an InputError if `count` training windows are too few to fit `compress_dim` components on."""
     if count <= compress_dim:
         raise InputError(
             f"compress_dim {compress_dim} needs more than {compress_dim} training windows but there are "

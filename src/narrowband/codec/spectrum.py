@@ -12,7 +12,7 @@ from narrowband.lm.frozen import FrozenLM
 from narrowband.params import InputError
 
 RATIOS = (2, 4, 8, 16, 32, 64)
-"""Compression ratios that a spectrum is read at."""
+"""Compression ratios at which a spectrum is evaluated."""
 
 
 def variance_shares(

@@ -1,4 +1,4 @@
-"""Prompts as the codec takes them: embeddings with the positions that pass through it."""
+"""Prompts as input for the codec: embeddings, and which positions pass through it."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -31,12 +31,12 @@ def embedded(
 def token_windows(
     lm: FrozenLM, prompts: Sequence[EncodedPrompt], window: int
 ) -> tuple[Float[Tensor, "n hidden"], Int[Tensor, "count window"]]:
-    """Embeddings of the distinct tokens that pass through the codec, and the windows of `prompts` as rows of them.
+    """Embeddings of the distinct coded tokens, and the windows of `prompts` as row indices of these.
 
-    What fills up the last window of a prompt is a row of zeros.
+    A prompt's last window is padded with the index of a row of zeros.
     """
     batches = (collate(prompts[start : start + BATCH], lm.pad_id) for start in range(0, len(prompts), BATCH))
-    ids = torch.cat([cut(batch.ids[..., None] + 1, batch.coded, window) for batch in batches])  # 0: filling
+    ids = torch.cat([cut(batch.ids[..., None] + 1, batch.coded, window) for batch in batches])  # 0: padding
     distinct, windows = ids.unique(return_inverse=True)
     vectors = lm.embed((distinct - 1).clamp(min=0)).cpu()
     vectors[distinct == 0] = 0
@@ -49,7 +49,7 @@ def coded_lengths(prompts: Sequence[EncodedPrompt]) -> Int[Tensor, " prompts"]:
 
 
 def check_windows(prompts: Iterable[EncodedPrompt], window: int, compress_dim: int) -> None:
-    """Check that training `prompts` have enough windows for `PCA.fit`; takes no more of them than it needs.
+    """Check that training `prompts` have enough windows for `PCA.fit`; reads no more prompts than necessary.
 
     Raises:
         InputError: see `require_windows`.

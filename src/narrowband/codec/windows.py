@@ -1,4 +1,4 @@
-"""Cutting token embeddings into windows and putting them back, so that no pad ever reaches the language model."""
+"""Cutting token embeddings into windows and joining them again, so that no window padding reaches the language model."""
 
 import torch
 from jaxtyping import Bool, Float, Num
@@ -10,7 +10,7 @@ def cut(
 ) -> Num[Tensor, "windows vector"]:
     """Flatten each row's coded tokens, `window` at a time from the first one, into vectors of `window * hidden`.
 
-    A row's last window is filled up with zeros; rows follow one another, each in `ceil(coded / window)` windows.
+    A row's last window is padded with zeros; each row has `ceil(coded / window)` windows, in the order of the rows.
     """
     hidden = embeddings.shape[-1]
     slots = _slots(coded, window)
@@ -25,13 +25,13 @@ def join(
     coded: Bool[Tensor, "batch seq"],
     window: int,
 ) -> Float[Tensor, "batch seq hidden"]:
-    """Undo `cut`: `embeddings` with its coded tokens replaced by those in `vectors`; what was filling is dropped."""
+    """Undo `cut`: `embeddings` with its coded tokens replaced by those in `vectors`; padding is dropped."""
     tokens = vectors.reshape(-1, embeddings.shape[-1])[_slots(coded, window)]
     return embeddings.index_put((coded,), tokens.to(embeddings.dtype))
 
 
 def token_places(coded: Bool[Tensor, "batch seq"], window: int) -> Bool[Tensor, "windows window"]:
-    """Which places of the windows of `cut` hold a token, as against filling."""
+    """Which places in the windows of `cut` hold a token, not padding."""
     filled = torch.zeros(int(_row_windows(coded, window).sum()) * window, dtype=torch.bool, device=coded.device)
     filled[_slots(coded, window)] = True
     return filled.view(-1, window)
@@ -42,7 +42,7 @@ def _row_windows(coded: Tensor, window: int) -> Tensor:
 
 
 def _slots(coded: Tensor, window: int) -> Tensor:
-    """The place of each coded token, in row-major order, in the row of all windows: [coded tokens]."""
+    """Index of each coded token, in row-major order, among the places of all windows: [coded tokens]."""
     starts = torch.cumsum(_row_windows(coded, window), 0).roll(1) * window
     starts[0] = 0
     within = coded.long().cumsum(-1) - 1  # [batch, seq]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class EncodedPrompt(NamedTuple):
-    """Token ids of one prompt, whether each passes through the codec, and whether the context was cut.
+    """Token ids of one prompt, whether each passes through the codec, and whether the context was truncated.
 
     The first `shared` tokens are the same in all prompts and keep their own embeddings.
     """

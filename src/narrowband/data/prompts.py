@@ -17,7 +17,7 @@ from narrowband.params import InputError, Prompt
 HEAD = "Context: "
 ANCHOR = "\nAnswer:"
 LONG_QUESTION = 4
-"""A question fits into a prompt for certain if `prompt.max_length` is this many times its bytes."""
+"""A question certainly fits if `prompt.max_length` is at least this many times its length in bytes."""
 
 
 class SettledPrompt(Prompt):
@@ -27,7 +27,7 @@ class SettledPrompt(Prompt):
 
 
 class Batch(NamedTuple):
-    """Left-padded rows: ids, which positions are not padding, which pass through the codec, and the ids all begin with."""
+    """Left-padded rows: ids, mask of real tokens, mask of coded tokens, and the ids that all rows begin with."""
 
     ids: Int[Tensor, "batch seq"]
     mask: Bool[Tensor, "batch seq"]
@@ -46,16 +46,16 @@ def worked_examples(examples: Iterable[Example]) -> str:
 
 
 def examples_of(prompt: Prompt) -> str:
-    """The worked examples of a prompt; a section as params.yaml has it does not know them yet."""
+    """The text of the worked examples; empty for a section of params.yaml, which does not have them yet."""
     return prompt.examples if isinstance(prompt, SettledPrompt) else ""
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, context: str, question: str, prompt: Prompt) -> EncodedPrompt:
     """Tokens of a prompt; `prompt` says whether BOS, "Context:", the "Answer:" cue and examples pass through the codec.
 
-    "Context:" is the first that could: that of the question itself where examples before it are kept out. A prompt longer
-    than `prompt.max_length` loses the end of its context, never its examples, question or cue. Text that looks like a special
-    token ("<|eos|>") is text like any other.
+    "Context:" is the question's own if the examples before it are passed as text, otherwise that of the first example. A prompt
+    longer than `prompt.max_length` loses the end of its context, never its examples, question or cue. Text that looks like a
+    special token ("<|eos|>") is tokenised as plain text.
 
     Raises:
         InputError: examples, question and cue alone are longer than `prompt.max_length`.
@@ -87,7 +87,7 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, context: str, question: st
 
 
 def _coded(spans: Sequence[tuple[int, int]], length: int, prompt: Prompt) -> list[bool]:
-    """Which tokens of a text of `length` characters, by the characters that they span, pass through the codec."""
+    """Which tokens pass through the codec; `spans` are the characters of each in a text of `length` characters."""
     first = len(examples_of(prompt)) if prompt.shots_pass == "text" else 0
     after_head = 0 if prompt.prefix == "codec" else first + len(HEAD)
     anchor = length if prompt.anchor == "codec" else length - len(ANCHOR)
@@ -112,7 +112,7 @@ def encode_prompts(tokenizer: PreTrainedTokenizerBase, examples: Iterable[Exampl
 def stream_prompts(
     tokenizer: PreTrainedTokenizerBase, examples: Iterable[Example], prompt: Prompt
 ) -> Iterator[EncodedPrompt]:
-    """As `encode_prompts`, each when it is asked for."""
+    """As `encode_prompts`, but lazily."""
     for example in examples:
         try:
             yield encode_prompt(tokenizer, example.context, example.question, prompt)
@@ -135,12 +135,12 @@ def check_questions(tokenizer: PreTrainedTokenizerBase, examples: Iterable[Examp
 
 
 def truncated_share(prompts: Sequence[EncodedPrompt]) -> float:
-    """The share of `prompts` whose context was cut."""
+    """The share of `prompts` whose context was truncated."""
     return sum(prompt.truncated for prompt in prompts) / max(1, len(prompts))
 
 
 def say_truncated(share: float, prompt: Prompt, console: Console) -> None:
-    """Print which `share` of prompts was cut, if any was."""
+    """Print the `share` of prompts that were truncated, unless it is 0."""
     if share:
         console.print(
             f"{share:.2%} of prompts lost the end of their context: prompt.max_length is {prompt.max_length} tokens"
@@ -150,7 +150,7 @@ def say_truncated(share: float, prompt: Prompt, console: Console) -> None:
 def encode_answer(tokenizer: PreTrainedTokenizerBase, answer: str) -> list[int]:
     """Tokens of an answer as the base model should write it: a space first, a line break at the end.
 
-    Tokenised together with the cue, because some tokenizers put an extra space in front of a text.
+    The answer is tokenised together with the cue, because some tokenizers put an extra space in front of a text.
     """
     texts = [ANCHOR, f"{ANCHOR} {answer}\n"]
     cue, whole = tokenizer(texts, add_special_tokens=False, split_special_tokens=True).input_ids
@@ -172,7 +172,7 @@ def collate(prompts: Sequence[EncodedPrompt], pad_id: int, answers: Sequence[Seq
 
 
 def _shared(prompts: Sequence[EncodedPrompt]) -> tuple[int, ...]:
-    """The ids that all `prompts` say they share; none if they don't, as questions and SFT records."""
+    """The shared first ids of all `prompts`; empty if they differ, as in a mix of questions and SFT records."""
     length = min(prompt.shared for prompt in prompts)
     beginnings = {tuple(prompt.ids[:length]) for prompt in prompts}
     return beginnings.pop() if len(beginnings) == 1 else ()

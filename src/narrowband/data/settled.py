@@ -1,4 +1,4 @@
-"""What is decided about prompts once, with the data, and read by all later stages: BOS, and the worked examples."""
+"""Choices about prompts that `generate_data` makes once for all later stages: BOS, and the worked examples."""
 
 from collections.abc import Sequence
 from random import Random
@@ -22,7 +22,7 @@ DRAWN = 64
 """Training questions, each with a passage of its own, of which the shortest become worked examples."""
 
 MEASURED = 16
-"""Training questions whose text decides on BOS."""
+"""Training questions that BOS is measured on."""
 
 
 class Drawn(NamedTuple):
@@ -35,7 +35,7 @@ class Drawn(NamedTuple):
 def draw_shots(train: Sequence[Example], count: int, seed: int) -> Drawn:
     """`count` worked examples: the shortest of `DRAWN` answerable questions, each with another passage, drawn by `seed`.
 
-    They are not trained on: an adapter that has seen the examples' answers right before it would learn to copy them.
+    They are taken out of training: a question right after its own answer would teach the adapter to copy.
 
     Raises:
         InputError: there are too few, or none is left to train on.
@@ -72,10 +72,10 @@ def require_bos(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def settle(prompt: Prompt, drawn: Drawn, base_model: str) -> tuple[SettledPrompt, dict[str, Any]]:
-    """`prompt` with its examples and with `bos: auto` decided, and what that rests on, for `results/data.json`.
+    """`prompt` with its examples and with `bos: auto` decided, and the reasons, for `results/data.json`.
 
-    The model is loaded only to decide. Of `MEASURED` training questions, context, question and gold answer are read with and
-    without BOS, no longer than a prompt may be.
+    Only `auto` loads the model: it reads context, question and gold answer of `MEASURED` training questions, truncated like any
+    prompt, with and without BOS.
     """
     settled = with_examples(prompt, drawn.shots)
     if prompt.bos != "auto":
@@ -88,23 +88,23 @@ def settle(prompt: Prompt, drawn: Drawn, base_model: str) -> tuple[SettledPrompt
     ]
     choice = choose_bos(lm, rows)
     del lm
-    torch.cuda.empty_cache()  # for a model that writes records next, in memory of its own
+    torch.cuda.empty_cache()  # for the model that writes SFT records next
     bos = "text" if choice.added else "none"
     return settled.model_copy(update={"bos": bos}), {"bos": bos, "shots": len(drawn.shots), "bos_choice": told(choice)}
 
 
 def told(choice: BosChoice) -> dict[str, Any]:
-    """A choice as JSON, without what was not measured."""
+    """`choice` as JSON, without values that were not measured."""
     return {name: value for name, value in choice._asdict().items() if value is not None}
 
 
 def write_settled(prompt: SettledPrompt) -> None:
-    """Write what later stages read, beside the questions."""
+    """Write `prompt.json`, which later stages read, beside the questions."""
     write_json(paths.QA / FILE, {"bos": prompt.bos, "examples": prompt.examples})
 
 
 def asked_for(prompt: Prompt) -> dict[str, Any]:
-    """What `prompt.json` depends on in params.yaml, for the `config.json` beside it."""
+    """The parameters that `prompt.json` depends on, for the `config.json` beside it."""
     return {"prompt.bos": prompt.bos, "prompt.shots": prompt.shots}
 
 
@@ -112,7 +112,7 @@ def read_settled(prompt: Prompt) -> SettledPrompt:
     """`prompt` as `generate_data` settled it.
 
     Raises:
-        InputError: that file is missing or damaged, or was written for another `bos` or other `shots`.
+        InputError: `prompt.json` is missing or damaged, or was written for other values of `bos` or `shots`.
     """
     read_config(paths.QA, asked_for(prompt))
     return SettledPrompt(**{**prompt.model_dump(), **read_json(checked(paths.QA / FILE))})

@@ -19,7 +19,7 @@ Sizes = Mapping[Split, int]
 
 
 class _Stream(NamedTuple):
-    """Questions in stored order, each with its split; what they are called in a refusal, and which splits they fill."""
+    """Questions in stored order, each with its split; their name in error messages, and the splits that they fill."""
 
     name: str
     fills: Sequence[Split]
@@ -57,7 +57,7 @@ def make_splits(
 def check_dataset(
     dataset: str, sizes: Sizes, seed: int, unanswerable: Unanswerable, test_dataset: str | None = None
 ) -> dict[Split, list[Example]]:
-    """Check what `make_splits` would read, and return it; of a data set on the hub, only its first questions, and nothing.
+    """Check what `make_splits` would read, and return it; of a data set on the hub, check one question and return nothing.
 
     Raises:
         InputError: see `make_splits`.
@@ -78,9 +78,9 @@ def check_dataset(
 def world_example(seed: int, split: Split, index: int) -> Example:
     """Question `index` of a split of the bundled world; each has a passage of its own.
 
-    Training questions hold none of `held_out_words`, so that tests show what becomes of tokens that training never saw.
-    Nothing is asked that its passage states value first ("Mara Velt founded Tornby."): the bundled model, of four layers,
-    can't read that (docs/log.md).
+    Training questions contain none of `held_out_words`, so that the test split has tokens that training never saw. No question
+    asks for a value that its passage states before the name ("Mara Velt founded Tornby."): the bundled model, with four layers,
+    can't answer such questions (docs/log.md).
     """
     rng = Random(f"{seed}/qa/{split}/{index}")
     questions: list[Question] = []
@@ -95,10 +95,10 @@ def world_example(seed: int, split: Split, index: int) -> Example:
 
 
 def _streams(dataset: str, test_dataset: str | None, seed: int) -> list[_Stream]:
-    """What fills the splits.
+    """The streams that fill the splits.
 
     A file fills all three, 80/10/10 by context. Of a data set on the hub, `train` fills training and validation, and
-    `validation` fills the test split. What stands apart for the test leaves its share to training.
+    `validation` fills the test split. If test questions come from elsewhere, the test share goes to training.
     """
     name = f"dataset {dataset}"
     if test_dataset is None and _is_file(dataset):

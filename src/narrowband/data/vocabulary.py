@@ -1,4 +1,4 @@
-"""Tokens of the whole vocabulary in place of some of a prompt's own, so that the codec learns those no prompt holds."""
+"""Random vocabulary tokens in place of some of a prompt's own, so that the codec learns tokens that no prompt contains."""
 
 from collections.abc import Sequence
 from random import Random
@@ -12,7 +12,7 @@ from narrowband.data.encoded import EncodedPrompt, EncodedPrompts
 
 
 def plain_tokens(tokenizer: PreTrainedTokenizerBase) -> Int[Tensor, " n"]:
-    """Every token of the vocabulary but special ones, in ascending order."""
+    """Every token of the vocabulary except special ones, in ascending order."""
     special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
     special.update(tokenizer.all_special_ids)
     return torch.tensor([token for token in range(len(tokenizer)) if token not in special])
@@ -21,7 +21,7 @@ def plain_tokens(tokenizer: PreTrainedTokenizerBase) -> Int[Tensor, " n"]:
 def mixed_in(
     prompts: Sequence[EncodedPrompt], share: float, tokens: Int[Tensor, " n"], seed: str
 ) -> Sequence[EncodedPrompt]:
-    """`prompts` with a share of all their coded tokens replaced by uniform draws from `tokens`; `seed` decides which by what.
+    """`prompts` with a share of all their coded tokens replaced by uniform draws from `tokens`, determined by `seed`.
 
     Prompts keep their lengths, and tokens that are not coded stay. Nothing is drawn if the share is 0.
     """

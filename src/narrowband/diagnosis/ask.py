@@ -13,7 +13,7 @@ from narrowband.evaluation.tokens import marked, token_view
 
 
 def ask_systems(context: str, question: str, answerer: QuestionAnswerer, config: CodecConfig) -> Table:
-    """Each system's answer, with the nearest tokens of its reconstruction; those that are not the original's in red.
+    """Each system's answer, with the nearest tokens of its reconstruction; tokens that differ from the original in red.
 
     Raises:
         InputError: an artifact is missing, the question is longer than a prompt may be, or one of the texts is empty.

@@ -1,7 +1,7 @@
-"""The figures that verdicts are drawn from: reconstructions looked at from inside, answers, and two experiments.
+"""The figures behind the verdicts: of reconstructions, of answers, and of two experiments.
 
-The experiments are cheap reruns on one batch of questions: the uncompressed prompts by other calls of the language model
-(which call gives the saved answers?), and each codec's prompts with the norms of the originals (is it the scale?).
+The experiments answer one batch of questions again: the uncompressed prompts by other calls of the language model (which call
+gives the saved answers?), and each codec's prompts with the norms of the originals (is scale the problem?).
 """
 
 from collections import Counter
@@ -35,7 +35,7 @@ REPLAYED = 24
 """Questions that are answered again, one at a time."""
 
 SPECTRUM = 250
-"""Tokens a batch whose directions are compared with one another."""
+"""Tokens per batch whose directions are compared with one another."""
 
 BINS = 40
 """Bins of the histogram of norms."""
@@ -45,7 +45,7 @@ Predictions = Mapping[str, str]
 
 @dataclass(frozen=True)
 class ReconstructionFigures:
-    """What became of the sample's coded tokens: means over tokens; overlaps are means over prompts."""
+    """How the sample's coded tokens were reconstructed: means over tokens; overlaps are means over prompts."""
 
     cosine: float
     norm_ratio: float
@@ -58,15 +58,15 @@ class ReconstructionFigures:
     effective_rank: float
     original_effective_rank: float
     own_overlap: float  # share of a prompt's nearest tokens that stand in that prompt
-    other_overlap: float  # the same for the prompt of its batch that fits best, itself left out
-    unseen_share: float  # of tokens that training never saw
-    unseen_match: float  # percent of them; of all tokens if there are none
-    seen_match: float  # percent of the others
+    other_overlap: float  # the same for the best-matching other prompt of its batch
+    unseen_share: float  # share of tokens that training never saw
+    unseen_match: float  # token_match of unseen tokens; of all tokens if there are none
+    seen_match: float  # token_match of the other tokens
 
 
 @dataclass(frozen=True)
 class Diversity:
-    """How much the answers differ; shares of all questions, empty answers never counting as the commonest."""
+    """How much the answers differ, as shares of all questions; empty answers never count as the commonest."""
 
     commonest_prediction: float
     commonest_gold: float
@@ -85,10 +85,10 @@ class Rescaled:
 
 @dataclass(frozen=True)
 class CallPath:
-    """Which call of the language model gives the saved answers to uncompressed prompts: shares that agree, 0 to 1.
+    """The share (0 to 1) of the saved uncompressed answers that each of three calls of the language model reproduces.
 
-    `with_bos` and `without_bos` give token ids of one prompt at a time; `without_mask` gives padded embeddings with a
-    mask of ones.
+    `with_bos` and `without_bos` pass token ids, one prompt at a time; `without_mask` passes padded embeddings with a mask of
+    ones.
     """
 
     with_bos: float
@@ -128,7 +128,7 @@ class Diagnosis:
 
 
 class Probed(NamedTuple):
-    """A whole batch of questions with their prompts, shortest first, as it was padded."""
+    """An evaluation batch: questions and their prompts, shortest first, padded together in `evaluate`."""
 
     examples: list[Example]
     prompts: list[EncodedPrompt]
@@ -144,10 +144,10 @@ def diagnose(
     seen: Int[Tensor, " known"] | None = None,
     advance: Callable[[int], None] = lambda n: None,
 ) -> Diagnosis:
-    """Examine every compressed system by the answers that `evaluate` saved and a few prompts embedded again.
+    """Examine every compressed system, from the answers that `evaluate` saved and from a sample of prompts sent again.
 
-    `seen` are the tokens that went through the codec in training; without it, all count as seen. `advance` is told of
-    each system that is done.
+    `seen` are the ids of the tokens coded in training; without it, all tokens count as seen. `advance` is called after each
+    system.
     """
     prompts = answerer.encode(examples)
     rows = max(batches_by_length(prompts, answerer.batch_size), key=lambda rows: _padding(prompts, rows))
@@ -228,9 +228,9 @@ def examine(
 def _sent(
     lm: FrozenLM, codec: Codec, prompts: Sequence[EncodedPrompt], batch_size: int
 ) -> Iterator[tuple[Batch, Float[Tensor, "n hidden"], Float[Tensor, "n hidden"], Int[Tensor, " n"]]]:
-    """Batches of `prompts` with their coded tokens' embeddings, what becomes of these, and the tokens nearest to that.
+    """Batches of `prompts` with original and reconstructed embeddings of coded tokens, and the nearest tokens of the latter.
 
-    Where the codec takes tokens alone, each distinct one is searched for once.
+    If the codec reconstructs each token independently, each distinct one is searched once.
     """
     folded = FoldedCodec(codec, lm, prompts) if codec.takes_tokens_alone else None
     known = lm.nearest(folded.reconstructed) if folded else None
@@ -243,14 +243,14 @@ def _sent(
 
 
 def pairwise_cosine(tokens: Float[Tensor, "n hidden"]) -> float:
-    """Mean cosine of all pairs of different tokens: 1 if all point one way."""
+    """Mean cosine of all pairs of different tokens: 1 if all have the same direction."""
     units = F.normalize(tokens.double(), dim=-1)
     n = len(units)
     return float((units.sum(0).square().sum() - units.square().sum()) / max(1, n * (n - 1)))
 
 
 def effective_rank(tokens: Float[Tensor, "n hidden"]) -> float:
-    """Exponential of the entropy of the singular values (Roy & Vetterli 2007, EUSIPCO): 1 if all point one way."""
+    """Exponential of the entropy of the singular values (Roy & Vetterli 2007, EUSIPCO): 1 if all are parallel."""
     values = torch.linalg.svdvals(tokens.float())
     shares = values / values.sum().clamp(min=1e-12)
     return float(torch.special.entr(shares).sum().exp())
@@ -259,7 +259,7 @@ def effective_rank(tokens: Float[Tensor, "n hidden"]) -> float:
 def overlap(
     nearest: Int[Tensor, " n"], ids: Int[Tensor, " n"], coded: Bool[Tensor, "batch seq"]
 ) -> Float[Tensor, "2 batch"]:
-    """The share of each row's nearest tokens that its own prompt has, and the best such share among the other prompts."""
+    """The share of each row's nearest tokens that its own prompt contains, and the largest such share of any other prompt."""
     known, codes = torch.unique(torch.cat([nearest, ids]), return_inverse=True)
     row = coded.nonzero()[:, 0]
     counts = torch.zeros(2, len(coded), len(known))
@@ -286,7 +286,7 @@ def diversity(predictions: Sequence[str], examples: Sequence[Example]) -> Divers
 
 @torch.no_grad()
 def try_scales(answerer: QuestionAnswerer, codec: Codec, probed: Probed, saved: Predictions, seed: int) -> Rescaled:
-    """Answer `probed` with the norms of the originals, as `magnitude: token` would, beside the saved answers."""
+    """F1 on `probed` with the norms of the originals, as `magnitude: token` would send them, and of the saved answers."""
     lm = answerer.lm
     batch = collate(probed.prompts, lm.pad_id)
     original, coded = lm.embed(batch.ids), batch.coded.to(lm.device)
@@ -325,7 +325,7 @@ def replay(answerer: QuestionAnswerer, probed: Probed, saved: Predictions, seed:
 def histogram(norms: Mapping[str, Float[Tensor, " n"]]) -> list[dict[str, float]]:
     """Rows of `norm` (the middle of a bin) and, for each entry of `norms`, its share of tokens in that bin.
 
-    Bins reach from 0 to where at most one token in 200 of any entry is beyond, which the last bin takes in.
+    Bins cover 0 to the largest 99.5th percentile of all entries; larger norms count in the last bin.
     """
     top = max(float(values.quantile(0.995)) for values in norms.values())
     edges = torch.linspace(0, top, BINS + 1)

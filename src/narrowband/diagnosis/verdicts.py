@@ -1,6 +1,6 @@
 """The decision table: from figures to what is wrong, how sure that is, and the experiment to try next.
 
-Rows are read from top to bottom. A verdict of high confidence explains what stands below it, so reading ends there.
+Rows are read from top to bottom, up to the first verdict of high confidence: it explains whatever later rows would find.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,14 +17,14 @@ NormStatus = Literal["TOO LOW", "OK", "TOO HIGH"]
 NORM_LOW, NORM_HIGH = 0.8, 1.2  # the original run's bounds
 TOKENS_MATCH, TOKENS_COLLAPSE = 90.0, 50.0  # percent of tokens
 RETAINED = 0.9  # share of the uncompressed F1 that counts as kept
-READS = 10.0  # F1 below which the uncompressed model gives nothing to lose
-MARGIN = 0.2  # difference of two shares that rounding and ties don't make
+READS = 10.0  # F1 below which the uncompressed model can't do the task
+MARGIN = 0.2  # difference of two shares that is more than rounding and ties
 ALIKE = 0.5  # share of the commonest prediction, with golds at most half as alike
-ONE_WAY = 0.9  # mean pairwise cosine of tokens that point one way, where the originals' is at most half of it
+ONE_WAY = 0.9  # mean pairwise cosine of collapsed tokens, if that of the originals is at most half of it
 
 
 class Verdict(NamedTuple):
-    """What is wrong, what shows it, how sure that is, and what to try; `FINDINGS` says each name as a sentence."""
+    """What is wrong, what shows it, how sure that is, and what to try; `FINDINGS` has a sentence for each name."""
 
     name: str
     evidence: str
@@ -33,7 +33,7 @@ class Verdict(NamedTuple):
 
 
 class Case(NamedTuple):
-    """What a row of the table judges by."""
+    """What a row of the table is applied to."""
 
     system: str
     figures: Figures
@@ -45,19 +45,19 @@ class Case(NamedTuple):
 
     @property
     def lost(self) -> bool:
-        """Whether the codec costs answers."""
+        """Whether the codec loses more than 10% of the uncompressed F1."""
         return self.figures.f1 < RETAINED * self.uncompressed_f1
 
 
 class Found(NamedTuple):
-    """Why a row applies, and how surely."""
+    """Why a row applies, and how sure that is."""
 
     evidence: str
     confidence: Confidence
 
 
 class Row(NamedTuple):
-    """One line of the table; of `remedies` the first that changes a parameter is proposed."""
+    """One row of the table; it proposes the first of its `remedies` that changes a parameter."""
 
     name: str
     finding: str
@@ -107,7 +107,7 @@ def verdict_lines(found: Mapping[str, list[Verdict]]) -> list[str]:
 
 
 def judge(case: Case) -> list[Verdict]:
-    """Read the table."""
+    """The verdicts on one system, in the order of the table."""
     found = []
     for row in TABLE:
         applies = row.applies(case)
@@ -140,8 +140,8 @@ def _attention_mask(case: Case) -> Found | None:
     if path.without_mask - max(path.with_bos, path.without_bos) <= MARGIN:
         return None
     return Found(
-        f"{path.without_mask:.0%} of the replayed uncompressed answers are those of padded prompts with a mask of ones, "
-        f"{max(path.with_bos, path.without_bos):.0%} those of the same prompts alone",
+        f"{path.without_mask:.0%} of the replayed uncompressed answers equal those to padded prompts with a mask of ones, "
+        f"{max(path.with_bos, path.without_bos):.0%} those to the same prompts alone",
         "high" if path.without_mask > 1 - MARGIN else "medium",
     )
 
@@ -151,8 +151,8 @@ def _bos(case: Case) -> Found | None:
     if path.without_bos - path.with_bos <= MARGIN or path.bos_gain_low <= 0:
         return None
     return Found(
-        f"{path.without_bos:.0%} of the replayed uncompressed answers are those of prompts without BOS, {path.with_bos:.0%} "
-        f"those with it; BOS raises their F1 by at least {path.bos_gain_low:.1f}",
+        f"{path.without_bos:.0%} of the replayed uncompressed answers equal those to prompts without BOS, {path.with_bos:.0%} "
+        f"those with BOS; BOS raises their F1 by at least {path.bos_gain_low:.1f}",
         "high" if path.without_bos > 1 - MARGIN else "medium",
     )
 
@@ -162,7 +162,7 @@ def _decoding(case: Case) -> Found | None:
     nearest = max(path.with_bos, path.without_bos, path.without_mask)
     if nearest >= ALIKE:
         return None
-    return Found(f"no call of the model gives more than {nearest:.0%} of the saved uncompressed answers", "high")
+    return Found(f"no call of the model reproduces more than {nearest:.0%} of the saved uncompressed answers", "high")
 
 
 def _format(case: Case) -> Found | None:
@@ -225,7 +225,7 @@ def _unseen(case: Case) -> Found | None:
     if not case.lost or rebuilt.seen_match - rebuilt.unseen_match <= 100 * MARGIN or blamed <= MARGIN:
         return None
     return Found(
-        f"{rebuilt.unseen_share:.1%} of the tokens stand in no training prompt: {rebuilt.unseen_match:.1f}% of them are nearest "
+        f"{rebuilt.unseen_share:.1%} of the tokens occur in no training prompt: {rebuilt.unseen_match:.1f}% of them are nearest "
         f"to the original token, {rebuilt.seen_match:.1f}% of the others; {_answers(case)}",
         "high" if blamed > ALIKE else "medium",
     )
@@ -263,7 +263,7 @@ def _tokens(case: Case) -> str:
 
 
 def _less(case: Case) -> list[dict[str, Any]]:
-    """Less compression; where there is none left, longer training."""
+    """Less compression; longer training if there is no compression left."""
     return [{"compress_dim": min(2 * case.params.compress_dim, case.vector_dim)}, *_longer(case)]
 
 
@@ -290,7 +290,7 @@ def _scale(case: Case) -> list[dict[str, Any]]:
 
 
 def _weights(case: Case) -> list[dict[str, Any]]:
-    """The cosine-dominant weights of the original run in Phase 1; a reconstruction term that counts in Phase 2."""
+    """For Phase 1 the original run's cosine-dominant weights, or a lower rate; for Phase 2 a larger reconstruction weight."""
     if case.system == "phase2":
         weight = case.params.loss.phase2.reconstruction
         return [{"loss.phase2.reconstruction": max(1.0, 2 * weight)}]
@@ -311,7 +311,7 @@ TABLE = (
     ),
     Row(
         "bos",
-        "BOS was dropped, and the language model misses it.",
+        "BOS was dropped, and the language model needs it.",
         _bos,
         lambda case: [{"prompt.bos": "text"}, {"prompt.bos": "codec"}],
     ),
@@ -339,14 +339,19 @@ TABLE = (
         _rows,
         lambda case: [{"generation.batch_size": 1}, *_longer(case)],
     ),
-    Row("mode_collapse", "Whatever goes in, the same comes out.", _mode_collapse, _weights),
+    Row("mode_collapse", "Whatever the input, the output is the same.", _mode_collapse, _weights),
     Row("magnitude", "Reconstructed tokens have the wrong length.", _magnitude, _scale),
-    Row("unseen_tokens", "Tokens that training never saw are lost: the adapter knows those it saw.", _unseen, _wider),
+    Row(
+        "unseen_tokens",
+        "Tokens that training never saw are lost: the adapter rebuilds only those it saw.",
+        _unseen,
+        _wider,
+    ),
     Row("tokens_collapse", "Most tokens are lost: too little is sent, or the decoder can't read it.", _collapse, _less),
     Row("tokens_drift", "Some tokens turn into others.", _drift, _drifted),
     Row(
         "objective",
-        "The tokens are right and the answers wrong: reconstruction is not generation.",
+        "The tokens are right but the answers are wrong: reconstruction is not generation.",
         _objective,
         _longer,
     ),

@@ -1,4 +1,4 @@
-"""Free-running generation through a codec, with what it cost and how well it reconstructed."""
+"""Free-running generation through a codec, with its rate and its reconstruction quality."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -22,32 +22,32 @@ from narrowband.params import Prompt, Stop
 from narrowband.runtime import distributed
 
 LARGE = 1 << 24
-"""Numbers in an embedding table from which on not each place of a prompt is searched for the token nearest to it.
+"""With an embedding table of at least this many numbers, only some positions are searched for their nearest token.
 
-A search costs as much as reading some tokens: 5.2 ms of one core on Gemma 3 270M, whose prompt tokens take 5 with their answer.
+On Gemma 3 270M a search takes 5.2 ms of one core, about as much as a prompt token with its share of the answer (5 ms).
 """
 
 SEARCHED = 4096
-"""Places that are searched for then, about, evenly spread over all prompts: `token_match` is good to 1.5 points (95%)."""
+"""About how many positions are then searched, evenly spaced over all prompts: `token_match` is good to 1.5 points (95%)."""
 
 
 class System(Protocol):
-    """What prompts are sent through: embeddings in, embeddings out, at a cost."""
+    """A way to send prompts: embeddings in, embeddings out, at a cost in bits."""
 
     def __call__(
         self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]
     ) -> Float[Tensor, "batch seq hidden"]:
-        """`embeddings` with the coded tokens as they arrive."""
+        """`embeddings` with the coded tokens as the receiver reconstructs them."""
 
     def bits(self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]) -> int:
         """Bits that a batch costs, side information included."""
 
 
 class Evaluated(NamedTuple):
-    """Predictions by question id with their scores; quality and rate of the codec, if there was one; prompts cut short.
+    """Predictions by question id with their scores; quality and rate of the codec, if there is one; share of truncated prompts.
 
-    `form` has the shares of answers that are empty, cut or run on; `by_seen` the quality of tokens that training saw, and of
-    others, if it was told which these are.
+    `form` has the shares of answers that are empty, cut or run on; `by_seen` the quality of tokens seen in training and of all
+    others, if these are known.
     """
 
     predictions: dict[str, str]
@@ -85,7 +85,7 @@ def batches_by_length(prompts: Sequence[HasIds], size: int) -> list[list[int]]:
 
 @dataclass(frozen=True)
 class QuestionAnswerer:
-    """A frozen LM with the way it is asked: the form of its prompts, new tokens an answer at most, prompts a batch.
+    """A frozen LM with its prompt settings, maximum new tokens per answer, and prompts per batch.
 
     `stop` says where an answer ends.
     """
@@ -121,10 +121,10 @@ class QuestionAnswerer:
         seen: Int[Tensor, " known"] | None = None,
         advance: Callable[[int], None] = lambda n: None,
     ) -> Evaluated:
-        """Answer every example greedily from embeddings, batches sorted by length; without a system they stay as they are.
+        """Answer every example greedily from embeddings, in batches sorted by length; without a system, from the originals.
 
-        A codec that takes tokens alone is folded: it and its quality are computed once for each distinct token. `seen` are
-        the tokens that went through it in training.
+        A codec that reconstructs each token independently is folded: reconstruction and quality are computed once per distinct
+        token. `seen` are the ids of the tokens that were coded in training.
         """
         prompts = self.encode(examples)
         sender = _Sender(self.lm, system, prompts, seen)
@@ -159,7 +159,7 @@ class QuestionAnswerer:
 def sent(
     system: System, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]
 ) -> tuple[Float[Tensor, "batch seq hidden"], int]:
-    """What arrives of `embeddings`, and its bits: where a codec writes streams, what it makes of these, and their length."""
+    """Reconstructed embeddings and their bits; of a codec that writes streams, decoded from these, and their length."""
     if not (isinstance(system, Codec) and system.coder):
         return system(embeddings, coded), system.bits(embeddings, coded)
     streams = system.encode(embeddings, coded)
@@ -168,7 +168,7 @@ def sent(
 
 
 class _Sender:
-    """Sends batches of `prompts` through a system, and measures what arrives."""
+    """Sends batches of `prompts` through a system, and measures the reconstructions."""
 
     def __init__(
         self, lm: FrozenLM, system: System | None, prompts: Sequence[EncodedPrompt], seen: Int[Tensor, " known"] | None
@@ -181,7 +181,7 @@ class _Sender:
 
     @torch.no_grad()
     def send(self, batch: Batch) -> tuple[Float[Tensor, "batch seq hidden"], Quality, int]:
-        """Embeddings as they arrive; their quality, unless it is that of `folded_quality`; and the bits they cost."""
+        """Reconstructed embeddings; their quality (empty if folded: see `folded_quality`); their bits."""
         original, quality = self.lm.embed(batch.ids), Quality(seen=self.seen)
         if self.system is None:
             return original, quality, 0
@@ -194,7 +194,7 @@ class _Sender:
         return embeddings, quality, cost
 
     def folded_quality(self) -> Quality:
-        """Quality over all prompts of a codec that takes tokens alone; empty for any other system."""
+        """Quality of a folded codec over all prompts; empty for any other system."""
         quality = Quality(seen=self.seen)
         if folded := self.folded:
             nearest = self.lm.nearest(folded.reconstructed)

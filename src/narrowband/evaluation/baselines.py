@@ -32,14 +32,14 @@ HALF = 16
 """Bits of a float16: what numbers are sent as unless a baseline says otherwise."""
 
 LATENT_BITS = (16, 4)
-"""Bits a latent of PCA and of Phase 2, beside `latent_bits` itself."""
+"""Bits per latent that PCA and Phase 2 are evaluated with, in addition to `latent_bits`."""
 
 ROTATION_DEPTHS = (1, 2)
-"""Bits a component after a random rotation."""
+"""Bits per component after a random rotation."""
 
 MOST_PROMPTS = 2_000
 MOST_TOKENS = 2**13
-"""Training prompts and tokens, evenly spaced where there are more, that entropy coders are fitted on."""
+"""Maximum number of training prompts and tokens that entropy coders are fitted on; of more, an evenly spaced subset."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Truncation:
 
 @dataclass(frozen=True)
 class RandomProjection:
-    """Windows on random directions instead of principal ones, as float16, and the best linear decoder for them."""
+    """Windows projected on random instead of principal directions, as float16, and the best linear decoder."""
 
     directions: Float[Tensor, "compress vector"]
     decoder: Float[Tensor, "compress vector"]
@@ -94,7 +94,7 @@ class RandomProjection:
         return join(latents @ self.decoder + self.mean, embeddings, coded, self.window)
 
     def bits(self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]) -> int:
-        """Bits that a batch costs: latents of all its windows, the filled-up ones too."""
+        """Bits that a batch costs: latents of all its windows, zero-padded ones included."""
         return len(token_places(coded, self.window)) * len(self.directions) * HALF
 
 
@@ -102,7 +102,7 @@ class RandomProjection:
 class Fitting:
     """What systems may be fitted on: training prompts, the base model, the PCA as a codec without adapter, a random seed.
 
-    Systems that can be set to a rate are set to that of the codec: `bits_per_token`, headers of streams included.
+    Systems with an adjustable rate are fitted to that of the codec: `bits_per_token`, stream headers included.
     """
 
     answerer: QuestionAnswerer
@@ -128,29 +128,29 @@ class Fitting:
 
     @cached_property
     def counts(self) -> Int[Tensor, " vocab"]:
-        """How often each token goes through the codec in training prompts."""
+        """How often each token passes through the codec in training prompts."""
         ids, times = coded_counts(self.train)
         return torch.zeros(len(self.vocabulary), dtype=torch.long).index_copy(0, ids, times)
 
     @property
     def tokens(self) -> tuple[Float[Tensor, "n hidden"], Int[Tensor, " n"]]:
-        """Embeddings of the distinct ones of these tokens, and how often each occurs."""
+        """Embeddings of the distinct coded tokens of training prompts, and how often each occurs."""
         known = self.counts.nonzero()[:, 0]
         return self.vocabulary[known.to(self.vocabulary.device)].cpu(), self.counts[known]
 
     @property
     def bits_per_token(self) -> float:
-        """The rate that rivals are set to."""
+        """The rate that other systems are fitted to."""
         return self.pca.config.latent_coding.bits_per_token
 
     @property
     def symbol_bits(self) -> float:
-        """Bits a token that the headers of streams leave for symbols."""
+        """Bits per token that stream headers leave for symbols."""
         return self.bits_per_token - STREAM_BITS * len(self.train) / int(self.counts.sum())
 
     @cached_property
     def coder(self) -> LatentCoder | None:
-        """The codec's own coder, or one that is fitted to `bits_per_token`; none where latents can't be sent at that rate."""
+        """The codec's own coder, or one fitted to `bits_per_token`; `None` if latents can't be sent at that rate."""
         if self.pca.coder:
             return self.pca.coder
         train = self.train[:: -(-len(self.train) // MOST_PROMPTS)]
@@ -184,12 +184,12 @@ def random_projections(fitting: Fitting) -> dict[str, System]:
 
 
 def grid(config: CodecConfig, bits: int) -> str:
-    """The setting of a system that sends latents of so many bits."""
+    """The name of the setting with latents of `bits` bits."""
     return f"{config.compress_dim} latents of {bits} bits"
 
 
 def rate_of(config: CodecConfig) -> str:
-    """The setting of a codec, by its rate."""
+    """The name of a codec's setting, by its rate."""
     coding = config.latent_coding
     if coding.kind == "fixed":
         return grid(config, config.latent_bits)
@@ -204,7 +204,7 @@ def rates(codec: Codec, coder: LatentCoder | None) -> dict[str, Codec]:
 
 
 def lookups(fitting: Fitting) -> dict[str, System]:
-    """PCA's latents at its own rate and entropy-coded, read with the embedding table in hand."""
+    """PCA's latents, at their own rate and entropy-coded, decoded with the embedding table."""
     own, coded = fitting.pca, rates(fitting.pca, fitting.coder)
     kept = {rate_of(own.config): own, **{rate: codec for rate, codec in coded.items() if codec.coder}}
     known = fitting.vocabulary, fitting.counts, next(fitting.windows)
@@ -212,7 +212,7 @@ def lookups(fitting: Fitting) -> dict[str, System]:
 
 
 def scalar_quantizers(fitting: Fitting) -> dict[str, System]:
-    """One step for all components, that spends the codec's rate; none where it can't be met."""
+    """One step for all components, at the codec's rate; empty if that rate can't be met."""
     vectors, counts = fitting.tokens
     places = torch.arange(len(counts)).repeat_interleave(counts)
     drawn = vectors[places[:: -(-len(places) // MOST_TOKENS)]]
@@ -244,7 +244,7 @@ def rotations(fitting: Fitting) -> dict[str, System]:
 
 
 def token_ids(fitting: Fitting) -> dict[str, System]:
-    """Ids of equal length, under the training text's unigram model, and under the base model's predictions."""
+    """Token ids: of fixed length, under the training text's unigram model, and under the base model's predictions."""
     plain, lm = TokenId(fitting.vocabulary), fitting.answerer.lm
     before = tuple(Frame.known(fitting.answerer).before)
     return {
@@ -265,7 +265,7 @@ SYSTEMS: dict[str, Callable[[Fitting], Mapping[str, System]]] = {
     "pca lookup": lookups,
     "token id": token_ids,
 }
-"""Every way to send embeddings that needs no training by steps, by name: one system for each setting."""
+"""Every way to send embeddings without gradient training, by name; each gives one system per setting."""
 
 
 def _replace(embeddings: Tensor, coded: Tensor, tokens: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ UNCOMPRESSED_BITS = 16
 """Bits of one component of an embedding that is sent as it is."""
 
 HEADLINE = ("cosine", "norm_ratio", "token_match")
-"""Figures of a reconstruction that stand in `metrics/evaluate.json`."""
+"""Figures of a reconstruction that `metrics/evaluate.json` has."""
 
 
 class Comparison(NamedTuple):
@@ -43,7 +43,7 @@ def compare(
 ) -> Comparison:
     """Evaluate every system; F1, EM and agreement are 0 to 100, `seed` is that of the bootstrap.
 
-    Details have the quality of tokens that training saw and of others apart, if `seen` says which it saw.
+    With `seen`, the ids of the tokens coded in training, the details have the quality of these tokens and of all others.
     """
     answered = {}
     with bar("questions", len(examples) * len(systems), console) as advance:
@@ -68,7 +68,7 @@ def compare(
 
 
 def with_reader(comparison: Comparison, read: Mapping[str, Read], seed: int) -> Comparison:
-    """`comparison` with the row of `reader`; the details have those of simpler ways to read as few positions."""
+    """`comparison` with a row for the reader, and in the details rows for untrained ways to read as few positions."""
     own = comparison.predictions["uncompressed"]
     rows = {name: _reader_row(one, own) for name, one in read.items()}
     spans = {name: {"f1_interval": interval([score.f1 for score in one.scores], seed)} for name, one in read.items()}
@@ -91,7 +91,7 @@ def _reader_row(read: Read, own: Mapping[str, str]) -> dict[str, float]:
 
 
 def _headline(result: Evaluated, own: Evaluated) -> dict[str, float]:
-    """F1 and EM; of a compressed system, its agreement with the uncompressed model and its reconstruction too."""
+    """F1 and EM; for a compressed system also agreement with the uncompressed model, and reconstruction figures."""
     row = {"f1": result.f1, "em": result.em}
     if result is own:
         return row
@@ -103,8 +103,7 @@ def _headline(result: Evaluated, own: Evaluated) -> dict[str, float]:
 
 
 def _details(result: Evaluated, examples: Sequence[Example], seed: int) -> dict[str, Any]:
-    """The interval of F1, what the headline leaves out of a reconstruction, the form of answers, and F1 of each kind if there
-    are two."""
+    """The interval of F1, other reconstruction figures, the form of answers, and F1 by answerability."""
     f1 = [score.f1 for score in result.scores]
     rest = {name: value for name, value in result.quality.items() if name not in HEADLINE}
     return {

@@ -16,7 +16,7 @@ from narrowband.runtime.progress import bar
 
 
 class Entry(NamedTuple):
-    """A system, with its name and what sets it apart from others of that name."""
+    """A system, with its name and the setting that distinguishes it from others of that name."""
 
     name: str
     setting: str
@@ -29,7 +29,7 @@ def baselines(fitting: Fitting) -> list[Entry]:
 
 
 def adapters(fitting: Fitting, phase1: Codec, phase2: Codec) -> list[Entry]:
-    """Phase 1 as it was trained; Phase 2 as it was trained, and with its latents rounded otherwise afterwards."""
+    """Phase 1 as trained; Phase 2 as trained, and with its latents coded in other ways afterwards."""
     return [
         Entry("phase1", rate_of(phase1.config), phase1),
         *[Entry("phase2", rate, codec) for rate, codec in rates(phase2, fitting.coder).items()],
@@ -39,8 +39,7 @@ def adapters(fitting: Fitting, phase1: Codec, phase2: Codec) -> list[Entry]:
 def curve(
     answerer: QuestionAnswerer, entries: Sequence[Entry], examples: Sequence[Example], seed: int, console: Console
 ) -> list[dict[str, Any]]:
-    """A row for each system: its rate in bits a coded token, F1 and agreement with their 95% intervals, EM, and how it
-    reconstructs."""
+    """A row per system: bits per coded token, F1 and agreement with 95% intervals, EM, reconstruction figures."""
     own = answerer.answer(None, examples).predictions
     with bar("questions", len(examples) * len(entries), console) as advance:
         return [_row(entry, answerer.answer(entry.system, examples, advance=advance), own, seed) for entry in entries]

@@ -7,14 +7,14 @@ from narrowband.evaluation.scoring import f1, normalize
 from narrowband.lm.stop import SENTENCE_END, Reply
 
 MISSED = 50.0
-"""F1 below which an answer that holds a gold answer is scored as wrong, because of what else it says."""
+"""An answer that contains a gold answer but has a lower F1 than this counts as missed, because of its other words."""
 
 
 def answer_form(replies: Sequence[Reply], examples: Sequence[Example]) -> dict[str, float]:
     """Shares (0 to 1) of answers that are `empty`, `cut` by the limit on new tokens, and that `run_on`.
 
-    An empty answer to an unanswerable question is right and not counted. An answer runs on if it goes on after a sentence,
-    which no gold answer to its question does.
+    An empty answer to an unanswerable question is right and not counted. An answer runs on if it continues after a sentence
+    although no gold answer to its question does.
     """
     pairs = list(zip(replies, examples, strict=True))
     return {
@@ -25,12 +25,12 @@ def answer_form(replies: Sequence[Reply], examples: Sequence[Example]) -> dict[s
 
 
 def is_empty(text: str, example: Example) -> bool:
-    """Whether nothing is said to a question that has an answer."""
+    """Whether the answer is empty although the question has an answer."""
     return not text and bool(example.answers)
 
 
 def is_buried(text: str, example: Example) -> bool:
-    """Whether a gold answer stands in `text` word for word, among so many others that it counts as missed."""
+    """Whether `text` contains a gold answer word for word, among so many other words that it counts as missed."""
     said = f" {normalize(text)} "
     golds = [gold for gold in example.golds if normalize(gold)]
     return any(f" {normalize(gold)} " in said for gold in golds) and max(f1(text, gold) for gold in golds) < MISSED

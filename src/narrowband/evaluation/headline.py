@@ -9,9 +9,9 @@ TITLES = {"uncompressed": "Uncompressed", "pca": "PCA", "phase1": "Phase 1", "ph
 
 
 def headline_table(headline: Mapping[str, Any], details: Mapping[str, Any]) -> Table:
-    """The headline table, of `metrics/evaluate.json` and `results/evaluate.json`; `details` may be empty.
+    """The headline table, from `metrics/evaluate.json` and `results/evaluate.json`; `details` may be empty.
 
-    `p of EM` is McNemar's against the row above.
+    `p of EM` is the p-value of McNemar's test against the row above.
     """
     fewer = f"{headline['compression_ratio']:g}x fewer numbers"
     shown = Table(title=f"{fewer}{_fewer_bits(headline, details)}, F1 retained {headline['f1_retained']:.1%}")
@@ -43,7 +43,7 @@ def headline_table(headline: Mapping[str, Any], details: Mapping[str, Any]) -> T
 
 
 def _reader_cells(row: Mapping[str, float], more: Mapping[str, Any]) -> list[str]:
-    """The reader's row: it rebuilds no tokens, so cells on reconstruction are empty."""
+    """The reader's row: it reconstructs no tokens, so these cells are empty."""
     span = "{low:.1f} to {high:.1f}".format(**more["f1_interval"]) if more else ""
     title = f"Reader, {row['positions_ratio']:.3g}x fewer positions"
     scores = [f"{row['f1']:.1f}", span, f"{row['em']:.1f}", "", f"{row['agreement']:.1f}"]
@@ -51,6 +51,6 @@ def _reader_cells(row: Mapping[str, float], more: Mapping[str, Any]) -> list[str
 
 
 def _fewer_bits(headline: Mapping[str, Any], details: Mapping[str, Any]) -> str:
-    """How many times fewer bits are sent than by float16 embeddings."""
+    """The ratio of the bits of float16 embeddings to those sent."""
     whole = details.get("uncompressed", {}).get("bits_per_token")
     return f", {whole / headline['bits_per_token']:.3g}x fewer bits" if whole else ""

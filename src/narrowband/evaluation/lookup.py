@@ -1,4 +1,4 @@
-"""The decoder that knows the embedding table: latents are read as the tokens that fit them best."""
+"""A decoder that knows the embedding table: it decodes latents to the tokens that fit them best."""
 
 import math
 from dataclasses import dataclass
@@ -16,23 +16,24 @@ from narrowband.lm.nearest import NearestTokens
 
 MOST_SWEEPS = 10
 BLOCK = 256
-"""Windows looked up at a time."""
+"""Windows decoded at a time."""
 
 LEAST_NOISE = 1e-6
-"""Noise of a latent is at least this share of the mean variance of a component."""
+"""Minimum noise variance of a latent, as a share of the mean variance of a component."""
 
 
 @dataclass(frozen=True)
 class Lookup:
-    """What a PCA `codec` without adapter sends, read as the vocabulary entries that fit the latents received best.
+    """Decodes the latents of a PCA `codec` without adapter to the vocabulary entries that fit them best.
 
-    At window 1 these are the entries whose own latents, as they would arrive, are nearest: whatever tells entries apart is
-    lossless. Of equally near ones, the one that training text has most often.
+    At window 1 this is the entry whose quantised latents are nearest; ties go to the entry that is most frequent in training
+    text. Decoding is lossless if quantised latents differ for all entries.
 
-    In a longer window the latents of its tokens add up. From the entries nearest to PCA's reconstruction (by cosine) on,
-    each token in turn becomes the likeliest beside all others, until none changes (Besag's iterated conditional modes, Journal
-    of the Royal Statistical Society B 48(3), 1986), under the `prior` of training text. A latent is taken to arrive as `gain`
-    times itself, which is 0 for one that is always rounded away, and Gaussian noise of `precision`, one over its variance.
+    In a longer window, the contributions of its tokens to the latents add up. Decoding starts from the entries nearest to PCA's
+    reconstruction (by cosine) and sets each token in turn to the most likely one given all others, until none changes (Besag's
+    iterated conditional modes, Journal of the Royal Statistical Society B 48(3), 1986), under the `prior` of training text. A
+    received latent is modelled as `gain` times the latent (0 if it is always rounded to zero) plus Gaussian noise of variance 1
+    / `precision`.
     """
 
     codec: Codec
@@ -50,7 +51,7 @@ class Lookup:
         counts: Int[Tensor, " vocab"],
         windows: Float[Tensor, "n vector"],
     ) -> Self:
-        """`counts` of each entry in training text; the noise is that of training `windows`."""
+        """`counts` are those of each entry in training text; gain and noise are measured on training `windows`."""
         latents, received = codec.pca.encode(windows), codec.received(windows)
         gain = (latents * received).mean(0) / latents.square().mean(0).clamp(min=1e-12)
         least = LEAST_NOISE * float(codec.pca.total_variance) / len(codec.pca.mean)
@@ -76,14 +77,14 @@ class Lookup:
 
     @cached_property
     def _arrived(self) -> tuple[Int[Tensor, " vocab"], Float[Tensor, "vocab compress"]]:
-        """Vocabulary entries, those that training text has most often first, and their latents as they would arrive."""
+        """Vocabulary entries, most frequent in training text first, and their quantised latents."""
         order = self.prior.argsort(descending=True, stable=True)
         return order, self.codec.received(self.vocabulary[order])
 
     def _likeliest(
         self, latents: Float[Tensor, "n compress"], filled: Bool[Tensor, "n window"]
     ) -> Int[Tensor, "n window"]:
-        """The tokens of each window, sweep by sweep; places that hold no token add nothing."""
+        """The most likely tokens of each window; padding contributes nothing."""
         pca = self.codec.pca
         rebuilt = pca.decode(latents).view(-1, self.vocabulary.shape[1])
         ids = NearestTokens(self.vocabulary)(rebuilt).view(filled.shape)
@@ -101,12 +102,12 @@ class Lookup:
         return ids
 
     def _sum(self, ids: Int[Tensor, "n window"], filled: Bool[Tensor, "n window"]) -> Float[Tensor, "n compress"]:
-        """What all tokens of each window add to the latents together."""
+        """The sum of the contributions of each window's tokens to the latents."""
         tables = enumerate(self._tables)
         return torch.stack([table[ids[:, i]] * filled[:, i, None] for i, table in tables]).sum(0)
 
     @cached_property
     def _tables(self) -> list[Float[Tensor, "vocab compress"]]:
-        """What each vocabulary entry adds to the latents, in units of their noise, for each place of a window."""
+        """The contribution of each vocabulary entry to the latents, in units of their noise, for each place in a window."""
         parts = self.codec.pca.components.view(-1, self.codec.window, self.vocabulary.shape[1]).unbind(1)
         return [self.vocabulary @ part.T * self.gain * self.precision.sqrt() for part in parts]

@@ -1,4 +1,4 @@
-"""Quantisers of single token embeddings that know no windows, no adapter and no table of embeddings."""
+"""Quantisers of single token embeddings: without windows, adapter or embedding table."""
 
 import math
 import warnings
@@ -20,15 +20,15 @@ LARGEST_CODEBOOK_BITS = 8
 
 MOST_STAGES = 16
 LEAST_ENERGY = 1e-6
-"""Share of the vectors' energy below which another stage of a residual quantiser adds nothing."""
+"""A residual quantiser adds no stage once the residual has less than this share of the vectors' energy."""
 
 NORM_BITS = 16
-"""A norm that is sent as side information is a float16."""
+"""A norm sent as side information is a float16."""
 
 
 @dataclass(frozen=True)
 class ScalarQuantizer:
-    """Components rounded to multiples of one step for all of them, and entropy-coded with a table for each.
+    """Components rounded to multiples of one common step, and entropy-coded with a table per component.
 
     At high rates this is within 0.25 bits a component of any quantiser (Gish and Pierce, Asymptotically efficient quantizing,
     IEEE Transactions on Information Theory 14(5), 1968).
@@ -51,9 +51,9 @@ class ScalarQuantizer:
 
 @dataclass(frozen=True)
 class VectorQuantizer:
-    """The sum of one codeword from each codebook; indices are entropy-coded, each codeword costing its `lengths`.
+    """A token is the sum of one codeword per codebook; indices are entropy-coded, and `lengths` are the bits of each codeword.
 
-    A stage sends the codeword nearest to what the stages before have left.
+    Each stage sends the codeword nearest to the residual of the stages before it.
     """
 
     codebooks: Sequence[Float[Tensor, "_ hidden"]]
@@ -61,10 +61,10 @@ class VectorQuantizer:
 
     @classmethod
     def residual(cls, vectors: Float[Tensor, "n hidden"], counts: Int[Tensor, " n"], bits: float, seed: int) -> Self:
-        """Codebooks of k-means, each on what those before left of training vectors, until `bits` a vector are spent.
+        """Codebooks by k-means, each fitted to the residual of those before it, until `bits` per vector are spent.
 
-        Juang and Gray, Multiple stage vector quantization for speech coding (ICASSP 1982). No stage is added where the
-        vectors are told apart already.
+        Juang and Gray, Multiple stage vector quantization for speech coding (ICASSP 1982). No stage is added once the residual
+        is negligible.
         """
         left, codebooks, lengths = vectors, list[Tensor](), list[Tensor]()
         energy = _energy(vectors, counts)
@@ -74,13 +74,13 @@ class VectorQuantizer:
             lengths.append(code_lengths(torch.bincount(index, counts, minlength=len(book))))
             bits -= float(lengths[-1][index] @ counts.double() / counts.sum())
             left = left - book[index]
-            left[left.square().sum(1) <= LEAST_ENERGY * energy / counts.sum()] = 0  # nothing but rounding is left
+            left[left.square().sum(1) <= LEAST_ENERGY * energy / counts.sum()] = 0  # only rounding errors are left
             codebooks.append(book)
         return cls(codebooks, lengths)
 
     @classmethod
     def product(cls, vectors: Float[Tensor, "n hidden"], counts: Int[Tensor, " n"], bits: float, seed: int) -> Self:
-        """One codebook of k-means for each of as many equal parts of the components as spend at most `bits` a vector.
+        """One codebook by k-means for each of several equal parts of the components, with at most `bits` per vector in all.
 
         Jegou, Douze and Schmid, Product quantization for nearest neighbor search, IEEE Transactions on Pattern Analysis and
         Machine Intelligence 33(1), 2011. A codeword is zero outside its part.
@@ -132,7 +132,7 @@ class VectorQuantizer:
 def codebook(
     vectors: Float[Tensor, "n width"], counts: Int[Tensor, " n"], depth: int, seed: int
 ) -> Float[Tensor, "_ width"]:
-    """At most 2^`depth` codewords: the means of k-means, each vector counting `counts` times."""
+    """At most 2^`depth` codewords: the means of k-means, with `counts` as weights of the vectors."""
     words = min(2**depth, len(vectors.unique(dim=0)))
     means = KMeans(words, n_init=1, max_iter=50, random_state=seed)
     with warnings.catch_warnings():
@@ -142,7 +142,7 @@ def codebook(
 
 
 def nearest(vectors: Float[Tensor, "n width"], words: Float[Tensor, "k width"]) -> Int[Tensor, " n"]:
-    """The word with the least squared distance to each vector."""
+    """Index of the word with the least squared distance to each vector."""
     return (vectors @ words.T - words.square().sum(1) / 2).argmax(1)
 
 
@@ -154,8 +154,8 @@ def _energy(vectors: Tensor, counts: Tensor) -> float:
 class RotationQuantizer:
     """A random rotation, after which each component is nearly Gaussian, and the best 2^`depth` points for a Gaussian.
 
-    The core of TurboQuant (Zandieh et al., arXiv:2504.19874), which fits nothing: directions are quantised, and each token's
-    norm is sent as float16. Here indices are entropy-coded as well, under the Gaussian's own probabilities.
+    The core of TurboQuant (Zandieh et al., arXiv:2504.19874), which is not fitted to data: directions are quantised, and each
+    token's norm is sent as float16. Here indices are also entropy-coded, under the Gaussian's probabilities.
     """
 
     rotation: Float[Tensor, "hidden hidden"]
@@ -178,7 +178,7 @@ class RotationQuantizer:
         return embeddings.index_put((coded,), norm * directions)
 
     def _index(self, tokens: Float[Tensor, "n hidden"]) -> Int[Tensor, "n hidden"]:
-        """The nearest point for each rotated component, in units in which its variance is 1."""
+        """Index of the nearest point for each rotated component, after scaling its variance to 1."""
         unit = torch.nn.functional.normalize(tokens, dim=-1) * math.sqrt(len(self.rotation))
         return torch.bucketize(unit @ self.rotation.T, thresholds(self.points))
 
@@ -208,7 +208,7 @@ def lloyd_max(levels: int) -> Float[Tensor, " levels"]:
 
 
 def thresholds(points: Float[Tensor, " levels"]) -> Float[Tensor, " between"]:
-    """The middles between neighbouring points."""
+    """The midpoints between neighbouring points."""
     return (points[1:] + points[:-1]) / 2
 
 

@@ -1,4 +1,4 @@
-"""Answers to questions whose contexts are read as fewer positions, and what these cost."""
+"""Answers from contexts that are read as fewer positions, and their cost in positions and bits."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -16,14 +16,13 @@ from narrowband.runtime import distributed
 from narrowband.runtime.progress import bar
 
 NUMBER_BITS = 16
-"""Bits of each number of a vector: it is sent as a float16."""
+"""Bits of each number of a vector, which is sent as float16."""
 
 
 class Read(NamedTuple):
     """Predictions by question id with their scores.
 
-    `positions_ratio` is tokens of the whole prompts over positions that were read, `bits_per_token` bits of the vectors over
-    tokens of the contexts.
+    `positions_ratio` = prompt tokens / positions read; `bits_per_token` = bits of the vectors / context tokens.
     """
 
     predictions: dict[str, str]
@@ -49,7 +48,7 @@ def read_answers(
     examples: Sequence[Example],
     advance: Callable[[int], None] = lambda n: None,
 ) -> Read:
-    """Answer every example greedily, its context shortened and rounded to float16, batches sorted by length."""
+    """Answer every example greedily, with its context shortened and rounded to float16, in batches sorted by length."""
     lm = answerer.lm
     prompts = split_prompts(lm.tokenizer, examples, answerer.prompt)
 
@@ -80,7 +79,7 @@ def read_answers(
 def read_by_all(
     answerer: QuestionAnswerer, reader: Shortener, examples: Sequence[Example], console: Console
 ) -> dict[str, Read]:
-    """What is answered with `reader`, and with every baseline at as many positions, by name."""
+    """Answers with `reader`, and with every untrained shortener at the same `k`, by name."""
     systems = {"reader": reader, **shorteners(answerer.lm, reader.k)}
     with bar("fewer positions", len(examples) * len(systems), console) as advance:
         return {name: read_answers(answerer, system, examples, advance) for name, system in systems.items()}

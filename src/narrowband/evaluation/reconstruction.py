@@ -9,12 +9,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 BY_SEEN = ("cosine", "token_match")
-"""Figures of tokens that training saw and of others apart."""
+"""Figures that are also reported separately for seen and unseen tokens."""
 
 
 @dataclass
 class Quality:
-    """Means over tokens, built up batch by batch; with `seen`, the tokens of training, over tokens not among them too."""
+    """Means over tokens, accumulated batch by batch; with `seen`, the ids coded in training, also over other tokens."""
 
     seen: Int[Tensor, " known"] | None = None
     sums: dict[str, float] = field(default_factory=dict)
@@ -24,7 +24,7 @@ class Quality:
 
     @property
     def count(self) -> int:
-        """Tokens taken in."""
+        """Number of tokens added."""
         return int(self.counts.get("cosine", 0))
 
     @torch.no_grad()
@@ -38,9 +38,9 @@ class Quality:
         *,
         every: int = 1,
     ) -> None:
-        """Take in the coded tokens of a batch, each once or as often as `counts` says.
+        """Add the coded tokens of a batch, each once or `counts` times.
 
-        `nearest` are the tokens nearest to what became of them, or of each `every`-th, the first included.
+        `nearest` are the vocabulary tokens nearest to the reconstructions, or to every `every`-th of them, from the first on.
         """
         times = torch.ones_like(ids) if counts is None else counts
         error = (reconstructed - original).norm(dim=-1)
@@ -62,7 +62,7 @@ class Quality:
             _add(self.unseen_counts, {name: int(times[new].sum())})
 
     def merge(self, other: "Quality") -> None:
-        """Take in what `other` has taken in."""
+        """Add all that was added to `other`."""
         _add(self.sums, other.sums)
         _add(self.counts, other.counts)
         _add(self.unseen_sums, other.unseen_sums)
@@ -73,7 +73,7 @@ class Quality:
         return {name: total / self.counts[name] for name, total in self.sums.items()}
 
     def by_seen(self) -> dict[str, dict[str, float]]:
-        """`cosine` and `token_match` of `seen` and of `unseen` tokens, where there are some; `share` of the unseen ones."""
+        """`cosine` and `token_match` of `seen` and of `unseen` tokens, if there are any; `share` of unseen tokens."""
         unseen = {
             name: total / self.unseen_counts[name]
             for name, total in self.unseen_sums.items()

@@ -28,8 +28,8 @@ def normalize(text: str) -> str:
 def f1(prediction: str, gold: str) -> float:
     """F1 of the multisets of words, 0 to 100.
 
-    Where no word is left of one of them, 100 if none is left of the other either: the rule of SQuAD v2.0, which
-    torchmetrics follows too. The v1.1 script gives 0 there, though it counts the same pair as an exact match.
+    If both texts normalise to nothing, F1 is 100; if only one does, 0: the rule of SQuAD v2.0 and of torchmetrics. The v1.1
+    script gives 0 in both cases, although it counts the former as an exact match.
     """
     predicted, wanted = normalize(prediction).split(), normalize(gold).split()
     if not predicted or not wanted:
@@ -47,8 +47,8 @@ def score(prediction: str, golds: Sequence[str]) -> Score:
 def score_all(predictions: Mapping[str, str], examples: Sequence[Example]) -> list[Score]:
     """A score for each example, in order; a question without a prediction scores 0.
 
-    Where some questions are unanswerable, the rule is that of v2.0: their right answer is the empty one, and golds of which
-    no word is left do not count.
+    If there are unanswerable questions, the rules of v2.0 apply: their right answer is the empty one, and golds that normalise
+    to nothing are ignored.
 
     Raises:
         InputError: there is nothing to score.
@@ -66,7 +66,7 @@ def score_all(predictions: Mapping[str, str], examples: Sequence[Example]) -> li
 
 
 def agreements(predictions: Mapping[str, str], reference: Mapping[str, str]) -> list[float]:
-    """F1 (0 to 100) of each answer held against that of another system, the uncompressed model, as if that were gold."""
+    """F1 (0 to 100) of each answer with another system's answer (the uncompressed model's) as the gold one."""
     return [f1(predictions[id_], text) for id_, text in reference.items()]
 
 

@@ -1,4 +1,4 @@
-"""A context encoded once, as a file, and questions asked of that file without the context and without its encoder."""
+"""A context encoded once into a file, and questions answered from that file without the context or the encoder."""
 
 import json
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from narrowband.reader.shorten import latents, lay_rows
 from narrowband.reader.split_prompt import SplitPrompt, split_prompt
 
 STAND_IN, ANY = "It is so.", "What?"
-"""A context where a question is encoded without one, and a question where a context is."""
+"""Placeholders: the context of a question that is encoded alone, the question of a context that is."""
 
 
 class Stored(NamedTuple):
@@ -31,10 +31,10 @@ class Stored(NamedTuple):
 
 @torch.no_grad()
 def store_context(answerer: QuestionAnswerer, encoder: ContextEncoder, context: str) -> Stored:
-    """Encode a context for any question: its vectors as float16, beside what a base model must match to read them.
+    """Encode a context for any question: its vectors as float16, and the settings that must match to read them.
 
-    White space around it is left out, so that it shares no token with what stands around it. Its end is left out where
-    the prompt would be longer than `prompt.max_length`.
+    White space around the context is stripped, so that it shares no token with the text around it. Its end is truncated if the
+    prompt would exceed `prompt.max_length`.
 
     Raises:
         InputError: it is empty, or shares a token with the text before it.
@@ -43,7 +43,7 @@ def store_context(answerer: QuestionAnswerer, encoder: ContextEncoder, context: 
     lm = answerer.lm
     prompt = split_prompt(lm.tokenizer, context.strip(), ANY, answerer.prompt)
     if prompt.head != _frame(answerer, ANY).head:
-        raise InputError("the context shares a token with what stands before it; begin it with a word")
+        raise InputError("the context shares a token with the text before it; begin it with a word")
     (vectors,) = latents(lm, encoder, [prompt])
     header = {"prompt": answerer.prompt.model_dump(), "reader": asdict(encoder.config)}
     content = save({"vectors": vectors.half().cpu().contiguous()}, {"narrowband": json.dumps(header)})
@@ -70,7 +70,7 @@ def answer_stored(answerer: QuestionAnswerer, file: Path, revision: str, questio
 
 
 def _frame(answerer: QuestionAnswerer, question: str) -> SplitPrompt:
-    """What stands around any context."""
+    """The parts of a prompt around the context."""
     return split_prompt(answerer.lm.tokenizer, STAND_IN, question, answerer.prompt)
 
 

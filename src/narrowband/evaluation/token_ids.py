@@ -1,6 +1,6 @@
-"""Token ids instead of embeddings: lossless, as static embeddings are a lookup. What an id costs depends on who predicts it.
+"""Token ids instead of embeddings: lossless, because static embeddings are a lookup. The cost depends on the predictor.
 
-Each of these is what text itself costs, and so a bound for whatever sends the embeddings of text.
+Each system here has the cost of text itself, which is the bar for any system that sends embeddings of text.
 """
 
 import math
@@ -16,7 +16,7 @@ from narrowband.lm.frozen import FrozenLM
 from narrowband.lm.nearest import NearestTokens
 
 PSEUDOCOUNT = 0.5
-"""What is added to each count (Krichevsky and Trofimov, IEEE Transactions on Information Theory 27(2), 1981)."""
+"""Added to each count (Krichevsky and Trofimov, IEEE Transactions on Information Theory 27(2), 1981)."""
 
 
 def code_lengths(counts: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
@@ -26,24 +26,24 @@ def code_lengths(counts: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
 
 
 def stream_bits(ideal: float, coded: Bool[Tensor, "batch seq"]) -> int:
-    """Bits of a batch of streams: the ideal code length, and for each prompt what a stream costs beside it."""
+    """Bits of a batch of streams: the ideal code length, and the overhead of one stream per prompt."""
     return math.ceil(ideal) + STREAM_BITS * int(coded.any(-1).sum())
 
 
 @dataclass(frozen=True)
 class TokenId:
-    """The number of each token, in as many bits as tell the vocabulary apart."""
+    """The id of each token, in ceil(log2 V) bits."""
 
     vocabulary: Float[Tensor, "vocab hidden"]
 
     @cached_property
     def nearest(self) -> NearestTokens:
-        """The search for the entry that an embedding is."""
+        """The search for the vocabulary entry of an embedding."""
         return NearestTokens(self.vocabulary)
 
     @property
     def depth(self) -> int:
-        """Bits of one token's number."""
+        """Bits of one token id."""
         return math.ceil(math.log2(len(self.vocabulary)))
 
     def __call__(
@@ -54,7 +54,7 @@ class TokenId:
         return embeddings.index_put((coded,), self.vocabulary[self.ids(embeddings[coded])])
 
     def ids(self, tokens: Float[Tensor, "n hidden"]) -> Int[Tensor, " n"]:
-        """The numbers that are sent for embeddings."""
+        """The token ids that are sent for embeddings."""
         return self.nearest(tokens)
 
     def bits(self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]) -> int:
@@ -64,7 +64,7 @@ class TokenId:
 
 @dataclass(frozen=True)
 class UnigramTokenId(TokenId):
-    """Token ids, entropy-coded under how often the training text has each of them: `lengths` bits."""
+    """Token ids, entropy-coded under the training text's unigram model: `lengths` bits each."""
 
     lengths: Float[Tensor, " vocab"]
 
@@ -78,9 +78,9 @@ class UnigramTokenId(TokenId):
 class PredictedTokenId(TokenId):
     """Token ids, entropy-coded under the base model's own next-token probabilities: the length is its cross-entropy.
 
-    Deletang et al., Language modeling is compression (arXiv:2309.10668). Both sides run the model over `before`, which stands
-    before every prompt, and over what has been sent. A first token with nothing before it costs log2 of the vocabulary. A
-    coder would need logits that agree to the last bit on both sides; this is the length it would reach.
+    Deletang et al., Language modeling is compression (arXiv:2309.10668). Both sides run the model over `before` (the tokens
+    before every prompt) and over the tokens sent so far. A first token with nothing before it costs log2 V bits. A real coder
+    would need the same logits on both sides to the last bit; this is its ideal length.
     """
 
     lm: FrozenLM

@@ -14,7 +14,7 @@ from narrowband.params import InputError
 
 
 class Written(NamedTuple):
-    """The stream of one prompt, the tokens in it, and whether the end of the context was left out."""
+    """The stream of one prompt, the number of tokens in it, and whether the context was truncated."""
 
     stream: bytes
     n_tokens: int
@@ -43,13 +43,13 @@ def write_stream(answerer: QuestionAnswerer, codec: Codec, context: str, questio
     """Write one prompt, without its frame.
 
     Raises:
-        InputError: the codec writes no streams; a text is empty; the question is too long; or they run into the frame.
+        InputError: the codec writes no streams; a text is empty or shares a token with the frame; or the question is too long.
     """
     require_texts(context, question)
     prompt = encode_prompt(answerer.lm.tokenizer, context, question, answerer.prompt)
     if Frame.of(prompt) != Frame.known(answerer):
         raise InputError(
-            "the texts share a token with what stands around them, which is not sent; begin the context with a word "
+            "context or question share a token with the text around them, which is not sent; begin the context with a word "
             "and end the question with a question mark"
         )
     batch = collate([prompt], answerer.lm.pad_id)

@@ -1,4 +1,4 @@
-"""What a run takes on this machine: time by stage and memory, from one timed forward pass and a few new tokens."""
+"""Estimates of a run's time by stage and memory on this machine, from one timed forward pass and a few new tokens."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -26,25 +26,25 @@ from narrowband.runtime.entry import set_up_torch
 from narrowband.world.names import Split
 
 TIMED = 4
-"""Prompts of the forward pass that is timed."""
+"""Prompts in the timed forward pass."""
 
 SAMPLE = 100
-"""Questions whose prompts are counted."""
+"""Training questions whose prompts are sampled."""
 
 CUE, NEW = 8, 4
-"""Tokens of the short prompts that are continued, and new tokens."""
+"""Tokens of the short prompts that generation is timed on, and new tokens."""
 
 EXAMINED = 200
 """Test questions whose tokens the diagnosis looks at."""
 
 CURVE = 18
-"""Systems of the rate-quality curve, about."""
+"""Approximate number of systems on the rate-quality curve."""
 
 REPLAYS = 150
-"""Answers that the diagnosis asks the base model for, about."""
+"""Approximate number of answers that the diagnosis generates."""
 
 PER_RECORD = 2
-"""Candidates for each SFT record, about: what is rejected included."""
+"""Approximate number of candidates per SFT record, rejected ones included."""
 
 ADAM = 5
 """Numbers kept for each weight of an adapter: itself, gradient, two moments, best value."""
@@ -53,7 +53,7 @@ FLOAT = 4
 """Bytes of a float32."""
 
 LARGE = 50_000_000
-"""Weights from which on `check` takes the time to measure a base model; below that a run takes minutes."""
+"""`check` times base models with at least this many weights; with smaller ones a run takes minutes."""
 
 
 STAGES = ("generate_data", "train_phase1", "train_phase2", "train_reader", "evaluate", "baselines", "diagnose")
@@ -61,7 +61,7 @@ STAGES = ("generate_data", "train_phase1", "train_phase2", "train_reader", "eval
 
 
 class Speed(NamedTuple):
-    """Seconds for a token that is read and for one that is written; bytes kept of a read one for its gradient."""
+    """Seconds per token read and per token generated; bytes of activations kept per token read."""
 
     read: float
     write: float
@@ -69,7 +69,7 @@ class Speed(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """Prompts like those that are trained on, and those of the test split."""
+    """A sample of the training prompts, and the prompts of the test split."""
 
     train: Sequence[EncodedPrompt]
     test: Sequence[EncodedPrompt]
@@ -80,13 +80,13 @@ class Asked(NamedTuple):
         return sum(len(prompt.ids) for prompt in self.train) / len(self.train)
 
     def padded(self, size: int) -> float:
-        """The same where `size` prompts at a time are padded to the longest."""
+        """The same with `size` prompts at a time padded to the longest."""
         batches = [self.train[start : start + size] for start in range(0, len(self.train), size)]
         return sum(max(len(prompt.ids) for prompt in batch) * len(batch) for batch in batches) / len(self.train)
 
 
 class Estimate(NamedTuple):
-    """Seconds by stage, and bytes by what they are for in Phase 2, which needs most."""
+    """Seconds by stage, and bytes by purpose in Phase 2, which needs most."""
 
     seconds: dict[str, float]
     memory: dict[str, float]
@@ -98,7 +98,7 @@ class Estimate(NamedTuple):
 
 
 def measure(lm: FrozenLM, prompts: Sequence[EncodedPrompt], rows: int) -> Speed:
-    """Time the base model on the first of `prompts`, as training reads them, and on `rows` answers, as it writes them."""
+    """Time a forward pass over the first of `prompts`, as in training, and generation of `rows` answers at a time."""
     batch = collate(prompts[:TIMED], lm.pad_id)
     tokens = batch.ids.numel()
     embeddings, mask = lm.embed(batch.ids).requires_grad_(), batch.mask.to(lm.device)
@@ -120,7 +120,7 @@ def measure(lm: FrozenLM, prompts: Sequence[EncodedPrompt], rows: int) -> Speed:
 
 
 def _writing(lm: FrozenLM, cue: Float[Tensor, "rows cue hidden"]) -> float:
-    """Seconds for a new token of each of the rows, after a first round in which the weights come into memory."""
+    """Seconds per generated token, in a batch of the given rows, after a warm-up that brings the weights into memory."""
     mask = torch.ones(cue.shape[:2], dtype=torch.bool, device=lm.device)
     lm.generate(cue, mask, 1)
     began = time.perf_counter()
@@ -129,7 +129,7 @@ def _writing(lm: FrozenLM, cue: Float[Tensor, "rows cue hidden"]) -> float:
 
 
 class _Costs:
-    """What parts of a run cost in seconds."""
+    """The costs of the parts of a run, in seconds."""
 
     def __init__(self, params: Params, lm: FrozenLM, asked: Asked, speed: Speed) -> None:
         self.params, self.asked, self.speed = params, asked, speed
@@ -138,33 +138,33 @@ class _Costs:
         self.adapter = adapter_size(params, lm.hidden_size)
 
     def answers(self, prompts: Sequence[EncodedPrompt], count: int, codecs: int, plain: int = 0) -> float:
-        """Answers to the first `count` of `prompts`, or to as many like them, by systems with and without a codec."""
+        """Answers to `count` questions like `prompts`, by `codecs` systems with a codec and `plain` ones without."""
         some = prompts[:count]
         coded = [i for prompt in some for i, on in zip(prompt.ids, prompt.coded, strict=True) if on]
         searched = len(set(coded)) if self.params.window == 1 else min(SEARCHED, len(coded))
         read = sum(len(prompt.ids) for prompt in some) * self.speed.read
         write = len(some) * self.params.generation.max_new_tokens * self.speed.write
-        # Reading a token takes two operations a weight of the blocks; looking for the nearest one, two a number of the table.
+        # Reading a token takes 2 operations per weight of the blocks, a nearest-token search 2 per number of the table.
         search = searched * self.speed.read * self.entries / self.blocks
         return ((codecs + plain) * (read + write) + codecs * search) * count / len(some)
 
     def phase(self, training: Training, step: float) -> float:
-        """Steps, and quick evaluations before the first, from there to the last."""
+        """All steps, and all quick evaluations, including the one before the first step."""
         evaluations = 1 + -(-training.steps // training.evaluate_every)
         return training.steps * step + evaluations * self.answers(self.asked.train, self.params.data.quick, 1)
 
     def phase1_step(self) -> float:
-        """An adapter's forward and backward are six operations a weight and token, the LM's forward two."""
+        """A step: forward and backward take 6 operations per token and adapter weight, the LM's forward 2 per LM weight."""
         return 3 * self.params.phase1.batch_size * self.asked.length * self.speed.read * self.adapter / self.blocks
 
     def phase2_step(self) -> float:
-        """Passes of the LM over a batch as it is padded: forward and backward, and the teacher's."""
+        """A step: the LM's forward and backward over the padded batch, and the teacher's forward."""
         phase2 = self.params.phase2
         passes = 2 + (not phase2.teacher_top_k) + phase2.gradient_checkpointing
         return passes * phase2.batch_size * self.asked.padded(phase2.batch_size) * self.speed.read
 
     def reader(self) -> float:
-        """Steps on questions: teacher, encoder there and back, student there and back over fewer tokens; evaluations."""
+        """All steps (teacher forward; encoder and student forward and backward, the latter over fewer tokens) and evaluations."""
         reader = self.params.reader
         if reader.tokens_per_position == 1:
             return 0.0
@@ -174,14 +174,14 @@ class _Costs:
         )
 
     def records(self) -> float:
-        """SFT records: candidates are written, and read twice by the critic."""
+        """SFT records: candidates are generated, and read twice by the critic."""
         data = self.params.data
         one = 3 * self.asked.length * self.speed.read + data.sft_max_new_tokens * self.speed.write
         return PER_RECORD * data.sft_records * one
 
 
 def estimate(params: Params, lm: FrozenLM, asked: Asked, speed: Speed) -> Estimate:
-    """What the stages take if prompts are as long as those in `asked`, and answers as long as they may be."""
+    """Estimate all stages, for prompts like those in `asked` and answers of maximum length."""
     costs, test = _Costs(params, lm, asked, speed), asked.test
     seconds = (
         costs.records(),
@@ -190,7 +190,7 @@ def estimate(params: Params, lm: FrozenLM, asked: Asked, speed: Speed) -> Estima
         costs.reader(),
         costs.answers(test, params.data.test, len(TITLES) - 1, 1),
         costs.answers(test, params.baselines.questions, CURVE),
-        # Answers of the plain model, and the search for tokens that no answers follow.
+        # Replays with the uncompressed model, and searches for nearest tokens without answers.
         costs.answers(test, REPLAYS, 0, 1) + costs.answers(test, EXAMINED, len(TITLES) - 1, 1 - len(TITLES)),
     )
     rows = min(params.phase2.micro_batch or params.phase2.batch_size, params.phase2.batch_size)
@@ -204,7 +204,7 @@ def estimate(params: Params, lm: FrozenLM, asked: Asked, speed: Speed) -> Estima
 
 
 def adapter_size(params: Params, hidden: int) -> int:
-    """The weights of the adapter that `params` ask for."""
+    """Number of weights of the adapter that `params` ask for."""
     width = params.vector_dim(hidden)
     with torch.device("meta"):
         pca = PCA(
@@ -218,7 +218,7 @@ def adapter_size(params: Params, hidden: int) -> int:
 
 
 def require_stage(name: str) -> None:
-    """Raises an InputError if nothing is estimated of a stage called `name`."""
+    """Raise an InputError if there is no estimate for a stage called `name`."""
     if name not in STAGES:
         raise InputError(f"there is no estimate of a stage {name}; choose {', '.join(STAGES)}")
 
@@ -227,7 +227,7 @@ def estimate_of(params: Params, splits: Mapping[Split, Sequence[Example]]) -> Es
     """Load the base model of `params` and estimate a run with the questions of `splits`.
 
     Raises:
-        InputError: the base model can't be had.
+        InputError: the base model can't be loaded.
     """
     lm = FrozenLM.load(params.base_model)
     train, test = (splits["train"][:SAMPLE], splits["test"])
@@ -238,20 +238,20 @@ def estimate_of(params: Params, splits: Mapping[Split, Sequence[Example]]) -> Es
 def tell_time(
     params: Params, model: PreTrainedModel, splits: Mapping[Split, Sequence[Example]], console: Console
 ) -> None:
-    """Say what a run takes on a CPU, where `model` (without weights) is no toy and its weights are on this machine."""
+    """Print the estimate on a CPU, if `model` (without weights) is large enough and its weights are on this machine."""
     if best_device().type == "cpu" and model.num_parameters() >= LARGE and is_here(params.base_model):
         set_up_torch()
         console.print(sentence(estimate_of(params, splits)), soft_wrap=True, highlight=False)
 
 
 def sentence(found: Estimate) -> str:
-    """The estimate in a line."""
+    """The estimate in one sentence."""
     stages = ", ".join(f"{stage} {in_words(seconds)}" for stage, seconds in found.seconds.items() if seconds >= 1)
     return f"on this machine a run takes about {in_words(sum(found.seconds.values()))} ({stages}) and {gib(found)} of memory"
 
 
 def estimate_table(found: Estimate) -> Table:
-    """Time by stage, and memory by what it is for."""
+    """Time by stage, and memory by purpose."""
     shown = Table("what", "about, on this machine")
     for stage, seconds in found.seconds.items():
         shown.add_row(stage, in_words(seconds))
@@ -270,7 +270,7 @@ def gib(found: Estimate) -> str:
 
 
 def in_words(seconds: float) -> str:
-    """A time as one would say it."""
+    """A duration in seconds, minutes or hours."""
     minutes = round(seconds / 60)
     if seconds < 90:
         return f"{seconds:.0f} s"

@@ -12,12 +12,12 @@ from narrowband.evaluation.headline import TITLES
 from narrowband.experiments.queue import Experiments, command
 from narrowband.params import InputError, Natural, Section, parse_yaml
 
-RULE = """F1 is 0 to 100 on the test questions, with its 95% interval. The difference is F1 minus that of the system it is held
-against; its interval is made of the two intervals as if they were independent (Zou & Donner 2008, doi:10.1002/sim.3095),
-so it is too wide, if anything, for systems that answered the same questions. Intervals cover the choice of questions, not
-that of the random seed; over several random seeds, which change data and training, all figures are means. A claim
-**holds** if the difference has the sign it claims with every random seed and its interval leaves out zero; the
-**opposite** holds if both are so with the other sign; otherwise it is **not shown**."""
+RULE = """F1 is 0 to 100 on the test questions, with its 95% interval. The difference is F1 minus that of the system in the column
+"against". Its interval combines the two intervals as if they were independent (Zou & Donner 2008, doi:10.1002/sim.3095),
+so it is too wide rather than too narrow for systems that answered the same questions. Intervals cover the choice of
+questions, not that of the random seed; with several random seeds, which change data and training, all figures are means. A
+claim **holds** if the difference has the claimed sign with every random seed and its interval excludes zero; the
+**opposite** holds if the same is true with the other sign; otherwise the claim is **not shown**."""
 
 COLUMNS = (
     *("hypothesis", "what the diagnosis expected", "command", "random seeds", "F1", "against", "difference"),
@@ -40,7 +40,7 @@ class Experiment(Section):
 
 
 class Hypothesis(Section):
-    """A claim that holds if the F1 of `test` is higher, or lower, than that of `against`; `expected` by the diagnosis."""
+    """A claim that holds if the F1 of `test` is higher, or lower, than that of `against`; `expected`: what the diagnosis said."""
 
     claim: str
     expected: str
@@ -116,7 +116,7 @@ def load_table(path: Path) -> Table:
 
 
 def result(metrics: Mapping[str, Any], system: str) -> Result:
-    """A system's figures in `metrics/evaluate.json`."""
+    """A system's figures, from metrics that `with_details` merged."""
     row = metrics[system]
     interval = row["f1_interval"]
     return Result(row["f1"], interval["low"], interval["high"], row["cosine"], row["norm_ratio"])

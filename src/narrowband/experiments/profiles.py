@@ -1,4 +1,4 @@
-"""Profiles: parameters that belong together, for one base model and data set. `profiles/NAME.yaml` has them."""
+"""Profiles: sets of parameters for one base model and data set, in `profiles/NAME.yaml`."""
 
 from collections.abc import MutableMapping
 from io import StringIO
@@ -24,7 +24,7 @@ def read_profiles() -> dict[str, Profile]:
     """Every profile by name.
 
     Raises:
-        InputError: there is none here.
+        InputError: there are no profiles here.
     """
     files = sorted(PROFILES.glob("*.yaml"), key=lambda file: file.stem)
     if not files:
@@ -60,7 +60,7 @@ def _set(section: MutableMapping[str, Any], values: MutableMapping[str, Any]) ->
 
 
 def _yaml() -> YAML:
-    """Reads and writes so that what is not changed stays as it is, byte for byte."""
+    """A reader and writer that keeps everything unchanged byte for byte."""
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 1000

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from narrowband.params import InputError
 
 STAGE = "evaluate"
-"""The stage that an experiment runs as far as, unless it says otherwise."""
+"""The default last stage of an experiment."""
 
 METRICS = "metrics/evaluate.json"
 DETAILS = "results/evaluate.json"
@@ -25,7 +25,7 @@ class Experiments(NamedTuple):
 
 
 def command(overrides: Mapping[str, str | int | float]) -> str:
-    """What a person types to run one experiment as far as its evaluation."""
+    """The command that runs one experiment up to its evaluation."""
     return " ".join(["dvc exp run", STAGE, *(f"-S {name}={value}" for name, value in overrides.items())])
 
 
@@ -33,13 +33,13 @@ def collect(revision: str) -> Experiments:
     """The experiments that start from `revision`, a commit, branch or tag.
 
     Raises:
-        InputError: DVC can't show them, because there is no such revision, for one.
+        InputError: DVC can't show them, for example because there is no such revision.
     """
     return parse(json.loads(run_dvc("exp", "show", "--json", "--rev", revision)))
 
 
 def with_details(experiments: Experiments) -> Experiments:
-    """`experiments`, each finished one's metrics with the intervals of its `results/evaluate.json` beside them.
+    """`experiments` with each finished one's `results/evaluate.json` merged into its metrics.
 
     Raises:
         InputError: a finished experiment lacks that file.
@@ -74,7 +74,7 @@ def read_result(name: str, path: str) -> dict[str, Any]:
 def queue_missing(
     runs: Mapping[str, Mapping[str, str | int | float]], experiments: Experiments, stage: str = STAGE
 ) -> list[str]:
-    """Queue those of `runs`, overrides by name, that have neither finished nor wait, as far as `stage`; their names."""
+    """Queue those of `runs` (overrides by name) that are neither finished nor waiting, up to `stage`; return their names."""
     names = [name for name in runs if name not in experiments.finished and name not in experiments.waiting]
     for name in names:
         enqueue(name, runs[name], stage)
@@ -82,14 +82,14 @@ def queue_missing(
 
 
 def parse(shown: Sequence[Mapping[str, Any]]) -> Experiments:
-    """What `dvc exp show --json --rev` says of its one commit, which comes after the workspace.
+    """The experiments in the output of `dvc exp show --json --rev`: its last entry is the commit.
 
-    DVC lists a failed, running or queued experiment with the metrics of the commit it starts from: those don't count.
+    DVC lists a failed, running or queued experiment with the metrics of the commit that it starts from; these are ignored.
     """
     baseline = shown[-1]
     finished, waiting = {}, set()
     for experiment in baseline["experiments"] or []:
-        state = (experiment["executor"] or {"state": "success"})["state"]  # none if it was not queued
+        state = (experiment["executor"] or {"state": "success"})["state"]  # null if it was not queued
         metrics = (experiment["revs"][0]["data"] or {}).get("metrics", {}).get(METRICS, {})
         if state in ("queued", "running"):
             waiting.add(experiment["name"])
@@ -99,10 +99,10 @@ def parse(shown: Sequence[Mapping[str, Any]]) -> Experiments:
 
 
 def enqueue(name: str, overrides: Mapping[str, str | int | float], stage: str = STAGE) -> None:
-    """Queue one experiment, from the commit that is checked out, as far as `stage`.
+    """Queue one experiment on the checked-out commit, up to `stage`.
 
     Raises:
-        InputError: DVC refuses it, or its workers would not find the `dvc` that they call by name.
+        InputError: DVC refuses it, or `dvc` is not on the PATH, where DVC's workers look for it.
     """
     if not shutil.which("dvc"):
         raise InputError(
@@ -113,10 +113,10 @@ def enqueue(name: str, overrides: Mapping[str, str | int | float], stage: str = 
 
 
 def run_dvc(*arguments: str) -> str:
-    """What a `dvc` command prints.
+    """Run a `dvc` command and return what it prints.
 
     Raises:
-        InputError: it fails; the sentence has the first line of its reason.
+        InputError: it fails; the message has the first line of DVC's reason.
     """
     done = subprocess.run([sys.executable, "-m", "dvc", *arguments], capture_output=True, text=True, check=False)
     if done.returncode:

@@ -1,4 +1,4 @@
-"""The workspace as it was at the last commit, after an experiment in it was refused or failed."""
+"""Restores the workspace to the last commit, after an experiment in it was refused or failed."""
 
 import subprocess
 from pathlib import Path
@@ -8,13 +8,13 @@ from narrowband.params import PARAMS_FILE, InputError
 from narrowband.runtime import paths
 
 CHANGED = (PARAMS_FILE, Path("dvc.lock"), paths.METRICS, paths.RESULTS)
-"""What Git tracks of what an experiment changes."""
+"""The files tracked by Git that an experiment changes."""
 
 
 def restore() -> None:
-    """Bring parameters, `dvc.lock`, metrics and results back from Git, and everything else from DVC's cache.
+    """Restore parameters, `dvc.lock`, metrics and results from Git, and all outputs from DVC's cache.
 
-    Each file is removed first. After `dvc exp run`, Git may take one for unchanged whose content differs, and would leave it.
+    Each file is removed first: after `dvc exp run`, Git may consider a changed file unchanged, and would not restore it.
 
     Raises:
         InputError: there is no commit here, or the cache lacks an output of it.

@@ -1,4 +1,4 @@
-"""The sweeps behind the README's pictures: the committed parameters at every compression or rate, and what came of it."""
+"""The sweeps behind the README's pictures: the committed parameters at every compression ratio or rate, and the results."""
 
 from collections.abc import Callable, Sequence
 from enum import StrEnum
@@ -11,21 +11,21 @@ from narrowband.runtime.files import write_json
 
 RATIOS = (2, 4, 8, 16, 32, 64)
 WINDOWS = (16, 1)
-"""Tokens a window; the first is the one that README shows."""
+"""Tokens per window; the README shows the first."""
 
 REPEATED = (16, 32, 64)
-"""Compressions at which F1 falls: with the first of `WINDOWS`, runs are repeated with the random seeds 1 and 2."""
+"""Compression ratios at which F1 falls; with the first of `WINDOWS`, these runs are repeated with random seeds 1 and 2."""
 
 SYSTEMS = ("uncompressed", "pca", "phase1", "phase2")
 RATES = (2, 8, 12, 16, 24, 32, 64, 256)
-"""Bits per token that codec and rivals are set to."""
+"""Bits per token that the codec and the other systems are fitted to."""
 
 QUESTIONS = 500
 """Test questions that systems are compared on at each rate."""
 
 BASELINES = "results/baselines.json"
 GRID = "latents of"
-"""What stands in the setting of a row whose latents are on fixed grids."""
+"""Part of the setting's name in rows whose latents are on fixed grids."""
 
 Runs = dict[str, dict[str, str | int | float]]
 Rows = list[dict[str, Any]]
@@ -39,19 +39,19 @@ class Axis(StrEnum):
 
 
 class Sweep(NamedTuple):
-    """One sweep: the last stage of its runs, where its rows and pictures go, its runs by hidden size, and its rows."""
+    """One sweep: last stage of its runs, files for its rows and pictures, and functions for its runs (by hidden size) and rows."""
 
     stage: str
     data: Path
     pictures: dict[int | None, Path]
-    """By the window whose rows it shows; None for rows that have none."""
+    """By the window whose rows the picture shows; `None` for rows without a window."""
     runs: Callable[[int], Runs]
     rows: Callable[[Experiments], Rows]
     chart: str
     """The function of `report/charts.py` that draws it."""
 
     def write(self, rows: Rows) -> list[Path]:
-        """Write rows, and the pictures of those of seed 0 that there are; the paths of these.
+        """Write the rows, and pictures of those with seed 0; return the paths of the pictures.
 
         Raises:
             InputError: there are no rows.
@@ -81,7 +81,7 @@ class SweepRun(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The name under which DVC keeps it."""
+        """The name of the DVC experiment."""
         return f"sweep-{self.compression}x-window{self.window}-seed{self.seed}"
 
 
@@ -116,7 +116,7 @@ def _figures(row: dict[str, Any]) -> dict[str, float]:
 
 
 def bit_runs(seeds: Sequence[int] = (0,)) -> Runs:
-    """Overrides of every run by the name of its experiment: codecs are trained at each rate, and rivals set to it."""
+    """Overrides of every run by the name of its experiment: codecs and other systems are fitted to each rate."""
     return {
         bit_run_name(rate, seed): {
             "latent_coding.kind": "entropy",
@@ -130,14 +130,14 @@ def bit_runs(seeds: Sequence[int] = (0,)) -> Runs:
 
 
 def bit_run_name(rate: float, seed: int) -> str:
-    """The name under which DVC keeps a run."""
+    """The name of a run's DVC experiment."""
     return f"bits-{rate:g}-seed{seed}"
 
 
 def bit_rows(found: Callable[[str], Rows], finished: Sequence[str], seeds: Sequence[int] = (0,)) -> Rows:
-    """The rows of `baselines` of each finished run, whatever is entropy-coded at its rate, and what has one rate only once.
+    """The rows of `results/baselines.json` of all finished runs, without latents on fixed grids; equal settings appear once.
 
-    `found` gives those of an experiment by its name.
+    `found` returns the rows of an experiment by its name.
     """
     rows: dict[tuple[int, str, str], dict[str, Any]] = {}
     for seed in seeds:

@@ -12,10 +12,10 @@ from narrowband.params import InputError, Weight, first_line, parse_yaml
 
 
 def read_tolerances(path: Path) -> dict[str, float]:
-    """Absolute differences by pattern of dotted names, in the order of the file.
+    """Allowed absolute differences by pattern of dotted names, in the order of the file.
 
     Raises:
-        InputError: it is missing, or something else.
+        InputError: the file is missing, or is not such a mapping.
     """
     try:
         return TypeAdapter(dict[str, Weight]).validate_python(parse_yaml(path.read_text(encoding="utf-8")))
@@ -26,7 +26,7 @@ def read_tolerances(path: Path) -> dict[str, float]:
 
 
 class Drift(NamedTuple):
-    """One metric, as it was expected and found, and the largest difference allowed."""
+    """One metric: its expected and found value, and the largest difference allowed."""
 
     name: str
     expected: float | None
@@ -43,11 +43,11 @@ class Drift(NamedTuple):
 def compare_metrics(
     expected: Mapping[str, Any], found: Mapping[str, Any], tolerances: Mapping[str, float]
 ) -> list[Drift]:
-    """Every number of both sides with its difference; a metric that only one side has differs infinitely.
+    """Compare every number of both sides; a metric that only one side has differs infinitely.
 
-    Members of a list are named by their place in it. Text is not compared: the numbers that it quotes are.
+    Items of a list are named by their index. Text is not compared, as the numbers in it are metrics of their own.
 
-    `tolerances` maps patterns of dotted names to absolute differences; the first that fits counts.
+    `tolerances` maps patterns of dotted names to absolute differences; the first match counts.
 
     Raises:
         InputError: no pattern fits a metric.

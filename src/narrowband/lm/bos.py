@@ -1,4 +1,4 @@
-"""Whether a base model reads text better with BOS before it: measured on texts that it is going to read."""
+"""Whether a base model predicts text better with BOS before it, measured on texts like those it will read."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -12,15 +12,16 @@ from transformers import PreTrainedTokenizerBase
 from narrowband.lm.frozen import FrozenLM
 
 TEXTS = 64
-"""Texts that are measured, spread evenly over those given."""
+"""Maximum number of texts measured, evenly spaced among those given."""
 
 TOKENS = 64
-"""Tokens of each text that are measured: BOS matters most at the start."""
+"""Maximum number of tokens measured of each text: BOS matters most at the start."""
 
 GAIN = 0.01
-"""Nats per token that make a difference: SFT prompts take BOS if it gains so much, QA prompts unless it costs so much.
+"""Threshold in nats per token: SFT prompts get BOS if it gains at least this, QA prompts unless it costs more than this.
 
-An SFT prompt stays plain text unless BOS helps; before a question BOS stands as in the model's training unless it hurts.
+An SFT prompt stays plain text unless BOS helps; a QA prompt begins with BOS, as texts in the model's training did, unless it
+hurts.
 """
 
 TokenLogProbs = Callable[[Sequence[Sequence[int]]], list[list[float]]]
@@ -43,12 +44,12 @@ class BosChoice(NamedTuple):
 
 
 def is_chat_delimiter(token: str) -> bool:
-    """Whether a token's name says that it marks turns of a conversation, as `<|im_start|>` and `[INST]` do."""
+    """Whether a token, by its name, marks turns of a conversation, as `<|im_start|>` and `[INST]` do."""
     return bool(_MARK.fullmatch(token) and _CHAT.search(token))
 
 
 def choose_bos(lm: FrozenLM, rows: Sequence[Sequence[int]]) -> BosChoice:
-    """Add BOS before token ids of `rows` unless it lowers their mean log-likelihood by `GAIN` nats per token or more."""
+    """Add BOS before the token ids in `rows` unless it lowers their mean log-likelihood by more than `GAIN` nats per token."""
     return compare_bos(lm.tokenizer, rows, lambda ids: [token_log_probs(lm, row) for row in ids], least=-GAIN)
 
 
@@ -61,10 +62,10 @@ def measure_bos(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], log_pr
 def compare_bos(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[Sequence[int]], log_probs: TokenLogProbs, *, least: float
 ) -> BosChoice:
-    """Add BOS if the mean log-likelihood of the same tokens of `texts`, token ids, changes by at least `least` nats a token.
+    """Add BOS if it raises the mean log-likelihood of `texts` (token ids) by at least `least` nats per token.
 
-    Each text's first token is left out of both means, as nothing predicts it without BOS. A BOS that is a chat delimiter is
-    never added, whatever it would gain. The decision rests on means rounded to four decimals, which are those reported.
+    Each text's first token is left out of both means, because nothing predicts it without BOS. A BOS that is a chat delimiter
+    is never added. The decision uses the reported means, rounded to four decimals.
     """
     if tokenizer.bos_token_id is None:
         return BosChoice(False, None, None, "the tokenizer has no BOS")
@@ -83,7 +84,7 @@ def compare_bos(
 
 @torch.no_grad()
 def token_log_probs(lm: FrozenLM, ids: Sequence[int]) -> list[float]:
-    """Log-probability in nats of every token of one text after its first."""
+    """Log-probability in nats of every token of one text except the first."""
     row = torch.tensor([list(ids)])
     logits = lm.logits(lm.embed(row), torch.ones_like(row, dtype=torch.bool).to(lm.device), last=len(ids))[0, :-1]
     picked = logits.gather(-1, row[0, 1:, None].to(lm.device))[:, 0]

@@ -1,4 +1,4 @@
-"""Where results are kept that depend on a base model alone: converted weights, verdicts of the probe."""
+"""Cache for results that depend on a base model alone: converted weights, verdicts of the probe."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ from pathlib import Path
 def cache_folder() -> Path:
     """`$XDG_CACHE_HOME/narrowband`, by default `~/.cache/narrowband`.
 
-    The user's and not the workspace's: `dvc exp run --temp` and queue workers run in copies without Git-ignored files, and
-    would each convert a model of gigabytes again.
+    It belongs to the user, not to the workspace: `dvc exp run --temp` and queue workers run in copies without Git-ignored
+    files, and each would convert a model of gigabytes again.
     """
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "narrowband"

@@ -45,9 +45,9 @@ class FrozenLM:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     batchable: bool = True
-    """Whether prompts may stand in left-padded batches; a model that padding leaks into is run one prompt at a time."""
+    """Whether prompts may be left-padded to a batch; a model whose answers change with padding gets one prompt at a time."""
     _prefixes: dict[tuple[int, ...], Prefix | None] = field(default_factory=dict, init=False, repr=False)
-    """The tokens that prompts last began with, read once; `None` where the model can't go on from there."""
+    """Keys and values of the last shared first tokens; `None` if the model can't continue from them."""
 
     @classmethod
     def load(cls, name: str) -> "FrozenLM":
@@ -71,8 +71,8 @@ class FrozenLM:
         lm.batchable = batchable(name, lm)
         if not lm.batchable:
             console.print(
-                f"[yellow]base_model {escape(name)} answers otherwise in a left-padded batch than alone; it is run one prompt "
-                "at a time, which is slower[/]",
+                f"[yellow]base_model {escape(name)} answers differently in a left-padded batch than alone; it is run one "
+                "prompt at a time, which is slower[/]",
                 soft_wrap=True,
             )
         return lm
@@ -94,7 +94,7 @@ class FrozenLM:
 
     @property
     def pad_id(self) -> int:
-        """What fills short rows; never attended to, so any token does where the tokenizer names none."""
+        """Token id that pads short rows; it is never attended to, so any id will do if the tokenizer defines none."""
         return int(self.tokenizer.pad_token_id or self.tokenizer.eos_token_id or 0)
 
     def embed(self, ids: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape hidden"]:
@@ -130,10 +130,10 @@ class FrozenLM:
         wanted: Bool[Tensor, "batch last"],
         shared: tuple[int, ...] = (),
     ) -> Float[Tensor, "n vocab"]:
-        """The logits at those of the last positions that are `wanted`, row by row.
+        """Next-token logits at those of the last positions that are `wanted`, row by row.
 
-        The model's head is applied to them alone: with 262,144 tokens, the logits of each position are a MiB. All rows
-        begin with the tokens `shared`, whose keys and values are computed once; no gradient reaches their embeddings.
+        The head is applied to these positions only: with a vocabulary of 262,144, the logits of one position take 1 MiB. All
+        rows begin with the tokens `shared`, whose keys and values are computed once; no gradient reaches their embeddings.
         """
         if not self.batchable and len(mask) > 1:
             rows = zip(_rows(embeddings, mask), wanted, strict=True)
@@ -171,7 +171,7 @@ class FrozenLM:
     def _read_before(
         self, mask: Bool[Tensor, "batch seq"], shared: tuple[int, ...], kind: type[DynamicLayer]
     ) -> DynamicCache | None:
-        """The first columns of left-padded rows that begin with `shared`, as the model keeps them; none if it can't."""
+        """Key-value cache of the first columns of left-padded rows that begin with `shared`; `None` if the model can't use it."""
         if not shared or not self.batchable:
             return None
         if shared not in self._prefixes:
@@ -183,7 +183,7 @@ class FrozenLM:
     def checkpoint_gradients(self) -> None:
         """Recompute each block's activations in the backward pass instead of keeping them (Chen et al. 2016, arXiv:1604.06174).
 
-        The model's own switch for this works in training mode alone, in which some families drop activations out.
+        transformers' own switch works only in training mode, which turns dropout on in some families.
         """
         for block in blocks(self.model):
             block.forward = partial(checkpoint, block.forward, use_reentrant=False)
@@ -197,10 +197,10 @@ class FrozenLM:
         stop: Stop = "line",
         shared: tuple[int, ...] = (),
     ) -> list[Reply]:
-        """Greedy answers to left-padded prompts given as embeddings, each up to its end by the rule `stop`.
+        """Greedy answers to left-padded prompts given as embeddings; `stop` says where an answer ends.
 
-        All prompts begin with the tokens `shared`, whose keys and values are computed once, if the model can go on from them.
-        `generate(inputs_embeds=...)` returns new tokens only; nothing of the prompt is to be cut off.
+        All prompts begin with the tokens `shared`, whose keys and values are computed once if the model can continue from them.
+        `generate(inputs_embeds=...)` returns new tokens only, so no prompt must be cut off its output.
         """
         if not self.batchable and len(mask) > 1:
             return [self.generate(*row, max_new_tokens, stop)[0] for row in _rows(embeddings, mask)]
@@ -227,7 +227,7 @@ class FrozenLM:
         seeds: Sequence[int],
         stop_strings: Sequence[str],
     ) -> Int[Tensor, "batch new"]:
-        """New tokens of left-padded prompts, each up to end of text or a stop string, then `pad_id`.
+        """New tokens of left-padded prompts, each row up to EOS or a stop string, then filled with `pad_id`.
 
         Greedy at temperature 0; otherwise row `i` draws from a generator of its own, seeded with `seeds[i]`.
         """
@@ -252,7 +252,7 @@ class FrozenLM:
     def generate_from_ids(self, ids: Sequence[int], max_new_tokens: int, stop: Stop = "line") -> Reply:
         """The greedy answer to one prompt given as token ids.
 
-        No embeddings and no padding come between, so it is what `generate` should say to the original embeddings.
+        It involves neither embeddings nor padding, so `generate` should give the same answer from the original embeddings.
         """
         prompt = torch.tensor([ids], device=self.device)
         tokens = self.model.generate(  # type: ignore[operator]
@@ -267,7 +267,7 @@ class FrozenLM:
         return self.replies(tokens[:, len(ids) :], stop)[0]
 
     def replies(self, tokens: Int[Tensor, "batch new"], stop: Stop) -> list[Reply]:
-        """The answers in rows of generated tokens, which end at end of text or where `stop` says."""
+        """The answers in rows of generated tokens, which end at EOS or where `stop` says."""
         found = []
         for text, ids in zip(decode_rows(self.tokenizer, tokens), tokens.tolist(), strict=True):
             answer, ended = until_end(text, stop)
@@ -289,7 +289,7 @@ def _read_weights(name: str, config: PreTrainedConfig) -> PreTrainedModel:
         )
     except MemoryError:
         raise
-    except Exception as error:  # of every kind, from libraries for many formats
+    except Exception as error:  # any exception, from libraries for many formats
         raise refusal(name, error) from None
     model, report = loaded
     if lost := report["missing_keys"]:

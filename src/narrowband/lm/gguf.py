@@ -1,8 +1,8 @@
 """GGUF files as base models: dequantised once into a folder of safetensors, which everything else then reads.
 
-Reading is transformers' own (https://huggingface.co/docs/transformers/gguf). It takes a minute for a model of 270M
-parameters, so its result is kept in the user's cache under the file's sha256. What that reading leaves out without a
-word, and would give wrong answers, is checked here: how the vocabulary splits text, scaled positions, unread tensors.
+transformers reads the files (https://huggingface.co/docs/transformers/gguf). That takes a minute for a model of 270M
+parameters, so the result is kept in the user's cache under the file's SHA-256. transformers silently ignores some settings,
+which would give wrong answers; they are checked here: the pre-tokenizer, position scaling, unread tensors.
 """
 
 import json
@@ -31,26 +31,26 @@ from narrowband.runtime.files import write_json
 
 FILE = "model.gguf"
 SHARED = "output.weight"
-"""A copy of the embeddings, in families that share them with the output."""
+"""The output head; in families that tie it to the embeddings, a copy of them."""
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
-"""What stands for a space in vocabularies of SentencePiece."""
+"""The symbol for a space in SentencePiece vocabularies."""
 CONVERSION = 1
-"""To be raised when a file is converted to something else than before."""
+"""Version of the conversion; raise it when its result changes."""
 MOST_BUFFERS = 1 << 26
-"""Numbers that a model may hold beside its weights."""
+"""Maximum number of elements in a model's buffers."""
 LIKE_GPT2 = ("default", "gpt-2", "phi-2", "olmo", "jais", "mpt", "roberta-bpe", "modern-bert", "trillion", "mellum")
 DIGITS_APART = ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b")
-"""`tokenizer.ggml.pre` of byte-level vocabularies that split text as GPT-2 does, and of those that first part all digits.
+"""`tokenizer.ggml.pre` of byte-level vocabularies that split text as GPT-2 does, and of those that split off each digit first.
 
-By llama.cpp's table (llama-vocab.cpp). transformers takes every one that it does not know for GPT-2's.
+From llama.cpp's table (llama-vocab.cpp). transformers treats every value that it does not know as GPT-2's.
 """
 
 
 def find_gguf(base_model: str) -> Path | None:
-    """The GGUF file that `base_model` names, or that alone lies in the folder it names; None if it is no such thing.
+    """The GGUF file that `base_model` names, or the only one in the folder that it names; `None` if there is none.
 
     Raises:
-        InputError: it is a folder with several of them and no other weights.
+        InputError: it is a folder with several GGUF files and no other weights.
     """
     path = Path(base_model)
     if is_gguf(path):
@@ -60,13 +60,13 @@ def find_gguf(base_model: str) -> Path | None:
         return None
     if len(files) > 1:
         raise InputError(
-            f"base_model {base_model} holds {len(files)} GGUF files; name one of them, {min(files)} for one"
+            f"base_model {base_model} holds {len(files)} GGUF files; name one of them, such as {min(files)}"
         )
     return files[0]
 
 
 def gguf_revision(file: Path) -> str:
-    """The sha256 of a GGUF file."""
+    """The SHA-256 of a GGUF file."""
     stat = file.stat()
     return _sha256(file, stat.st_size, stat.st_mtime_ns)
 
@@ -77,17 +77,17 @@ def _sha256(file: Path, size: int, changed: int) -> str:
 
 
 def converted_folder(file: Path) -> Path:
-    """Where the converted model of a GGUF file is or will be: one place for its content, dtype and reader."""
+    """Folder for the converted model of a GGUF file, named by content, dtype and transformers version; it may not exist yet."""
     dtype = str(best_dtype()).removeprefix("torch.")
     name = f"{gguf_revision(file)[:16]}-{dtype}-{transformers.__version__}-{CONVERSION}"
     return cache_folder() / "models" / name
 
 
 def convert(file: Path) -> Path:
-    """The folder with the weights of a GGUF file as safetensors and its tokenizer, made if it is not there yet.
+    """The folder with a GGUF file's weights as safetensors and its tokenizer; made if it does not exist.
 
     Raises:
-        InputError: it can't be read, or not as what it is.
+        InputError: the file can't be read, or not without changing what the model does.
     """
     folder = converted_folder(file)
     if folder.exists():
@@ -109,8 +109,8 @@ def _said_in_a_sentence(file: Path) -> Iterator[None]:
         raise InputError(f"base_model {file} {error}; download it again, or give another file") from None
     except InputError:
         raise
-    except Exception as error:  # of every kind, from a reader that believes what it reads
-        if isinstance(error, OSError) and error.errno:  # the operating system's: a full disk
+    except Exception as error:  # any exception: the reader trusts the file
+        if isinstance(error, OSError) and error.errno:  # from the operating system, such as a full disk
             raise
         raise InputError(
             f"base_model {file} can't be read as GGUF by transformers {transformers.__version__}: {first_line(error)}; "
@@ -125,7 +125,7 @@ def _convert(file: Path, folder: Path) -> None:
     shutil.rmtree(making, ignore_errors=True)  # left by a killed run
     making.mkdir()
     try:
-        link = making / FILE  # a name that the library takes for GGUF's, whatever the file is called
+        link = making / FILE  # transformers recognises GGUF files by their names
         link.symlink_to(file.resolve())
         config = AutoConfig.from_pretrained(making, gguf_file=FILE)
         _check_size(file, header, config)
@@ -148,7 +148,7 @@ def _check_positions(file: Path, header: Header) -> None:
 
 
 def _check_size(file: Path, header: Header, config: PreTrainedConfig) -> None:
-    """What is built must be what the file holds: no more, or its metadata would fill the memory, and nothing left unread."""
+    """Check that the model built from the metadata has as many weights as the file: no huge model, no unread tensors."""
     with torch.device("meta"):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     built = sum(parameter.numel() for parameter in model.parameters())
@@ -165,11 +165,11 @@ def _save_tokenizer(file: Path, header: Header, making: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(making, gguf_file=FILE)
     _split_as_llama_cpp(file, tokenizer.backend_tokenizer, header)
     if header.architecture.startswith("gemma"):
-        # SentencePiece takes runs of spaces whole before it merges anything; transformers reads them as ordinary tokens.
+        # SentencePiece matches runs of spaces before it merges anything; transformers reads these runs as ordinary tokens.
         runs = sorted(token for token in tokenizer.get_vocab() if len(token) > 1 and not token.strip(SPACE))
         tokenizer.add_tokens([AddedToken(run, normalized=True, special=False) for run in runs])
     tokenizer.save_pretrained(making)
-    # Classes of tokenizers add special tokens of their own, such as <|endoftext|>, that have no embedding here.
+    # Tokenizer classes add special tokens of their own, such as <|endoftext|>, which have no embedding here.
     saved = making / "tokenizer.json"
     content = json.loads(saved.read_bytes())
     entries = header.metadata["tokenizer.ggml.tokens"]
@@ -178,9 +178,9 @@ def _save_tokenizer(file: Path, header: Header, making: Path) -> None:
 
 
 def _split_as_llama_cpp(file: Path, backend: Tokenizer, header: Header) -> None:
-    """Let a byte-level tokenizer split text as the one that the vocabulary was made with.
+    """Make a byte-level tokenizer split text like the one that the vocabulary was made with.
 
-    Of a run of spaces before a digit, GPT-2's leaves the last one to the digit.
+    For a run of spaces before a digit they differ: GPT-2's joins the last space to the digit.
     """
     kind = header.metadata.get("tokenizer.ggml.pre", "default")
     if header.metadata.get("tokenizer.ggml.model") != "gpt2" or kind in (*LIKE_GPT2, *GGUF_PRE_TOKENIZER_SPLITS):
@@ -213,4 +213,4 @@ def _save_model(making: Path, config: PreTrainedConfig) -> None:
 def _to_disk(folder: Path) -> None:
     for path in folder.iterdir():
         with path.open("rb") as file:
-            os.fsync(file.fileno())  # or a power cut could leave the new name with nothing under it
+            os.fsync(file.fileno())  # otherwise a power cut could leave empty files under the new name

@@ -1,8 +1,8 @@
 """What the header of a GGUF file says, read within bounds before any library parses the file.
 
 A GGUF file is a header (key-value metadata, then a table of tensors) and the tensors' bytes, see
-https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Libraries believe its counts and offsets. Here each is held
-against what the file can contain, so that a truncated or hostile file is refused in a sentence and in bounded memory.
+https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Libraries trust its counts and offsets. Here each is checked against
+the size of the file, so that a truncated or hostile file is refused with an error message and in bounded memory.
 """
 
 import math
@@ -21,20 +21,20 @@ SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "
 """Type numbers of metadata values, with their `struct` formats."""
 STRING, ARRAY = 8, 9
 MOST_ELEMENTS = 1 << 20
-"""Of all arrays of a file, for each of which the library takes 1.6 kB. A vocabulary of 262,144 needs 786,432 of them."""
+"""Maximum number of array elements in a file; the library takes 1.6 kB for each. A vocabulary of 262,144 needs 786,432."""
 MOST_TENSORS = 1 << 16
 MOST_DIMENSIONS = 4
 LARGEST = 1 << 24
-"""Of what the metadata may say of a model's sizes, in which memory is at worst linear before tensors are compared."""
+"""Largest size of a model in the metadata: until tensors are compared, memory grows at most linearly with it."""
 
 
 class MalformedError(ValueError):
-    """What is wrong with a file, as the end of a sentence."""
+    """Says what is wrong with a file; the message is the end of a sentence that begins with the file's name."""
 
 
 @dataclass
 class Header:
-    """Metadata (of arrays, the length alone) and the number of elements of each tensor."""
+    """Metadata (arrays as their lengths) and the number of elements of each tensor."""
 
     metadata: dict[str, Any] = field(default_factory=dict)
     elements: dict[str, int] = field(default_factory=dict)
@@ -49,7 +49,7 @@ def read_header(path: Path) -> Header:
     """The header of the file at `path`.
 
     Raises:
-        MalformedError: it is not a GGUF file, is cut short, or says what can't be.
+        MalformedError: it is not a GGUF file, is truncated, or contradicts itself.
     """
     start = _start(path)
     if start[:4] != MAGIC:
@@ -64,7 +64,7 @@ def read_header(path: Path) -> Header:
 
 
 def is_gguf(path: Path) -> bool:
-    """Whether a file is called or looks like one."""
+    """Whether a file has the suffix or the magic number of GGUF."""
     return path.is_file() and (path.suffix.lower() == ".gguf" or _start(path)[:4] == MAGIC)
 
 
@@ -89,7 +89,7 @@ class _Reader:
         if tensors > MOST_TENSORS:
             raise MalformedError(f"claims to hold {tensors} tensors; {MOST_TENSORS} are allowed")
         header = Header()
-        for _ in range(pairs):  # each takes bytes, of which there is an end
+        for _ in range(pairs):  # ends with the file, as each pair takes bytes
             key = self._string()
             if key in header.metadata:
                 raise MalformedError(f"says {key!r} twice")
@@ -145,7 +145,7 @@ class _Reader:
         return count
 
     def _tensor(self, header: Header) -> tuple[str, int, int]:
-        """Name, offset and size in bytes of the tensor whose entry of the table comes next."""
+        """Name, offset and size in bytes of the next tensor in the table."""
         name = self._string()
         if name in header.elements:
             raise MalformedError(f"has two tensors called {name!r}")
@@ -165,16 +165,18 @@ class _Reader:
         return name, offset, header.elements[name] // block * size
 
     def _check_places(self, table: list[tuple[str, int, int]], alignment: int) -> None:
-        """Each tensor must lie within the file and none on another, or a small file could fill any memory."""
+        """Check that tensors lie within the file and do not overlap; otherwise a small file could fill any memory."""
         start = -(-self.at // alignment) * alignment
         end = 0
         for name, offset, size in sorted(table, key=lambda entry: entry[1]):
             if offset < end or offset % alignment:
-                raise MalformedError(f"has its tensor {name!r} at byte {start + offset}, which is not a place for one")
+                raise MalformedError(
+                    f"has its tensor {name!r} at byte {start + offset}, which is misaligned or overlaps another"
+                )
             end = offset + size
             if start + end > len(self.blob):
                 raise MalformedError(
-                    f"ends after {len(self.blob)} bytes, and its tensor {name!r} at byte {start + end}"
+                    f"ends after {len(self.blob)} bytes, but its tensor {name!r} at byte {start + end}"
                 )
 
 

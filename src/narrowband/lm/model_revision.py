@@ -1,4 +1,4 @@
-"""What bytes a name stands for: the revision of a base model, known without loading torch."""
+"""The revision of a base model, which changes with its content; computed without importing torch."""
 
 import hashlib
 from pathlib import Path
@@ -13,8 +13,8 @@ SUFFIXES = (".json", ".model", ".safetensors", ".bin", ".txt", ".gguf")
 def model_revision(name: str) -> str:
     """The SHA-256 of a folder's configuration, weights and tokenizer, or the commit of a model of the hub.
 
-    Of a file of more than 64 MiB, as large models have them, what counts is its size and 64 blocks of 1 MiB that are
-    spread evenly over it, the first (the header of safetensors) and the last included.
+    Of a file larger than 64 MiB only its size and 64 evenly spaced blocks of 1 MiB are hashed, including the first (the header
+    of safetensors) and the last.
     """
     path = Path(name)
     if path.is_dir():

@@ -6,20 +6,20 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 MOST = 1 << 24
-"""Cosines that are held at a time: 64 MiB."""
+"""Maximum number of cosines in memory: 64 MiB."""
 
 ROWS, COLUMNS = 4096, 1 << 15
-"""Embeddings and entries that are compared at a time, at the most."""
+"""Maximum number of embeddings and of vocabulary entries compared at a time."""
 
 
 class NearestTokens:
-    """A search for the entry of highest cosine, of equal ones that of the lowest id. Entries are normalised once."""
+    """Finds the vocabulary entry with the highest cosine; ties go to the lowest id. Entries are normalised once."""
 
     def __init__(self, vocabulary: Float[Tensor, "vocab hidden"]) -> None:
         self.unit = F.normalize(vocabulary, dim=-1)
 
     def __call__(self, embeddings: Float[Tensor, "n hidden"]) -> Int[Tensor, " n"]:
-        """The entry nearest to each embedding; the first for one that is not a number."""
+        """The entry nearest to each embedding; 0 for an embedding with NaN."""
         rows = max(1, min(ROWS, MOST // min(COLUMNS, len(self.unit))))
         return torch.cat([self._search(F.normalize(block, dim=-1)) for block in embeddings.split(rows)])
 

@@ -16,7 +16,7 @@ GIB = 2**30
 
 
 def check_needs(base_model: str, needs: Needs) -> None:
-    """Check GPU memory, and free disk for downloads; files of the model that are already there count as free.
+    """Check GPU memory, and free disk for downloads; files of the model that exist already count as free space.
 
     Raises:
         InputError: there is too little of one of them.
@@ -25,7 +25,7 @@ def check_needs(base_model: str, needs: Needs) -> None:
     if memory < needs.gpu_memory:
         found = f"has {memory:.0f}" if memory else "has no GPU"
         raise InputError(
-            f"base_model {base_model} needs a GPU with {needs.gpu_memory:g} GiB of memory, this machine {found}; use another "
+            f"base_model {base_model} needs a GPU with {needs.gpu_memory:g} GiB of memory, but this machine {found}; use another "
             "profile (narrowband profile list), or lower needs.gpu_memory"
         )
     cache, model, setting = _kept(base_model)
@@ -40,7 +40,7 @@ def check_needs(base_model: str, needs: Needs) -> None:
 
 
 def _kept(base_model: str) -> tuple[Path, Path, str]:
-    """The cache that a base model is downloaded or converted to, the model's folder there, and what moves the cache."""
+    """The cache that a base model is downloaded or converted to, its folder there, and the variable that sets the cache."""
     if file := find_gguf(base_model):
         return cache_folder(), converted_folder(file), "XDG_CACHE_HOME"
     name, _ = locate(base_model)

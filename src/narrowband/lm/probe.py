@@ -1,7 +1,7 @@
-"""Whether a base model answers embeddings in left-padded batches as it answers tokens: found by asking it.
+"""Tests whether a base model answers left-padded batches of embeddings as it answers tokens.
 
-A list of families can't keep up. What is asked: a few prompts of unlike length, as tokens and as embeddings, alone and
-together, and one gradient; in the dtype and on the device used. A model that passes is not asked again.
+A list of families would never be complete. The test runs a few prompts of different lengths, as tokens and as embeddings, alone
+and batched, and computes one gradient, in the dtype and on the device used. Its result is cached.
 """
 
 import contextlib
@@ -25,42 +25,42 @@ if TYPE_CHECKING:
     from narrowband.lm.frozen import FrozenLM
 
 LENGTHS = (3, 9, 26)
-"""Tokens of the prompts that are asked."""
+"""Lengths of the test prompts, in tokens."""
 NEW = 3
-"""Tokens that are generated, so that what was cached of a prompt is read, too."""
+"""Number of generated tokens, so that the key-value cache is tested, too."""
 TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.1}
-"""Of logits' relative error; rounding is below a tenth of it, what leaks from padding well above."""
+"""Maximum relative error of logits; rounding errors are below a tenth of it, leaks from padding well above."""
 
 
 class Said(NamedTuple):
-    """Logits of the next token and of the NEW generated ones, and these."""
+    """The generated tokens, and the logits at each step of generation."""
 
     logits: Float[Tensor, "batch steps vocab"]
     tokens: Int[Tensor, "batch new"]
 
 
 def batchable(name: str, lm: "FrozenLM") -> bool:
-    """Whether the model called `name` may be asked several prompts at a time.
+    """Whether the model called `name` may be given several prompts at a time.
 
     Raises:
-        InputError: it answers embeddings otherwise than their tokens, or gives them no gradient.
+        InputError: its answers to embeddings and to their tokens differ, or it gives embeddings no gradient.
     """
     known = _verdict_file(name, lm)
     if known.exists():
         return bool(read_json(known)["batchable"])
     verdict = probe(name, lm)
-    with contextlib.suppress(OSError):  # where nothing can be kept, it is asked again
+    with contextlib.suppress(OSError):  # without a writable cache, the test is repeated
         write_json(known, {"batchable": verdict})
     return verdict
 
 
 def probe(name: str, lm: "FrozenLM") -> bool:
-    """Ask the model; see `batchable`."""
+    """Run the test; see `batchable`."""
     try:
         return _ask(name, lm)
     except InputError:
         raise
-    except Exception as error:  # of every kind, from a model's own code
+    except Exception as error:  # any exception, from a model's own code
         raise InputError(
             f"base_model {name} is a {type(lm.model).__name__} that can't be fed embeddings ({first_line(error)}); give a model "
             "of another family"
@@ -87,7 +87,7 @@ def _ask(name: str, lm: "FrozenLM") -> bool:
 
 
 def continues_alike(lm: "FrozenLM", ids: Sequence[int], cache: Callable[[Bool[Tensor, "batch seq"]], Cache]) -> bool:
-    """Whether prompts that begin with `ids` are answered alike with and without a `cache` of their first tokens."""
+    """Whether prompts that begin with `ids` get the same answers with and without a `cache` of their first tokens."""
     before = torch.tensor(list(ids), device=lm.device)
     prompts = [torch.cat([before, prompt]) for prompt in _prompts(lm)]
     embeddings, mask = _padded(lm, prompts)
@@ -124,7 +124,7 @@ def _after_embeddings(lm: "FrozenLM", prompts: list[Int[Tensor, " length"]]) -> 
 
 @torch.no_grad()
 def _answer(lm: "FrozenLM", **prompt: Tensor | Cache) -> Said:
-    """What `generate` says to `input_ids` or `inputs_embeds`, with their `attention_mask` and what is cached of them."""
+    """Greedy answers to `input_ids` or `inputs_embeds`, with their `attention_mask` and, if given, a key-value cache."""
     output = lm.model.generate(  # type: ignore[operator]
         **prompt,
         max_new_tokens=NEW,
@@ -138,12 +138,12 @@ def _answer(lm: "FrozenLM", **prompt: Tensor | Cache) -> Said:
 
 
 def _same(lm: "FrozenLM", found: Said, expected: Said) -> bool:
-    """Whether logits agree, for as long as the tokens do: after another token, other logits follow."""
+    """Whether logits agree up to the first token that differs; after it they can't be compared."""
     agreed = (found.tokens == expected.tokens)[0].long().cumprod(0).sum().item()
     steps = min(int(agreed) + 1, found.logits.shape[1], expected.logits.shape[1])
     left, right = found.logits[:, :steps], expected.logits[:, :steps]
     error = (left - right).norm() / (right - right.mean(-1, keepdim=True)).norm()
-    return bool(error <= TOLERANCE[lm.model.dtype])  # which NaN is not
+    return bool(error <= TOLERANCE[lm.model.dtype])  # False for NaN
 
 
 def _require(name: str, lm: "FrozenLM", what: str, found: Said, expected: Said) -> None:

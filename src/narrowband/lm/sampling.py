@@ -1,4 +1,4 @@
-"""Sampling that gives a row the same draws whatever other rows stand in its batch."""
+"""Sampling that gives a row the same draws whatever other rows are in its batch."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from transformers import LogitsProcessor
 
 
 class SeededRows(LogitsProcessor):
-    """Makes a greedy choice a sample at `temperature`, from one generator a row.
+    """Turns greedy decoding into sampling at `temperature`, with one generator per row.
 
     The argmax of `logits / temperature` plus Gumbel noise is a draw from their softmax (Gumbel 1954; Maddison et al.
     2014, "A* sampling", arXiv:1411.0030); `-log E` is Gumbel where `E` is exponential.

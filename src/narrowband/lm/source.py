@@ -1,4 +1,4 @@
-"""What `base_model` names: a folder, a GGUF file or a repository of the hub, and all that is known of it without its weights."""
+"""What `base_model` names: a folder, a GGUF file or a hub repository, and what is known about it without its weights."""
 
 import inspect
 from pathlib import Path
@@ -32,7 +32,7 @@ from narrowband.params import InputError, first_line
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
 FORWARD = ("inputs_embeds", "attention_mask", "position_ids", "logits_to_keep")
-"""What a model must take, so that left-padded embeddings mean the same to it as the tokens alone."""
+"""Arguments of `forward` that are needed to run left-padded embeddings like the tokens alone."""
 
 
 class Source(NamedTuple):
@@ -78,10 +78,10 @@ def _check_folder(name: str) -> None:
 
 
 def outline(base_model: str) -> PreTrainedModel:
-    """The model without its weights, which takes no memory, checked for everything but them.
+    """The model without its weights (on the meta device, in no memory), with everything else checked.
 
     Raises:
-        InputError: see `read_config` and `load_tokenizer`; or its tokenizer is of another model.
+        InputError: see `model_config` and `load_tokenizer`; or its tokenizer is of another model.
     """
     config = model_config(base_model)
     with torch.device("meta"):
@@ -92,7 +92,7 @@ def outline(base_model: str) -> PreTrainedModel:
 
 
 def is_here(base_model: str) -> bool:
-    """Whether the weights are in a folder or file of this machine, and not on the hub.
+    """Whether the weights are in a folder or file on this machine rather than on the hub.
 
     Raises:
         InputError: see `locate`.
@@ -101,15 +101,15 @@ def is_here(base_model: str) -> bool:
 
 
 def max_positions(model: PreTrainedModel) -> int | None:
-    """How many tokens a model has positions for, if it says."""
+    """A model's maximum number of positions; `None` if its configuration has none."""
     return getattr(model.config.get_text_config(), "max_position_embeddings", None)
 
 
 def model_config(base_model: str) -> PreTrainedConfig:
-    """The configuration of a causal LM that answers embeddings as it answers their tokens.
+    """The configuration of a causal LM that accepts embeddings in place of tokens.
 
     Raises:
-        InputError: it can't be had, is of another or an unknown architecture, or has no weights as safetensors.
+        InputError: it can't be read, is of another or an unknown architecture, or has no weights as safetensors.
     """
     source = locate(base_model)
     try:
@@ -136,17 +136,17 @@ def model_config(base_model: str) -> PreTrainedConfig:
         )
     if Path(source.name).is_dir():
         check_files(base_model, Path(source.name))
-    # What a file may ask for needs a library of its own, or code from the hub: transformers chooses, as for any model.
+    # What the file asks for may need another library or code from the hub, so transformers chooses.
     config._attn_implementation = None
     config._experts_implementation = None
     return config
 
 
 def commit(base_model: str) -> str:
-    """The commit that a repository of the hub was read at.
+    """The commit that a hub repository was read at.
 
     Raises:
-        InputError: it can't be had.
+        InputError: it can't be read.
     """
     source = locate(base_model)
     try:
@@ -182,24 +182,24 @@ def load_tokenizer(base_model: str) -> PreTrainedTokenizerBase:
     """The tokenizer, without any chat template: a base model's prompt is plain text.
 
     Raises:
-        InputError: it can't be had, or can't tell where in a text its tokens are.
+        InputError: it can't be loaded, or does not report the character offsets of tokens.
     """
     source = locate(base_model)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.name, revision=source.revision, trust_remote_code=False)
-    except Exception as error:  # of every kind, from a damaged tokenizer.json
+    except Exception as error:  # any exception, from a damaged tokenizer.json
         raise refusal(base_model, error) from None
     if not tokenizer.is_fast:
         raise InputError(
-            f"base_model {base_model} has a {type(tokenizer).__name__}, which does not tell where its tokens are; "
-            "add a tokenizer.json"
+            f"base_model {base_model} has a {type(tokenizer).__name__}, which does not report the offsets of its "
+            "tokens; add a tokenizer.json"
         )
     tokenizer.chat_template = None
     return tokenizer
 
 
 def require_embeddings(base_model: str, tokenizer: PreTrainedTokenizerBase, count: int) -> None:
-    """Raises an InputError if the tokenizer has more entries than the model has embeddings (`count`)."""
+    """Raise an InputError if the tokenizer has more entries than the model has embeddings (`count`)."""
     if len(tokenizer) > count:
         raise InputError(
             f"base_model {base_model} has a tokenizer of {len(tokenizer)} entries but only {count} embeddings; "
@@ -208,7 +208,7 @@ def require_embeddings(base_model: str, tokenizer: PreTrainedTokenizerBase, coun
 
 
 def refusal(base_model: str, error: Exception) -> InputError:
-    """Why a base model can't be had, in one sentence without the addresses and paths of the libraries' own."""
+    """The InputError that says why a base model can't be loaded, without the URLs and paths in the library's message."""
     name, revision = locate(base_model)
     for cause in _chain(error):
         match cause:

@@ -1,4 +1,4 @@
-"""Where an answer ends: the rule that text is cut by, and the same rule as a criterion that stops generation."""
+"""Where an answer ends: a rule to cut text by, and the same rule as a stopping criterion of generation."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -12,14 +12,14 @@ from transformers import PreTrainedTokenizerBase, StoppingCriteria
 from narrowband.params import Stop
 
 SENTENCE_END = re.compile(r"(?<=\w{4}[.!?])\s+")
-"""Between two sentences. The word before has four letters at least, so that "St. Louis" and "the U.S. Army" are no ends."""
+"""The gap between two sentences. The word before it must have four letters, so that "St. Louis" is not split."""
 
 ENDS = {"line": re.compile(r"\n|Question:"), "sentence": re.compile(rf"\n|Question:|{SENTENCE_END.pattern}")}
-"""What an answer ends before, leading white space skipped, by `generation.stop`."""
+"""What ends an answer, after its leading white space, by `generation.stop`."""
 
 
 class Reply(NamedTuple):
-    """The text of an answer, stripped; whether it was cut by the limit on new tokens before it had ended."""
+    """The stripped text of an answer, and whether the limit on new tokens cut it before it had ended."""
 
     text: str
     cut: bool
@@ -33,9 +33,9 @@ def until_end(text: str, stop: Stop) -> tuple[str, bool]:
 
 
 class TextEnd(StoppingCriteria):
-    """Ends a row as soon as the text of what follows its first `skipped` tokens has ended.
+    """Stops a row as soon as the text after its first `skipped` tokens has ended.
 
-    transformers' own criterion for stop strings looks through the vocabulary at each call: 9 s at 262,144 tokens.
+    transformers' own criterion for stop strings scans the vocabulary at each call: 9 s at 262,144 tokens.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, has_ended: Callable[[str], bool], skipped: int) -> None:
@@ -44,18 +44,18 @@ class TextEnd(StoppingCriteria):
 
     @classmethod
     def of_answer(cls, tokenizer: PreTrainedTokenizerBase, stop: Stop, skipped: int) -> "TextEnd":
-        """Ends a row with its answer."""
+        """Stops a row at the end of its answer."""
         return cls(tokenizer, lambda text: until_end(text, stop)[1], skipped)
 
     @classmethod
     def at_strings(cls, tokenizer: PreTrainedTokenizerBase, strings: Sequence[str], skipped: int) -> "TextEnd":
-        """Ends a row with any of `strings`."""
+        """Stops a row at any of `strings`."""
         return cls(tokenizer, lambda text: any(string in text for string in strings), skipped)
 
     def __call__(
         self, input_ids: Int[Tensor, "batch seq"], scores: Float[Tensor, "batch vocab"] | None, **kwargs: object
     ) -> Bool[Tensor, " batch"]:
-        """Which rows have ended; texts of those that had before are not looked at again."""
+        """Which rows have ended; rows that ended earlier are not decoded again."""
         going = [row for row in range(len(input_ids)) if row not in self.ended]
         texts = decode_rows(self.tokenizer, input_ids[going, self.skipped :])
         self.ended.update(row for row, text in zip(going, texts, strict=True) if self.has_ended(text))

@@ -1,4 +1,4 @@
-"""Weights that can't be read as they stand, told apart before any is: quantised ones, pointers, parts that are missing."""
+"""Detects weights that can't be read: quantised without the library for it, Git LFS pointers, missing parts."""
 
 import json
 from collections.abc import Mapping
@@ -17,10 +17,10 @@ POINTER = b"version https://git-lfs"
 
 
 def check_quantization(base_model: str, config: Mapping[str, Any]) -> None:
-    """Ask the library that reads quantised weights whether it can, here.
+    """Check that weights, if they are quantised, can be read on this machine.
 
     Raises:
-        InputError: `quantization_config` is not one, or what it needs is not there.
+        InputError: `quantization_config` is invalid, or a library or device that it needs is missing.
     """
     settings = config.get("quantization_config")
     if settings is None:
@@ -34,7 +34,7 @@ def check_quantization(base_model: str, config: Mapping[str, Any]) -> None:
     try:
         quantizer = AutoHfQuantizer.from_config(dict(settings), pre_quantized=True)
         quantizer.validate_environment(dtype=best_dtype(), device_map={"": best_device()}, weights_only=True)
-    except Exception as error:  # of every kind, from many libraries
+    except Exception as error:  # any exception, from many libraries
         raise InputError(
             f"base_model {base_model} is quantised ({_method(settings)}) and can't be read here: {first_line(error)}; install "
             "what is missing, or give the model without quantisation"
@@ -47,10 +47,10 @@ def _method(settings: Mapping[str, Any]) -> str:
 
 
 def check_files(base_model: str, folder: Path) -> None:
-    """Open each file of weights in `folder`, without reading them.
+    """Open each file of weights in `folder`, without reading the tensors.
 
     Raises:
-        InputError: one is missing, cut short, or stands for a file that Git LFS has not fetched.
+        InputError: a file is missing, truncated, or a Git LFS pointer.
     """
     parts = [WHOLE] if (folder / WHOLE).exists() else _parts(base_model, folder / INDEX)
     for name in parts:

@@ -1,6 +1,6 @@
-"""Embeddings of the bundled model that are as hard to compress as real ones: their spectrum is held while they train.
+"""Makes embeddings of the bundled model as hard to compress as real ones, by holding their spectrum during training.
 
-A spectrum that is only started from does not stay (docs/log.md), so the embeddings are put back to it every few steps.
+A spectrum set only at the start changes during training (docs/log.md), so it is restored every few steps.
 """
 
 from collections.abc import Iterable
@@ -31,8 +31,8 @@ def token_counts(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> In
 def hold_spectrum(table: Float[Tensor, "vocab hidden"], counts: Int[Tensor, " vocab"]) -> None:
     """Change `table` as little as possible so that the variances of its principal components follow `EXPONENT`.
 
-    Row i counts `counts[i]` times, in the mean and in the covariance; both are taken in float64. Mean, principal axes and
-    total variance stay. Every row is stretched by the same symmetric matrix, also those that count 0 times.
+    Row i has the weight `counts[i]` in the mean and the covariance, which are computed in float64. Mean, principal axes and
+    total variance do not change. All rows are multiplied by the same symmetric matrix, also those of weight 0.
     """
     weights = counts.to(table.device).double() / counts.sum()  # [vocab]
     exact = table.double()

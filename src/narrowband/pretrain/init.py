@@ -1,7 +1,7 @@
 """Starting weights with which a small Llama learns to look things up in its context from the first steps.
 
-With the usual random start, recall stayed at chance for hundreds of steps (docs/log.md). These weights contain what a
-model otherwise spends most of its training to find: heads that look one, two and three tokens back, a head that
+With the usual random start, recall stayed at chance for hundreds of steps (docs/log.md). These weights contain what a model
+otherwise needs most of its training to find: heads that look one, two and three tokens back, a head that
 averages the last few tokens, heads that match what those wrote, and value paths that copy. The circuit is from Olsson et
 al. 2022, "In-context Learning and Induction Heads" (arXiv:2209.11895), and the idea of starting attention from structure
 rather than noise from Trockman and Kolter 2023, "Mimetic Initialization of Self-Attention Layers" (arXiv:2305.09828).

@@ -137,7 +137,7 @@ def answer_accuracy(
     kind: Callable[[Random, Split, int], list[tuple[str, float]]],
     n: int,
 ) -> float:
-    """Percent of answers (pieces of weight 1) in `n` validation lines of `kind` with every token predicted right."""
+    """Percent of answers (pieces of weight 1) in `n` validation lines of `kind` with every token predicted correctly."""
     right = total = 0
     for index in range(n):
         pieces = kind(Random(f"accuracy/{index}"), "validation", 8)
@@ -198,7 +198,7 @@ def pretrain(recipe: Recipe, checkpoint: Path, console: Console) -> tuple[LlamaF
 
 
 def _evaluate(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase) -> Evaluation:
-    """Accuracy in percent on validation lines of each kind; the best weights are those that read best."""
+    """Accuracy in percent on validation lines of each kind; the score is the accuracy on passages."""
     kinds = {"recall": (recall, 24), "roster": (roster, 24), "reading": (questions, 48)}
     metrics = {name: answer_accuracy(model, tokenizer, kind, n) for name, (kind, n) in kinds.items()}
     return Evaluation(metrics["reading"], metrics)

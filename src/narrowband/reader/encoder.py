@@ -27,12 +27,12 @@ HIDDEN_MULT = 4
 """Hidden width of the MLP, as a multiple of the hidden size."""
 
 SAMPLED = 4096
-"""Tokens of the vocabulary, evenly spaced, that the size of an embedding is measured on."""
+"""Number of evenly spaced vocabulary tokens that the RMS of embeddings is measured on."""
 
 
 @dataclass(frozen=True)
 class ReaderConfig:
-    """Everything that decides what an encoder does, but for its weights."""
+    """Everything that determines what an encoder does, except its weights."""
 
     base_model_revision: str
     tokens_per_position: int
@@ -47,11 +47,11 @@ class ReaderConfig:
 
 
 class ContextEncoder(nn.Module):
-    """One vector for every `k` context tokens: the mean of their embeddings, and what an MLP adds to it.
+    """One vector for every `k` context tokens: the mean of their embeddings plus the output of an MLP.
 
-    The MLP reads the `k` embeddings side by side, as a mean does not tell which token came first, and the mean of the states of
-    a copy of the base model over head and context. It ends in zeros, so an untrained encoder is mean pooling, and at `k` 1
-    changes nothing. `seed` draws the starting weights.
+    The MLP reads the `k` embeddings side by side, as a mean does not tell which token came first, and, unless `encoder` is
+    `embeddings`, the mean of the hidden states of a copy of the base model run over head and context. Its last layer starts at
+    zero, so an untrained encoder is mean pooling, and the identity at `k` 1. `seed` initialises the weights.
     """
 
     scale: Tensor
@@ -72,7 +72,7 @@ class ContextEncoder(nn.Module):
 
     @property
     def k(self) -> int:
-        """Tokens that a vector stands for."""
+        """Tokens per vector."""
         return self.config.tokens_per_position
 
     def forward(
@@ -95,10 +95,10 @@ class ContextEncoder(nn.Module):
 
     @classmethod
     def load(cls, folder: Path, lm: FrozenLM, config: ReaderConfig) -> "ContextEncoder":
-        """Read what `save` wrote.
+        """Load what `save` wrote.
 
         Raises:
-            InputError: it is not there, was changed, or was trained with other settings than `config`.
+            InputError: a file is missing, was changed, or was trained with other settings than `config`.
         """
         read_config(folder, asdict(config))
         encoder = cls(lm, config)
@@ -107,10 +107,10 @@ class ContextEncoder(nn.Module):
 
 
 def trainable_copy(lm: FrozenLM, start: Literal["pretrained", "scratch"], depth: int) -> nn.Module:
-    """The base model without head and embedding table, in float32: its first `depth` blocks (0: all), pretrained or redrawn.
+    """The base model without head and embedding table, in float32: its first `depth` blocks (0: all), pretrained or reset.
 
     Raises:
-        InputError: the base model has fewer blocks, or is divided among processes.
+        InputError: the base model has fewer blocks, or is sharded (`--use_fsdp`).
     """
     if distributed.sharded():
         raise InputError("a reader can't be trained with --use_fsdp; start the stage without it")
@@ -128,7 +128,7 @@ def trainable_copy(lm: FrozenLM, start: Literal["pretrained", "scratch"], depth:
 
 
 def require_depth(model: nn.Module, depth: int) -> None:
-    """Raises an InputError if `model` has fewer blocks than the `depth` that is to be copied."""
+    """Raise an InputError if `model` has fewer than `depth` blocks."""
     found = len(blocks(model))
     if depth > found:
         raise InputError(f"reader.depth {depth} is more than the {found} blocks of the base model; choose 0 to {found}")

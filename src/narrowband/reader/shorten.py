@@ -1,4 +1,4 @@
-"""Vectors that stand for the tokens of contexts, fewer than these: pooled, chosen or cut. They need no training."""
+"""Replacing a context's tokens by fewer vectors without training: pooling, selecting or truncating."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ from narrowband.reader.split_prompt import Contexts, SplitPrompt, lay_contexts
 
 
 class Shortener(Protocol):
-    """One vector for every `k` tokens of a context, counted from its first one, and one for what is left."""
+    """One vector for every `k` tokens of a context, counted from its first, and one for the rest."""
 
     @property
     def k(self) -> int:
-        """Tokens that a vector stands for."""
+        """Tokens per vector."""
 
     def __call__(
         self, embeddings: Float[Tensor, "batch seq hidden"], contexts: Contexts
@@ -35,14 +35,14 @@ class ReadRows(NamedTuple):
 
 
 def count(tokens: int, k: int) -> int:
-    """Vectors that stand for so many tokens."""
+    """Number of vectors for `tokens` tokens: ceil(tokens / k)."""
     return -(-tokens // k)
 
 
 def pooled(
     states: Float[Tensor, "batch seq width"], coded: Bool[Tensor, "batch seq"], k: int
 ) -> Float[Tensor, "vectors width"]:
-    """Means over every `k` of each row's coded positions; the last one's over as many as are left."""
+    """Means over every `k` of each row's coded positions; the last group may be smaller."""
     coded = coded.to(states.device)
     sums = cut(states, coded, k).view(-1, k, states.shape[-1]).sum(1)
     return sums / token_places(coded, k).sum(-1, keepdim=True)
@@ -92,7 +92,7 @@ class Beginning:
 
 @dataclass(frozen=True)
 class Surprising:
-    """The tokens that the base model itself expects least, as they are and in their order.
+    """The tokens with the highest surprisal under the base model, in their original order.
 
     The idea of LLMLingua (Jiang et al. 2023, arXiv:2310.05736), token by token and without its budgets.
     """
@@ -113,14 +113,14 @@ class Surprising:
             mask = torch.ones(1, end, dtype=torch.bool, device=embeddings.device)
             logits = self.lm.logits(row[None, :end], mask, end)[0]
             surprisal = F.cross_entropy(logits[:-1], ids[1:end], reduction="none")
-            surprisal = F.pad(surprisal, (1, 0), value=torch.inf)[-tokens:]  # nothing foretells the very first token
+            surprisal = F.pad(surprisal, (1, 0), value=torch.inf)[-tokens:]  # nothing predicts the first token
             kept = surprisal.topk(count(tokens, self.k)).indices.sort().values
             rows.append(row[end - tokens : end][kept])
         return torch.cat(rows)
 
 
 def shorteners(lm: FrozenLM, k: int) -> dict[str, Shortener]:
-    """Every way of this page, by name."""
+    """Every shortener in this module, by name."""
     return {
         "mean pooling": MeanPooling(k),
         "every k-th token": EveryKth(k),
@@ -130,7 +130,7 @@ def shorteners(lm: FrozenLM, k: int) -> dict[str, Shortener]:
 
 
 def latents(lm: FrozenLM, shorten: Shortener, prompts: Sequence[SplitPrompt]) -> list[Float[Tensor, "vectors hidden"]]:
-    """What stands for the context of each of `prompts`."""
+    """The vectors that replace the context of each of `prompts`."""
     contexts = lay_contexts(prompts, lm.pad_id)
     vectors = shorten(lm.embed(contexts.ids), contexts)
     return list(vectors.split([count(len(prompt.context), shorten.k) for prompt in prompts]))
@@ -142,7 +142,7 @@ def lay_rows(
     vectors: Sequence[Float[Tensor, "_ hidden"]],
     answers: Sequence[Sequence[int]] | None = None,
 ) -> ReadRows:
-    """`prompts` with their contexts replaced by `vectors`, each followed by the tokens of its answer if there are any."""
+    """`prompts` with their contexts replaced by `vectors`, each followed by its answer's tokens if `answers` are given."""
     rows = []
     for prompt, read, answer in zip(prompts, vectors, answers or [[]] * len(prompts), strict=True):
         before, after = (

@@ -1,4 +1,4 @@
-"""A prompt in three parts: the one in the middle, the context, is read as latents, the others as text."""
+"""A prompt in three parts: head and question are read as text, the context between them as latents."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from narrowband.params import InputError, Prompt
 
 
 class SplitPrompt(NamedTuple):
-    """Token ids of what stands before the context (worked examples, too), of the context, and of question and cue."""
+    """Token ids of everything before the context (including worked examples), of the context, and of question and cue."""
 
     head: list[int]
     context: list[int]
@@ -27,9 +27,9 @@ class SplitPrompt(NamedTuple):
 
 
 class Contexts(NamedTuple):
-    """Right-padded rows of heads and contexts: ids, and which of them are the context's.
+    """Right-padded rows of heads and contexts: ids, and which of them belong to the context.
 
-    Padding stands behind everything, so a causal model needs no mask for it.
+    Padding comes last, so a causal model needs no mask for it.
     """
 
     ids: Int[Tensor, "batch seq"]
@@ -37,7 +37,7 @@ class Contexts(NamedTuple):
 
 
 def split_prompt(tokenizer: PreTrainedTokenizerBase, context: str, question: str, prompt: Prompt) -> SplitPrompt:
-    """The tokens of a prompt in its parts; one that reaches from the context into the question belongs to the question.
+    """The tokens of a prompt in three parts; a token that spans context and question belongs to the question.
 
     Raises:
         InputError: nothing of the context is left, because question and cue fill `prompt.max_length` or it is empty.

@@ -16,7 +16,7 @@ TALL = (7.6, 4.4)
 """Wide, with room for a long legend."""
 
 TOP = 103
-"""End of the F1 axis: a marker at 100 is whole."""
+"""End of the F1 axis, so that a marker at 100 is not cut off."""
 
 F1 = "F1 (0 to 100)"
 RATIO = "compression ratio (of numbers)"
@@ -73,7 +73,7 @@ def rate_chart(rows: Sequence[Mapping[str, Any]]) -> Chart:
 
 
 def _against_rate(rows: Sequence[Mapping[str, Any]], name: str) -> dict[str, list[Point]]:
-    """Points of `name` with their intervals by title of the system, in order of rate; of equal rates, as in `rows`."""
+    """Points of `name` with their intervals, by title of the system, sorted by rate; ties in the order of `rows`."""
     lines: dict[str, list[Point]] = {}
     for row in sorted(rows, key=itemgetter("bits_per_token")):
         ends = row[f"{name}_interval"]

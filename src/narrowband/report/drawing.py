@@ -19,7 +19,7 @@ from narrowband.evaluation.headline import TITLES
 from narrowband.runtime.files import write_text
 
 GREY = "#7a7a7a"
-"""Text and axes: as readable on a white page as on a dark one. So are the colours below."""
+"""Colour of text and axes; like the colours below, it is readable on white and on dark pages."""
 COLOURS = (
     *("#d26a1b", "#2f7de1", "#2a9a4a", "#9a63e0", "#d9488f", "#1a93a5", "#a6801d", GREY),
     *("#d64a4a", "#6b8e23", "#a0695a"),
@@ -46,7 +46,7 @@ STYLE: dict[str, Any] = {
     **{"svg.fonttype": "none", "svg.hashsalt": "narrowband", "text.parse_math": False},
 }
 NOTHING = dict.fromkeys(["Creator", "Date", "Format", "Type"])
-"""Metadata of the SVG: none, as they would name a version, a time and pages of the web."""
+"""No metadata in the SVG, because it would contain a version, a time and URLs."""
 
 
 class Point(NamedTuple):
@@ -59,7 +59,7 @@ class Point(NamedTuple):
 
 
 Lines = Mapping[str, Sequence[Point]]
-"""Points by the name of what they belong to, in the order they are joined."""
+"""Points by the name of their line, in the order in which they are joined."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Chart:
         return f"0 0 {width:g} {height:g}"
 
     def elements(self) -> str:
-        """What stands within `<svg>`, with ids that no other chart of the same page has."""
+        """The content of `<svg>`, with ids that are unique on a page."""
         whole = self.svg()
         inner = whole[whole.index(">", whole.index("<svg")) + 1 : whole.rindex("</svg>")]
         return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{self.id}-", inner)
@@ -114,7 +114,7 @@ def draw_lines(axes: Axes, lines: Lines) -> None:
 
 
 def looks(names: Collection[str]) -> dict[str, dict[str, Any]]:
-    """Colour, dashes and marker by name: fixed ones for the systems with a codec, what is left in turn for other names."""
+    """Colour, dashes and marker by name: fixed for systems with a codec, the remaining ones in turn for other names."""
     systems = [TITLES[name] for name in ("pca", "phase1", "phase2")]
     free = cycle(range(len(systems), len(COLOURS)))
     places = {name: systems.index(name) if name in systems else next(free) for name in names}

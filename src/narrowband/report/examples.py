@@ -20,7 +20,7 @@ def first_examples(
     examples: Sequence[Example],
     predictions: Mapping[str, Predictions],
 ) -> list[dict[str, Any]]:
-    """Question, gold answers, and by system the answer; of compressed ones, the tokens and how they were rebuilt too."""
+    """Question, gold answers, and each system's answer; for compressed systems also tokens and reconstruction figures."""
     return [
         {
             "id": example.id,

@@ -1,4 +1,4 @@
-"""The report: one HTML page that needs nothing else, neither files nor network."""
+"""The report: one self-contained HTML page, which needs no other files and no network."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ def read_evaluations(path: Path) -> list[dict[str, float]]:
 
 
 class Results(NamedTuple):
-    """What earlier stages found: headline and details of `evaluate`, rows of `baselines`, quick evaluations by phase."""
+    """Results of earlier stages: headline and details of `evaluate`, rows of `baselines`, quick evaluations by phase."""
 
     headline: Mapping[str, Any]
     details: Mapping[str, Any]

@@ -1,7 +1,7 @@
 """The `config.json` of an artifact folder: the settings it was made with, and a checksum of every file.
 
-It is checked before an artifact is used, so that a changed byte, a truncated file, or an artifact made for another base
-model, window or compress_dim ends in a sentence and not in a wrong number.
+It is checked before an artifact is used, so that a changed byte, a truncated file, or an artifact made for another base model,
+window or compress_dim causes an error message instead of wrong numbers.
 """
 
 import hashlib
@@ -16,13 +16,13 @@ from narrowband.runtime.files import write_json
 CONFIG = "config.json"
 BLOCK = 1 << 20
 MANIFEST = "manifest.json"
-"""The name of this file in the folder of SFT records."""
+"""The file that has this role in the folder of SFT records."""
 
 RESTORE = "run dvc repro, or dvc checkout --force to restore the last result"
 
 
 def sha256(paths: Iterable[Path]) -> str:
-    """SHA-256 of the bytes of `paths`, one after another."""
+    """SHA-256 of the concatenated contents of `paths`."""
     digest = hashlib.sha256()
     for path in paths:
         with path.open("rb") as file:

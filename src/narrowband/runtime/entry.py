@@ -63,9 +63,9 @@ def _end(sentence: str, code: int) -> None:
 
 
 def set_up_torch() -> None:
-    """Use deterministic kernels and as many threads as there are cores, or OMP_NUM_THREADS.
+    """Use deterministic kernels, and OMP_NUM_THREADS threads, by default one per core.
 
-    Of several processes, only the main one prints.
+    If there are several processes, only the main one prints.
     """
     import torch
 

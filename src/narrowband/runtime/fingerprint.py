@@ -18,7 +18,7 @@ DVC_FILE = Path("dvc.yaml")
 def stage_fingerprint(stage: str) -> str:
     """SHA-256 of the bytes of the dependencies and the values of the parameters that `dvc.yaml` lists for `stage`.
 
-    Of a folder, all files count except those in `__pycache__`.
+    All files in a folder count, except those in `__pycache__`.
 
     Raises:
         InputError: there is no `dvc.yaml` here, or no such stage in it, or a dependency is missing.

@@ -1,4 +1,4 @@
-"""Checks the written records against what is claimed of them."""
+"""Checks the written records against the claims made about them."""
 
 import json
 from collections.abc import Mapping

@@ -14,7 +14,7 @@ Finish = Literal["eos", "stop", "length"]
 
 
 class Sampling(NamedTuple):
-    """How continuations are drawn: temperature (0 is greedy), most new tokens, and texts that end one."""
+    """How continuations are drawn: temperature (0 is greedy), maximum new tokens, and strings that end one."""
 
     temperature: float
     max_new_tokens: int
@@ -22,7 +22,7 @@ class Sampling(NamedTuple):
 
 
 class Continuation(NamedTuple):
-    """What the model wrote, stop string included, and why it stopped: end of text, stop string or token limit."""
+    """What the model wrote, stop string included, and why it stopped: EOS, stop string or token limit."""
 
     text: str
     finish: Finish
@@ -72,7 +72,7 @@ class TransformersBackend:
         return [token_log_probs(self.lm, ids) for ids in rows]
 
     def _read(self, row: list[int], stop_strings: Sequence[str]) -> Continuation:
-        """Text of a row of new tokens, and whether end of text, a stop string or the limit ended it."""
+        """Text of a row of new tokens, and whether EOS, a stop string or the limit ended it."""
         ends = {self.lm.tokenizer.eos_token_id, self.lm.pad_id}
         end = next((place for place, token in enumerate(row) if token in ends), len(row))
         text = str(self.lm.tokenizer.decode(row[:end], clean_up_tokenization_spaces=False))

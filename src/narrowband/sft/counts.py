@@ -26,7 +26,7 @@ REASONS = (
     "surplus",
     "near_duplicate",
 )
-"""Why a completion is rejected, in the order of the checks; `surplus` are good ones beyond the number asked for."""
+"""Why a completion is rejected, in the order of the checks; `surplus`: a good one beyond the number asked for."""
 
 
 class Counts:

@@ -15,11 +15,11 @@ ASK_FOR_TASK = "Write a short task."
 GOOD, BAD = " A", " B"
 
 JUDGES = 0.7
-"""From this AUC on, a critic decides: "acceptable discrimination" in Hosmer and Lemeshow, Applied Logistic Regression."""
+"""Minimum AUC for a critic to decide: "acceptable discrimination" in Hosmer and Lemeshow, Applied Logistic Regression."""
 
 
 class Reliability(NamedTuple):
-    """AUC of the critic on the pool: good instructions and pairs against wrong ones. 0.5 is chance, 1 is perfect."""
+    """AUC of the critic on the pool: good instructions and pairs against bad ones. 0.5 is chance, 1 is perfect."""
 
     instruction_auc: float
     pair_auc: float
@@ -46,7 +46,7 @@ class Reliability(NamedTuple):
 
 
 class Critic:
-    """Judges after one good and one bad example, always the same two, so that an engine can cache them."""
+    """Judges with one good and one bad example in the prompt, always the same two, so that they can be cached."""
 
     def __init__(self, model: PlainModel, pool: Sequence[FewShotExample], seed: int) -> None:
         self.model = model
@@ -64,9 +64,9 @@ class Critic:
         return self._margins([self._pair_examples + FORM.format(_task(i), response) for i, response in pairs])
 
     def reliability(self) -> Reliability:
-        """How well margins tell the pool's instructions from other text, and its answers from those of other instructions.
+        """How well margins separate the pool's instructions from other text, and its answers from those to other instructions.
 
-        The examples that the critic has in its own prompt are left out.
+        Examples in the critic's own prompt are left out.
         """
         tasks = [example.instruction for example in self._unseen]
         answers = [example.completion for example in self._unseen]

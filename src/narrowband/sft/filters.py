@@ -1,4 +1,4 @@
-"""How completions are cut, and which records are too much like another record or the QA test split."""
+"""How completions are cut, and which records are too similar to another record or to the QA test split."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ from narrowband.data.squad import Example
 
 BLANK_LINE = "\n\n"
 CUES = ("\nQ:", "\nA:", "\nQuestion:", "\nAnswer:", "\nContext:", "\nTask:", "\nIs the answer")
-"""What a model writes when it goes on to another question, task or judgement."""
+"""What a model writes when it continues with another question, task or judgement."""
 
 STOP_STRINGS = (BLANK_LINE, *CUES)
 ROUGE_L = 0.7
@@ -33,7 +33,7 @@ def clean(completion: str) -> str:
 
 
 def ran_on(completion: str) -> bool:
-    """Whether the model went on to another question, task or judgement."""
+    """Whether the model continued with another question, task or judgement."""
     return any(cue in completion for cue in CUES)
 
 

@@ -1,4 +1,4 @@
-"""Instructions from a pool of forms and topics, from training questions, and from lists that the base model writes."""
+"""Instructions from a pool of forms and topics, from training questions, and from lists that the base model continues."""
 
 import re
 from collections import Counter, deque
@@ -23,11 +23,11 @@ LISTED = 3
 """Number of examples that a list starts with."""
 
 LONGEST = 40
-"""Most words of an instruction that the model wrote."""
+"""Maximum number of words in an instruction that the model wrote."""
 
 
 class Instruction(NamedTuple):
-    """A text to be continued; its source is `pool`, `reading` (a training question) or `model`."""
+    """A text to continue; its source is `pool`, `reading` (a training question) or `model`."""
 
     text: str
     category: str

@@ -1,4 +1,4 @@
-"""Replies of the model on disk, so that a run that was killed need not ask for them again."""
+"""Outputs of the model on disk, so that a run that was killed need not compute them again."""
 
 import json
 import os
@@ -12,9 +12,9 @@ from typing import Any
 class Journal:
     """Results of model calls in their order, each a line of checksum and JSON.
 
-    A run is determined by them, so a run that is started again with the same `fingerprint` reads them from the file,
-    reaches the state in which it was killed, and goes on. The first damaged line and all after it are dropped and asked
-    for again; with another `fingerprint` the whole file is.
+    They determine a run, so a run that is started again with the same `fingerprint` reads them from the file, reaches the state
+    in which it was killed, and continues. The first damaged line and all lines after it are dropped and computed again; with
+    another `fingerprint`, all lines are.
     """
 
     def __init__(self, path: Path, fingerprint: str) -> None:
@@ -32,7 +32,7 @@ class Journal:
         self._file.readline()
 
     def recall(self, call: Callable[[], Any]) -> Any:
-        """The recorded result of this call, or else the result of `call()`, which is recorded; as JSON gives it back."""
+        """The recorded result of this call; if there is none, run `call()` and record its result. Passes through JSON."""
         line = self._file.readline()
         if not line:
             result = json.dumps(call()).encode()

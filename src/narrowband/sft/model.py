@@ -23,7 +23,7 @@ class Limits(NamedTuple):
 class PlainModel:
     """A backend with its tokenizer and journal; `bos` holds the id that goes before every prompt, if any does.
 
-    `on_batch` is told after each batch how many prompts of a call are done, and how many there are.
+    `on_batch` is called after each batch with the number of prompts done and the number of prompts in the call.
     """
 
     backend: Backend
@@ -64,7 +64,7 @@ class PlainModel:
         """`log P(good) - log P(bad)` right after each prompt, in nats.
 
         Raises:
-            InputError: with the tokens of this model, `good` and `bad` differ in more than the last token.
+            InputError: for this tokenizer, `good` and `bad` differ in more than the last token.
         """
         rows, others = (self.encode([prompt + end for prompt in prompts]) for end in (good, bad))
         if any(row[:-1] != other[:-1] for row, other in zip(rows, others, strict=True)):

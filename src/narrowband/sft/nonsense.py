@@ -1,4 +1,4 @@
-"""Completions that are no answer to their instruction, told by their words alone."""
+"""Detects completions that do not answer their instruction, from their words alone."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -9,11 +9,11 @@ from narrowband.sft.filters import clean, has_residue, ngrams, words
 from narrowband.sft.pool import FewShotExample
 
 COMMON = 3
-"""A word in at least this many examples of the pool (an article, "what", "sentence") tells nothing about a topic."""
+"""A word in at least this many examples of the pool (an article, "what", "sentence") says nothing about a topic."""
 
 
 class Nonsense:
-    """Finds faults of completions; the few-shot `pool` shows which words are too common to name a topic."""
+    """Finds faults in completions; the few-shot `pool` shows which words are too common to indicate a topic."""
 
     def __init__(self, pool: Sequence[FewShotExample]) -> None:
         spread = Counter(word for example in pool for word in set(_words(example)))

@@ -1,6 +1,6 @@
 """How an instruction becomes a prompt for a base model, with or without examples before it.
 
-No chat template, no role words, no special tokens in the text: the model reads the very text that is stored.
+No chat template, no role words, no special tokens in the text: the model reads exactly the text that is stored.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What is stored of a completion, kept or rejected: everything needed to generate it again."""
+"""What is stored for a completion, kept or rejected: everything needed to generate it again."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple

@@ -30,13 +30,13 @@ from narrowband.sft.records import Candidate, Margins, make_record
 
 LISTS = Sampling(temperature=1.0, max_new_tokens=64, stop_strings=(BLANK_LINE,))
 PER_LIST = 8
-"""Candidates of a round for each list that the model is asked for."""
+"""Candidates in a round per list that the model is asked to continue."""
 
 GIVE_UP = 1000
-"""Candidates in a row of which none is kept, after which a run ends."""
+"""A run ends after this many candidates in a row without one that is kept."""
 
 ROUND_BATCHES = 4
-"""Most batches in a round; a round is what is filtered and written together."""
+"""Maximum number of batches in a round; the candidates of a round are filtered and written together."""
 
 
 class Sources(NamedTuple):
@@ -82,7 +82,7 @@ class Run:
 
     @cached_property
     def reliability(self) -> Reliability:
-        """How well the critic judges the pool's own answers; where it does not, it abstains."""
+        """How well the critic judges the pool's own texts; it abstains where that is not well enough."""
         return self.critic.reliability()
 
     def write(self, train: TextIO, rejected: TextIO, advance: Callable[[int], None]) -> None:
@@ -108,7 +108,7 @@ class Run:
                 fertile = self._candidates
 
     def figures(self) -> dict[str, Any]:
-        """The figures of `Counts`, with what became of instructions."""
+        """The figures of `Counts`, with numbers of used and dropped instructions."""
         figures = self.counts.figures()
         taken = {source: self.supply.taken[source] for source in ("pool", "model", "reading")}
         dropped = {"duplicate": self.supply.duplicates, "malformed": self.malformed, "too_long": self.too_long}
@@ -134,7 +134,7 @@ class Run:
             yield record, reasons[i] or self._verdict(record, margins[i])
 
     def _ask_for_instructions(self, lists: int) -> None:
-        """Let the model continue numbered lists of instructions, until it adds nothing new."""
+        """Let the model continue numbered lists of instructions, unless it added nothing new last time."""
         if not self._model_has_more:
             return
         seeds = [self._seed("list", self._lists + i) for i in range(lists)]

@@ -1,7 +1,7 @@
 """Is it a base model? Probes whether the model continues text rather than follows instructions, before any generation.
 
-Nothing here was tuned on particular models. The texts are the user's own few-shot pool and five fixed orders; the limits
-come from chance (a coin) and from how long documents are.
+The texts are the user's own few-shot pool and five fixed orders. The limits come from chance (coin tosses) and from the length
+of documents; `ENDED` was set after seeing the values of two models (docs/sft.md).
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ trained on conversations ends its turn exactly there.
 """
 
 ANSWERED = 0.5
-"""From this share of obedient replies on, a model follows instructions more often than not."""
+"""With at least this share of obedient replies, a model follows instructions more often than not."""
 
 ORDERS = {
     "Reply with the single word banana.": ("banana",),
@@ -110,7 +110,7 @@ def ask_sentinels(model: PlainModel, pool: Sequence[FewShotExample]) -> Examinat
 
 
 def _gains(model: PlainModel, pool: Sequence[FewShotExample]) -> list[float]:
-    """How many nats likelier each answer is after its own instruction than after that of an example half the pool away."""
+    """Log-likelihood in nats of each answer after its own instruction, minus that after an instruction half the pool away."""
     others = [pool[(i + len(pool) // 2) % len(pool)] for i in range(len(pool))]
     pairs = [*zip(pool, pool, strict=True), *zip(others, pool, strict=True)]
     texts = [f"{asking.instruction}\n{answering.completion}" for asking, answering in pairs]

@@ -1,6 +1,6 @@
 """The generation backend that runs on vLLM, for large base models.
 
-Prefix caching reuses what prompts share: the header of few-shot prompts, and the examples before every judgement.
+Prefix caching reuses shared beginnings of prompts: the few-shot header, and the examples before each judgement.
 """
 
 import importlib.util
@@ -67,7 +67,7 @@ class VllmBackend:
         ]
 
     def margins(self, prompts: Sequence[Sequence[int]], good: Sequence[int], bad: Sequence[int]) -> list[float]:
-        """See `Backend.margins`; both tokens are fed, because vLLM is sure to report only the prompt's own tokens."""
+        """See `Backend.margins`; both tokens are fed, because vLLM reports log-probabilities reliably only for prompt tokens."""
         rows = [[*ids, token] for ids, *pair in zip(prompts, good, bad, strict=True) for token in pair]
         found = [scores[-1] for scores in self.log_probs(rows)]
         return [a - b for a, b in zip(found[::2], found[1::2], strict=True)]

@@ -41,7 +41,7 @@ class Settings:
 def write_sft(settings: Settings, sources: Sources, folder: Path, journal: Journal, console: Console) -> dict[str, Any]:
     """Write records, rejected candidates, manifest and card to `folder`; returns all figures of the run.
 
-    A run that was killed goes on from its `journal` and writes the same bytes as one that was not.
+    A run that was killed continues from its `journal` and writes the same bytes as one that was not.
 
     Raises:
         InputError: the base model or its BOS can't be used, the pilot misses a gate, or the instructions run out.
@@ -83,7 +83,7 @@ def open_backend(base_model: str, name: BackendName, seed: int) -> Backend:
 def with_bos(model: PlainModel, setting: SftBos, sources: Sources) -> tuple[PlainModel, BosChoice]:
     """The model with BOS before its prompts or not, as `data.bos` says; `auto` measures the pools' texts.
 
-    The measured log-likelihoods are stated with every setting.
+    The log-likelihoods are measured and reported with every setting.
 
     Raises:
         InputError: `text` asks for a BOS that the tokenizer lacks, or that is a chat delimiter.
@@ -104,7 +104,7 @@ def with_bos(model: PlainModel, setting: SftBos, sources: Sources) -> tuple[Plai
 
 
 def _source(settings: Settings, model: PlainModel) -> dict[str, Any]:
-    """What every record says of who wrote it."""
+    """The fields of every record that say who wrote it."""
     return {
         "backend": settings.backend,
         "prompt_style": settings.data.prompt_style,
@@ -131,7 +131,7 @@ def _details(run: Run, bos: BosChoice, found: Examination, folder: Path) -> dict
 
 
 def headline(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """The few figures for `metrics/data.json`; `broken` counts records that are not as claimed."""
+    """The few figures for `metrics/data.json`; `broken` counts violated claims (see `audit`)."""
     bos, sentinels, critic = (figures[name] for name in ("bos_choice", "sentinels", "critic"))
     return {
         "kept": figures["shares"]["kept"]["share"],

@@ -1,4 +1,4 @@
-"""Signs that a run is going wrong, told at an evaluation during training and not only by the diagnosis after it."""
+"""Signs that a run is going wrong, reported at evaluations during training and not only by the diagnosis afterwards."""
 
 from collections import Counter
 from collections.abc import Sequence

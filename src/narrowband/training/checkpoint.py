@@ -1,6 +1,6 @@
 """Resumable training state as one safetensors file: tensors, with the step and the best score in its JSON header.
 
-No pickle is written or read. A file appears under its name only when it is whole, and its checksum is in it.
+No pickle is written or read. A file gets its final name only when it is complete, and contains its own checksum.
 """
 
 import json
@@ -39,7 +39,7 @@ def save_checkpoint(
     optimizers: Sequence[torch.optim.Optimizer],
     best: Mapping[str, Tensor],
 ) -> None:
-    """Write everything a run needs to go on as if it had never stopped; `fingerprint` names the run it belongs to."""
+    """Write everything that a run needs to continue as if it had never stopped; `fingerprint` identifies the run."""
     tensors: dict[str, Tensor] = {f"module/{name}": p for name, p in module.named_parameters() if p.requires_grad}
     tensors |= {f"best/{name}": tensor for name, tensor in best.items()}
     for index, optimizer in enumerate(optimizers):

@@ -24,7 +24,7 @@ class Draws(NamedTuple):
 
 
 def turn(share: float, step: int) -> tuple[bool, int]:
-    """Whether `step` is one of the `share` of steps, spread evenly, that are special; how many of its kind came before."""
+    """Whether `step` belongs to an evenly spread `share` of special steps, and how many steps of its kind came before."""
     before = math.floor(share * step)
     special = math.floor(share * (step + 1)) > before
     return special, before if special else step - before

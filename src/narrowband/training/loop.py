@@ -19,7 +19,7 @@ from narrowband.training.checkpoint import Progress, load_checkpoint, save_check
 
 CLIP_NORM = 1.0
 SAVE_EVERY = 120.0
-"""Seconds after which a checkpoint is written between evaluations, which each write one."""
+"""Seconds between checkpoints; each evaluation writes one, too."""
 
 
 class StepLoss(NamedTuple):
@@ -45,7 +45,7 @@ class Outcome(NamedTuple):
 
 
 class Schedule(NamedTuple):
-    """Steps of a run, those of the learning rate's linear warm-up, and those between evaluations.
+    """Number of steps, warm-up steps (linear), and steps between evaluations.
 
     The run ends early after `patience` evaluations in a row that score no higher than the best before them; 0 never ends
     it early.
@@ -62,7 +62,7 @@ class Schedule(NamedTuple):
         return cls(training.steps, training.warmup, training.evaluate_every, training.patience)
 
     def factor(self, step: int) -> float:
-        """What the learning rate is multiplied with: up to 1 in the warm-up, then down a cosine to 0 at the end."""
+        """Factor on the learning rate: linear warm-up to 1, then cosine decay to 0."""
         if step < self.warmup:
             return (step + 1) / self.warmup
         return 0.5 * (1 + math.cos(math.pi * (step - self.warmup) / max(1, self.steps - self.warmup)))
@@ -98,7 +98,7 @@ def train(
 
     Raises:
         FloatingPointError: the loss or the gradient norm is not finite; the last checkpoint is kept.
-        Stopped: a signal came; the step that it came in is finished and kept.
+        Stopped: a signal came; the current step was finished and saved.
     """
     run = _Run(module, optimizers, schedule, checkpoint, fingerprint, log, console, title)
     progress = run.progress
@@ -122,7 +122,7 @@ def train(
 
 @dataclass
 class _Run:
-    """A run in progress: what it trains, where it stands, and how it tells."""
+    """A run in progress: what it trains, its progress, and where it logs."""
 
     module: nn.Module
     optimizers: Sequence[torch.optim.Optimizer]
@@ -165,19 +165,19 @@ class _Run:
         return Outcome(self.best, progress.best_step, progress.best_metrics)
 
     def record(self, values: dict[str, float]) -> None:
-        """Log the values of the step that was done last."""
+        """Log values of the last step."""
         self.progress.history.append((self.progress.step, values))
         self.log(self.progress.step, values)
 
     def assess(self, evaluate: Callable[[], Evaluation]) -> None:
-        """Keep the weights if they are the best so far, and tell how good they are."""
+        """Evaluate, keep the weights if they are the best so far, and log the metrics."""
         progress = self.progress
         self.module.eval()
         result = evaluate()
         self.module.train()
         if result.score > progress.best_score:
             progress.improved_step = progress.step
-        if result.score >= progress.best_score:  # as good, and trained for longer: its loss is lower
+        if result.score >= progress.best_score:  # of equal scores the later one, whose loss is lower
             progress.best_step, progress.best_score, progress.best_metrics = progress.step, *result
             self.best.update({name: p.detach().clone() for name, p in self.trainable.items()})
         self.record(result.metrics)

@@ -16,7 +16,7 @@ from narrowband.training.top_k import TopK, merge_others
 class Reconstruction(NamedTuple):
     """Original and reconstructed embeddings of the same coded tokens, and how often each occurs (`None`: once).
 
-    Of a part of a batch, also its share of the batch's coded tokens and the mean square of all their originals.
+    For a part of a batch, also its share of the batch's coded tokens, and the mean square of all originals of the batch.
     """
 
     original: Float[Tensor, "n hidden"]
@@ -45,13 +45,13 @@ def reconstruction_loss(pair: Reconstruction, weights: ReconstructionLoss) -> St
 
 
 MOST = 1 << 24
-"""Logits that the loss is computed of at a time: 64 MiB, of which it needs several."""
+"""Maximum number of logits that the loss processes at a time: 64 MiB, several times over."""
 
 
 class AnswerLogits(NamedTuple):
-    """Answer positions of a batch: logits with and without the codec, and the right tokens.
+    """Student logits (with the codec) and teacher logits (without) at the answer positions of a batch, and the target tokens.
 
-    The teacher's may be the top ones that were kept. `share` is that of the answer tokens of a whole batch.
+    The teacher's may be reduced to its top tokens. For a part of a batch, `share` is its share of the batch's answer tokens.
     """
 
     student: Float[Tensor, "n vocab"]
@@ -63,10 +63,10 @@ class AnswerLogits(NamedTuple):
 def generation_loss(
     answers: AnswerLogits, pair: Reconstruction, weights: GenerationLoss, reconstruction: ReconstructionLoss
 ) -> StepLoss:
-    """Cross-entropy and KL on answer positions, in nats a token, and a share of the Phase 1 loss.
+    """Weighted sum of cross-entropy and KL on answer positions, in nats per token, and the Phase 1 loss.
 
-    The KL is from teacher to student at temperature T, times T^2 (Hinton et al. 2015, arXiv:1503.02531, section 2), over
-    the whole vocabulary, or over the teacher's top tokens and all others together.
+    The KL is T^2 KL(teacher || student) at temperature T (Hinton et al. 2015, arXiv:1503.02531, section 2), over the whole
+    vocabulary, or over the teacher's top tokens with all others merged into one.
     """
     cross_entropy, kl = answers.share * answer_terms(answers, weights.kl_temperature)
     rebuilt = reconstruction_loss(pair, reconstruction)
@@ -77,7 +77,7 @@ def generation_loss(
 def answer_terms(answers: AnswerLogits, t: float) -> Float[Tensor, "2"]:
     """Cross-entropy and KL at temperature `t`, means over positions.
 
-    Of many positions of a large vocabulary, some are computed at a time, and again in the backward pass instead of kept.
+    Large inputs are processed in parts, which are recomputed in the backward pass instead of kept.
     """
     n, vocabulary = answers.student.shape
     size = max(1, MOST // vocabulary)

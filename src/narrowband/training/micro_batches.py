@@ -1,4 +1,4 @@
-"""Batches in parts whose losses add up to that of the whole: what a process computes, as much at a time as memory allows."""
+"""Splits a batch into parts whose losses add up to that of the whole, by process and by what memory allows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ def own_parts(rows: int, micro_batch: int) -> Sequence[Part]:
 
 
 def in_batch(lm: FrozenLM, pair: Reconstruction, prompts: Sequence[EncodedPrompt]) -> Reconstruction:
-    """`pair` with its share of the coded tokens of the batch of `prompts` that it is part of, and their mean square."""
+    """`pair` with its share of the coded tokens of the whole batch (of `prompts`), and the mean square of these tokens."""
     coded = [token for prompt in prompts for token, through in zip(prompt.ids, prompt.coded, strict=True) if through]
     share = (len(pair.original) if pair.counts is None else int(pair.counts.sum())) / len(coded)
     if share == 1:

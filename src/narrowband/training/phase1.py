@@ -25,7 +25,7 @@ def phase1_loss(
 ) -> PhaseLoss:
     """The loss of a step: cosine and squared error over the coded tokens of a batch of training prompts.
 
-    `vocabulary_share` of these are replaced by tokens of the whole vocabulary, by the seed and the step.
+    `vocabulary_share` of these are replaced by random vocabulary tokens, drawn from the seed and the step.
     """
     tokens = plain_tokens(lm.tokenizer)
 
@@ -39,7 +39,7 @@ def phase1_loss(
 
 
 def coded_tokens(lm: FrozenLM, codec: Codec, batch: Batch) -> Reconstruction:
-    """The coded tokens of `batch`, position by position; where the codec takes tokens alone, each distinct one once."""
+    """The coded tokens of `batch`: each distinct one once with its count if the codec allows it, else position by position."""
     if codec.takes_tokens_alone:
         ids, counts = batch.ids[batch.coded].unique(return_counts=True)
         original = lm.embed(ids)

@@ -31,9 +31,9 @@ class Lesson(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Left-padded prompts with their answers; what is to be predicted at the last positions, and which of them count.
+    """Left-padded prompts with their answers; target tokens at the last positions, and which of these count.
 
-    An answer's last token is predicted, never fed.
+    An answer's last token is a target, but never an input.
     """
 
     batch: Batch
@@ -53,7 +53,7 @@ def lay_out(lm: FrozenLM, lessons: Sequence[Lesson]) -> Rows:
 
 
 def answer_logits(lm: FrozenLM, embeddings: Float[Tensor, "batch seq hidden"], rows: Rows) -> Float[Tensor, "n vocab"]:
-    """Logits at the answer positions of `rows` that count, whose tokens come as `embeddings`."""
+    """Logits at the answer positions of `rows` that count, with `embeddings` as the input."""
     return lm.logits_at(embeddings, rows.batch.mask.to(lm.device), rows.mask, rows.batch.shared)
 
 
@@ -62,7 +62,7 @@ def teacher_forced(
 ) -> tuple[AnswerLogits, Reconstruction]:
     """Logits with and without the codec at the answer positions of a batch, and its coded embeddings.
 
-    An answer's tokens keep their own embeddings. `known` is what the teacher said to these lessons when it was asked before.
+    Answer tokens keep their own embeddings. `known` are the teacher's top tokens for these lessons, if computed beforehand.
     """
     rows = lay_out(lm, lessons)
     coded = rows.batch.coded
@@ -89,23 +89,23 @@ class Material(NamedTuple):
         return [*self.lessons, *self.sft]
 
     def drawn(self, step: int, size: int) -> list[int]:
-        """Places in `pool` of the batch of `step`."""
+        """Indices in `pool` of the batch of `step`."""
         of_sft, index = turn(self.sft_share, step)
         n = len(self.lessons)
         return Draws(self.seed, size).batch(range(n, n + len(self.sft)) if of_sft else range(n), index)
 
 
 def ask_teacher(lm: FrozenLM, lessons: Sequence[Lesson], phase2: Phase2, temperature: float) -> list[TopK]:
-    """The teacher's `phase2.teacher_top_k` tokens at the answer of each of `lessons`, every lesson once; on the CPU.
+    """The teacher's top `phase2.teacher_top_k` tokens at the answer positions of each of `lessons`; on the CPU.
 
     Raises:
-        InputError: that is the whole vocabulary, or more.
+        InputError: `teacher_top_k` is as large as the vocabulary, or larger.
     """
     k, vocabulary = phase2.teacher_top_k, lm.embedding.num_embeddings
     if k >= vocabulary:
         raise InputError(
-            f"phase2.teacher_top_k {k} leaves no other tokens in a vocabulary of {vocabulary}; choose 0 (all of it, not kept) "
-            f"to {vocabulary - 1}"
+            f"phase2.teacher_top_k {k} leaves no other tokens in a vocabulary of {vocabulary}; choose 1 to "
+            f"{vocabulary - 1}, or 0 for the whole vocabulary"
         )
 
     @torch.no_grad()
@@ -126,9 +126,8 @@ def ask_teacher(lm: FrozenLM, lessons: Sequence[Lesson], phase2: Phase2, tempera
 def phase2_loss(lm: FrozenLM, codec: Codec, material: Material, phase2: Phase2, loss: Loss) -> PhaseLoss:
     """The loss of a step: teacher-forced cross-entropy, KL to the LM's own logits on the originals, reconstruction.
 
-    Only answer positions count. Where a batch is computed in parts, lessons of like length are in the same, so that one long
-    one does not make all others as long. With `phase2.teacher_top_k` the teacher is asked beforehand, each lesson that will
-    be drawn once.
+    Only answer positions count. A batch that is computed in parts is first sorted by length, so that little is padded. With
+    `phase2.teacher_top_k`, the teacher's top tokens are computed here, once for each lesson that will be drawn.
     """
     pool = material.pool
     known: dict[int, TopK] = {}

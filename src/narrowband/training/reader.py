@@ -27,17 +27,17 @@ from narrowband.training.micro_batches import WHOLE, Part, PhaseLoss
 from narrowband.training.phase2 import Lesson, Rows, answer_logits, lay_out
 
 AGAIN = "\nContext:"
-"""The cue that a context is to be repeated."""
+"""The cue to repeat a context."""
 
 FIRST_FRESH = 1_000_000
-"""Place in the bundled world's training split from which on fresh questions are taken: beyond those that a run has as data.
+"""Index in the bundled world's training split from which fresh questions are taken, beyond the questions of any run.
 
-Worked examples are among the latter, and an encoder that has seen them answered would learn nothing from them.
+A run's questions include its worked examples; a question right after its own answer would teach the encoder nothing.
 """
 
 
 class ReaderLesson(NamedTuple):
-    """A prompt whose context is read as latents, and the tokens that are to follow it."""
+    """A prompt whose context is read as latents, and the target tokens after it."""
 
     prompt: SplitPrompt
     answer: list[int]
@@ -50,8 +50,7 @@ Questions = Callable[[int], Sequence[Example]]
 def fresh_questions(seed: int, size: int) -> Questions:
     """`size` questions of the bundled world's training split for each step, none of them twice.
 
-    The split goes on without end beyond `FIRST_FRESH`. It holds no name of validation or test questions, nor any of the
-    words held out.
+    The split has no end beyond `FIRST_FRESH`. It contains no name of validation or test questions and no held-out word.
     """
     return lambda step: [world_example(seed, "train", FIRST_FRESH + step * size + i) for i in range(size)]
 
@@ -63,7 +62,7 @@ def drawn_questions(examples: Sequence[Example], draws: Draws) -> Questions:
 
 @dataclass(frozen=True)
 class Lessons:
-    """What is learnt at a step: at the first `pretrain_steps` to repeat and continue contexts, then to answer questions."""
+    """The lessons of each step: repeat and continue contexts for `pretrain_steps` steps, then answer questions."""
 
     tokenizer: PreTrainedTokenizerBase
     prompt: Prompt
@@ -71,7 +70,7 @@ class Lessons:
     pretrain_steps: int
 
     def at(self, step: int) -> list[ReaderLesson]:
-        """The lessons of `step`; of contexts, every other one is repeated from its latents, and continued from its middle."""
+        """The lessons of `step`; in pretraining, contexts are repeated and continued in turn."""
         examples = self.questions(step)
         prompts = split_prompts(self.tokenizer, examples, self.prompt)
         if step < self.pretrain_steps:
@@ -85,7 +84,7 @@ class Lessons:
 
 
 def _continue(prompt: SplitPrompt) -> ReaderLesson:
-    """The second half of a context, after latents of the first; of a single token, that token."""
+    """Continue a context: its second half after latents of the first; for a single token, that token."""
     middle = (len(prompt.context) + 1) // 2
     first, second = prompt.context[:middle], prompt.context[middle:] or prompt.context
     return ReaderLesson(SplitPrompt(prompt.head, first, []), second)
@@ -107,7 +106,7 @@ def _as_text(lm: FrozenLM, lessons: Sequence[ReaderLesson]) -> Rows:
 
 
 def reader_loss(lm: FrozenLM, encoder: ContextEncoder, lessons: Lessons, weights: GenerationLoss) -> PhaseLoss:
-    """The loss of a step: cross-entropy of the right tokens, and KL to what the model says of the contexts as text."""
+    """The loss of a step: cross-entropy of the targets, and KL to the model's own logits with the contexts as text."""
 
     def step_loss(step: int, part: Part = WHOLE) -> StepLoss:
         batch = lessons.at(step)

@@ -34,7 +34,7 @@ from narrowband.training.micro_batches import PhaseLoss, own_parts
 from narrowband.training.phase2 import Lesson
 
 HEADLINE = ("f1", "cosine", "norm_ratio", "best_step", "sft_kl")
-"""Figures on validation questions that stand in `metrics/PHASE.json`; the reader's, in `results/reader.json`."""
+"""Figures on validation questions written to `metrics/PHASE.json`, those of the reader to `results/reader.json`."""
 
 
 class StepLog:
@@ -46,7 +46,7 @@ class StepLog:
 
     @cached_property
     def _live(self) -> Live:
-        """Replaces what an earlier run has logged, so it waits for the first step."""
+        """Opened at the first step, because opening it deletes the log of an earlier run."""
         return Live(str(self.folder), dvcyaml=None, save_dvc_exp=False, report=None)
 
     def record(self, step: int, values: Mapping[str, float]) -> None:
@@ -58,7 +58,7 @@ class StepLog:
             self._live.log_metric(name, value, plot=True)
 
     def close(self) -> None:
-        """Write what is left to write."""
+        """Finish the log and write `evaluations.csv`."""
         self._live.end()
         rows = [",".join(f"{value:.6g}" for value in row.values()) for row in self._evaluations]
         write_text(self.folder / "evaluations.csv", "\n".join([",".join(self._evaluations[0]), *rows]) + "\n")
@@ -81,7 +81,7 @@ class Savable(Protocol):
 
 @dataclass(frozen=True)
 class PhaseRun:
-    """One run of a phase; `fingerprint` names what it depends on, so that no other run resumes its checkpoint."""
+    """One run of a phase; `fingerprint` identifies its inputs, so that no other run resumes its checkpoint."""
 
     name: Literal["phase1", "phase2", "reader"]
     training: Training
@@ -92,9 +92,9 @@ class PhaseRun:
     def train(
         self, module: nn.Module, loss: PhaseLoss, n_lessons: int, evaluate: Callable[[], Evaluation]
     ) -> dict[str, float]:
-        """Train what requires gradients of `module`, which ends with its best weights; the figures of their evaluation.
+        """Train the parameters of `module` that require gradients and load the best ones; return their evaluation's figures.
 
-        `n_lessons` is how many questions (or SFT records, if they are fewer) batches are drawn from.
+        `n_lessons` is the number of questions, or of SFT records if fewer, that batches are drawn from.
         """
         trainable = [p for p in module.parameters() if p.requires_grad]
         self.console.print(f"{self.name}: {sum(p.numel() for p in trainable):,} trainable parameters")
@@ -124,13 +124,13 @@ class PhaseRun:
         settings = {"phase": self.name, "seed": self.seed, "training": self.training.model_dump()}
         module.save(paths.ARTIFACTS / self.name, {**settings, **trained_with})
         headline = {name: value for name, value in figures.items() if name in HEADLINE}
-        folder = paths.RESULTS if self.name == "reader" else paths.METRICS  # which has no room for more numbers
+        folder = paths.RESULTS if self.name == "reader" else paths.METRICS  # metrics hold 40 numbers at most
         write_json(folder / f"{self.name}.json", rounded(headline))
         self.checkpoint.unlink()
 
     @property
     def checkpoint(self) -> Path:
-        """Where a run that was stopped goes on from."""
+        """The checkpoint that an interrupted run continues from."""
         return paths.CHECKPOINTS / f"{self.name}.safetensors"
 
     def _step_losses(self, loss: PhaseLoss, n_lessons: int) -> Callable[[int], Iterable[StepLoss]]:
@@ -166,7 +166,7 @@ def validation_questions(quick: int) -> list[Example]:
 def starting_codec(
     answerer: QuestionAnswerer, config: CodecConfig, start: Literal["phase1", "scratch"], seed: int
 ) -> Codec:
-    """The codec that Phase 2 begins from: that of Phase 1, or a new one.
+    """The codec that a phase starts from: that of Phase 1, or a new one.
 
     Raises:
         InputError: an artifact is missing, was changed, or was made with other settings than `config`.

@@ -16,14 +16,14 @@ from narrowband.runtime.progress import bar
 from narrowband.training.phase2 import Lesson, answer_logits, lay_out
 
 HELD_OUT = 5
-"""Every so many records, the first included, one is held out of training."""
+"""One record in this many is held out of training, beginning with the first."""
 
 
 def read_sft(folder: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[list[Lesson], list[Lesson]]:
-    """Lessons to train on, and lessons held out, from the records of `folder`; none of either from an empty file.
+    """Lessons to train on, and lessons held out, from the records of `folder`; both are empty for an empty file.
 
-    A prompt is fed as the record has it, all of it through the codec; BOS, where the record was written with it, keeps its
-    own embedding. The answer is the completion up to the end of the response, ended by a line break as all answers are.
+    The whole prompt of a record passes through the codec; BOS, if the record has one, keeps its own embedding. The answer is
+    the completion up to the end of the response, followed by a line break as in all answers.
     """
     path = folder / "train.jsonl"
     if not path.stat().st_size:
@@ -47,7 +47,7 @@ def read_sft(folder: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[list[Les
 
 @torch.no_grad()
 def response_kl(lm: FrozenLM, codec: Codec, lessons: Sequence[Lesson], batch_size: int) -> float:
-    """KL in nats a token from the base model's logits on the originals to those behind the codec, over all responses."""
+    """Mean KL(base model on originals || base model behind the codec) over response tokens, in nats per token."""
     codec.eval()
     total, tokens = 0.0, 0
     with bar("held-out SFT records", len(lessons), console) as advance:

@@ -1,4 +1,4 @@
-"""What the teacher said, kept small: log-probabilities of its top tokens, and of all the others together."""
+"""The teacher's distribution in compact form: log-probabilities of its top tokens, and of all others together."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class TopK(NamedTuple):
-    """A distribution over the vocabulary at each of n positions, in which only the top k tokens are told apart."""
+    """A distribution over the vocabulary at each of n positions: its top k tokens, with all others merged into one."""
 
     tokens: Int[Tensor, "n k"]
     log_probabilities: Float[Tensor, "n k+1"]
@@ -39,7 +39,7 @@ def merge_others(logits: Float[Tensor, "n vocab"], tokens: Int[Tensor, "n k"]) -
     """Log-probabilities of `tokens` and, last, of all other tokens together.
 
     The KL of two distributions so merged is at most that of the distributions themselves (the log sum inequality, Cover
-    and Thomas 2006, theorem 2.7.1), and equal to it when there is but one other token.
+    and Thomas 2006, theorem 2.7.1), and equal to it if there is only one other token.
     """
     others = logits.scatter(-1, tokens, -torch.inf).logsumexp(-1, keepdim=True)
     return torch.cat([logits.gather(-1, tokens), others], -1) - logits.logsumexp(-1, keepdim=True)
