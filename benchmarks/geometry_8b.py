@@ -29,6 +29,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from benchmarks.setting import phase_loss
 from narrowband.codec.codec import Codec
 from narrowband.data.prompts import collate
+from narrowband.data.settled import asked_for, with_examples, write_settled
 from narrowband.data.splits import world_example
 from narrowband.data.squad import write_squad
 from narrowband.evaluation.answer import QuestionAnswerer
@@ -89,13 +90,14 @@ def settings(smoke: bool) -> Params:
 def prepare(folder: Path, geometry: dict[str, Any], questions: dict[str, int], params: Params) -> None:
     """Write everything that the first of `STAGES` depends on into `folder`; an existing model is kept."""
     write_text(folder / "params.yaml", yaml.safe_dump(params.model_dump()))
-    for name in ("dvc.yaml", "src", "stages"):
+    for name in ("dvc.yaml", "requirements.lock", "src", "stages"):
         link = folder / name
         link.unlink(missing_ok=True)
         link.symlink_to(ROOT / name)
     for split, n in questions.items():
         write_squad(folder / paths.QA / f"{split}.json", split, [world_example(0, split, i) for i in range(n)])
-    write_config(folder / paths.QA, {})
+    write_settled(with_examples(params.prompt, []).model_copy(update={"bos": "text"}), folder / paths.QA)
+    write_config(folder / paths.QA, asked_for(params.prompt))
     write_text(folder / paths.SFT / "train.jsonl", "")
     write_json(folder / paths.CHECKED, {})
     if (folder / "model" / "config.json").exists():

@@ -1,6 +1,7 @@
 """Choices about prompts that `generate_data` makes once for all later stages: BOS, and the worked examples."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
@@ -98,9 +99,9 @@ def told(choice: BosChoice) -> dict[str, Any]:
     return {name: value for name, value in choice._asdict().items() if value is not None}
 
 
-def write_settled(prompt: SettledPrompt) -> None:
+def write_settled(prompt: SettledPrompt, folder: Path = paths.QA) -> None:
     """Write `prompt.json`, which later stages read, beside the questions."""
-    write_json(paths.QA / FILE, {"bos": prompt.bos, "examples": prompt.examples})
+    write_json(folder / FILE, {"bos": prompt.bos, "examples": prompt.examples})
 
 
 def asked_for(prompt: Prompt) -> dict[str, Any]:
