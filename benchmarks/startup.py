@@ -13,7 +13,10 @@ from narrowband.runtime.paths import CHECKED
 
 ROOT = Path(__file__).parent.parent
 
-STAGES = ["check", "generate_data", "fit_pca", "train_phase1", "train_phase2", "evaluate", "baselines", "diagnose"]
+STAGES = [
+    *("check", "generate_data", "fit_pca", "train_phase1", "train_phase2", "train_reader"),
+    *("evaluate", "baselines", "diagnose"),
+]
 """Every stage with parameters."""
 
 SMALL = {"train": 1, "validation": 1, "test": 1, "sft_records": 1}

@@ -173,7 +173,8 @@ def test_the_stage_fits_the_windows_of_all_training_prompts(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    settings = settings.model_copy(update={"window": window})
+    without_drawn_tokens = settings.phase1.model_copy(update={"vocabulary_share": 0})
+    settings = settings.model_copy(update={"window": window, "phase1": without_drawn_tokens})
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings.model_dump()))
     monkeypatch.chdir(tmp_path)
     write_squad(paths.QA / "train.json", "train", examples)

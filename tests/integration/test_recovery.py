@@ -26,7 +26,7 @@ for entry in sum((stage.get(kind, []) for kind in ("outs", "metrics", "plots")),
         out.write_text(made)
     else:
         out.mkdir(parents=True, exist_ok=True)
-        for file in ("train.json", "validation.json", "train.jsonl", "evaluations.csv"):
+        for file in ("prompt.json", "train.json", "validation.json", "train.jsonl", "evaluations.csv"):
             (out / file).write_text(made)
 """
 LEFT_ALONE = {".git", ".dvc", ".checkpoints"}

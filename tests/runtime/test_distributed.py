@@ -19,7 +19,7 @@ from narrowband.params import Params
 from narrowband.runtime import paths
 from narrowband.runtime.files import write_json, write_text
 
-TRAINING = {"steps": 4, "batch_size": 4, "micro_batch": 1, "lr": 1e-2, "warmup": 0, "evaluate_every": 2}
+TRAINING = {"steps": 4, "batch_size": 4, "micro_batch": 1, "lr": 1e-2, "warmup": 0, "evaluate_every": 2, "patience": 0}
 
 
 @pytest.fixture(scope="module")

@@ -120,7 +120,7 @@ def test_processes_take_turns_at_the_parts_and_need_as_many_rows_each(monkeypatc
 def test_a_teacher_that_keeps_the_whole_vocabulary_is_refused(
     lm: FrozenLM, lessons: list[Lesson], small: Params
 ) -> None:
-    with pytest.raises(InputError, match=r"phase2.teacher_top_k 512 .* choose 0 .* to 511"):
+    with pytest.raises(InputError, match=r"phase2.teacher_top_k 512 .* choose 1 to 511"):
         phase2_loss_of(lm, make_codec(lm, small), lessons, with_phase2(small, teacher_top_k=512))
 
 
