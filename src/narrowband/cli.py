@@ -304,17 +304,20 @@ def hypotheses(
 
 @app.command()
 def sweep(
-    axis: Annotated[Axis, typer.Argument(help="2x to 64x fewer numbers, or 2 to 256 bits per token.")] = Axis.NUMBERS,
+    axis: Annotated[
+        Axis, typer.Argument(help="2x to 64x fewer numbers, 2 to 256 bits per token, or a real model.")
+    ] = Axis.NUMBERS,
     queue: Annotated[bool, typer.Option("--queue", help="Queue the runs that are missing; write nothing.")] = False,
     rev: Annotated[str, typer.Option(help="Commit that the experiments start from.")] = "HEAD",
 ) -> None:
-    """Write docs/sweep.json or docs/bits.json, and its picture in README, from the finished runs of the sweep."""
+    """Write docs/sweep.json, docs/bits.json or docs/real-models.json, and its pictures, from the finished runs of the sweep."""
     swept = SWEEPS[axis]
     experiments = collect(rev)
     if queue:
         from narrowband.lm.source import model_config
 
-        runs = swept.runs(model_config(load_params().base_model).get_text_config().hidden_size)
+        params = load_params()
+        runs = swept.runs(params, model_config(params.base_model).get_text_config().hidden_size)
         console.print(f"queued {', '.join(queue_missing(runs, experiments, swept.stage)) or 'nothing'}", soft_wrap=True)
         return
     rows = swept.rows(experiments)

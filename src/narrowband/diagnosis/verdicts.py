@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from narrowband.diagnosis.figures import CallPath, Diagnosis, Figures, Form
 from narrowband.params import Params
+from narrowband.training.alarms import ALIKE
 
 Confidence = Literal["low", "medium", "high"]
 Overrides = Mapping[str, Any]
@@ -19,7 +20,6 @@ TOKENS_MATCH, TOKENS_COLLAPSE = 90.0, 50.0  # percent of tokens
 RETAINED = 0.9  # share of the uncompressed F1 that counts as kept
 READS = 10.0  # F1 below which the uncompressed model can't do the task
 MARGIN = 0.2  # difference of two shares that is more than rounding and ties
-ALIKE = 0.5  # share of the commonest prediction, with golds at most half as alike
 ONE_WAY = 0.9  # mean pairwise cosine of collapsed tokens, if that of the originals is at most half of it
 
 

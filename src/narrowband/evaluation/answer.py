@@ -15,7 +15,7 @@ from narrowband.data.prompts import Batch, collate, encode_prompts, truncated_sh
 from narrowband.data.squad import Example
 from narrowband.evaluation.form import answer_form
 from narrowband.evaluation.reconstruction import Quality
-from narrowband.evaluation.scoring import Score, score_all
+from narrowband.evaluation.scoring import Score, mean_score, score_all
 from narrowband.lm.frozen import FrozenLM
 from narrowband.lm.stop import Reply
 from narrowband.params import Prompt, Stop
@@ -61,12 +61,12 @@ class Evaluated(NamedTuple):
     @property
     def f1(self) -> float:
         """Mean F1, 0 to 100."""
-        return sum(score.f1 for score in self.scores) / len(self.scores)
+        return mean_score(self.scores).f1
 
     @property
     def em(self) -> float:
         """Mean exact match, 0 to 100."""
-        return sum(score.em for score in self.scores) / len(self.scores)
+        return mean_score(self.scores).em
 
 
 class HasIds(Protocol):

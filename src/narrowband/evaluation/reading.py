@@ -8,7 +8,7 @@ from rich.console import Console
 
 from narrowband.data.squad import Example
 from narrowband.evaluation.answer import QuestionAnswerer, batches_by_length
-from narrowband.evaluation.scoring import Score, score_all
+from narrowband.evaluation.scoring import Score, mean_score, score_all
 from narrowband.lm.stop import Reply
 from narrowband.reader.shorten import Shortener, latents, lay_rows, shorteners
 from narrowband.reader.split_prompt import split_prompts
@@ -33,12 +33,12 @@ class Read(NamedTuple):
     @property
     def f1(self) -> float:
         """Mean F1, 0 to 100."""
-        return sum(score.f1 for score in self.scores) / len(self.scores)
+        return mean_score(self.scores).f1
 
     @property
     def em(self) -> float:
         """Mean exact match, 0 to 100."""
-        return sum(score.em for score in self.scores) / len(self.scores)
+        return mean_score(self.scores).em
 
 
 @torch.no_grad()

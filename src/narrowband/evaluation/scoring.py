@@ -20,6 +20,11 @@ class Score(NamedTuple):
     f1: float
 
 
+def mean_score(scores: Sequence[Score]) -> Score:
+    """Mean exact match and F1, each 0 to 100."""
+    return Score(*(sum(values) / len(scores) for values in zip(*scores, strict=True)))
+
+
 def normalize(text: str) -> str:
     """Lower case without ASCII punctuation, articles and extra white space."""
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())

@@ -12,6 +12,12 @@ from narrowband.params import InputError
 STAGE = "evaluate"
 """The default last stage of an experiment."""
 
+Runs = dict[str, dict[str, str | int | float]]
+"""Overrides of parameters by name of the experiment."""
+
+Rows = list[dict[str, Any]]
+"""Results as they are committed: one row for each run and system."""
+
 METRICS = "metrics/evaluate.json"
 DETAILS = "results/evaluate.json"
 

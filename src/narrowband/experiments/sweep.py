@@ -5,8 +5,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from narrowband.experiments.queue import STAGE, Experiments, read_result, with_details
-from narrowband.params import InputError
+from narrowband.experiments.queue import STAGE, Experiments, Rows, Runs, read_result, with_details
+from narrowband.experiments.real import PICTURES, RESULTS, SYSTEMS, real_pictures, real_rows, real_runs
+from narrowband.params import InputError, Params
 from narrowband.runtime.files import write_json
 
 RATIOS = (2, 4, 8, 16, 32, 64)
@@ -16,7 +17,6 @@ WINDOWS = (16, 1)
 REPEATED = (16, 32, 64)
 """Compression ratios at which F1 falls; with the first of `WINDOWS`, these runs are repeated with random seeds 1 and 2."""
 
-SYSTEMS = ("uncompressed", "pca", "phase1", "phase2")
 RATES = (2, 8, 12, 16, 24, 32, 64, 256)
 """Bits per token that the codec and the other systems are fitted to."""
 
@@ -27,25 +27,24 @@ BASELINES = "results/baselines.json"
 GRID = "latents of"
 """Part of the setting's name in rows whose latents are on fixed grids."""
 
-Runs = dict[str, dict[str, str | int | float]]
-Rows = list[dict[str, Any]]
-
 
 class Axis(StrEnum):
     """What a sweep varies."""
 
     NUMBERS = "numbers"
     BITS = "bits"
+    REAL = "real"
 
 
 class Sweep(NamedTuple):
-    """One sweep: last stage of its runs, files for its rows and pictures, and functions for its runs (by hidden size) and rows."""
+    """One sweep: last stage of its runs, files for its rows and pictures, and functions for its runs and rows."""
 
     stage: str
     data: Path
-    pictures: dict[int | None, Path]
-    """By the window whose rows the picture shows; `None` for rows without a window."""
-    runs: Callable[[int], Runs]
+    pictures: Callable[[Rows], dict[Path, Rows]]
+    """The rows that each picture shows."""
+    runs: Callable[[Params, int], Runs]
+    """Overrides by name of the experiment, for the parameters in params.yaml and a base model's hidden size."""
     rows: Callable[[Experiments], Rows]
     chart: str
     """The function of `report/charts.py` that draws it."""
@@ -64,8 +63,8 @@ class Sweep(NamedTuple):
 
         write_json(self.data, rows)
         drawn = []
-        for window, picture in self.pictures.items():
-            if shown := [row for row in rows if row["seed"] == 0 and row.get("window") == window]:
+        for picture, shown in self.pictures(rows).items():
+            if shown:
                 picture.parent.mkdir(exist_ok=True)
                 getattr(charts, self.chart)(shown).save(picture)
                 drawn.append(picture)
@@ -148,21 +147,29 @@ def bit_rows(found: Callable[[str], Rows], finished: Sequence[str], seeds: Seque
     return list(rows.values())
 
 
+def _of_seed_0(rows: Rows, window: int | None = None) -> Rows:
+    return [row for row in rows if row["seed"] == 0 and row.get("window") == window]
+
+
 SWEEPS = {
     Axis.NUMBERS: Sweep(
         STAGE,
         Path("docs/sweep.json"),
-        {WINDOWS[0]: Path("docs/pictures/f1-and-cosine.svg"), 1: Path("docs/pictures/f1-and-cosine-window-1.svg")},
-        sweep_runs,
+        lambda rows: {
+            PICTURES / "f1-and-cosine.svg": _of_seed_0(rows, WINDOWS[0]),
+            PICTURES / "f1-and-cosine-window-1.svg": _of_seed_0(rows, WINDOWS[1]),
+        },
+        lambda params, hidden: sweep_runs(hidden),
         lambda experiments: sweep_rows(with_details(experiments)),
         "f1_and_cosine_chart",
     ),
     Axis.BITS: Sweep(
         "baselines",
         Path("docs/bits.json"),
-        {None: Path("docs/pictures/f1-against-bits.svg")},
-        lambda hidden: bit_runs(),
+        lambda rows: {PICTURES / "f1-against-bits.svg": _of_seed_0(rows)},
+        lambda params, hidden: bit_runs(),
         lambda experiments: bit_rows(lambda name: read_result(name, BASELINES)["rows"], [*experiments.finished]),
         "rate_chart",
     ),
+    Axis.REAL: Sweep(STAGE, RESULTS, real_pictures, real_runs, real_rows, "f1_and_cosine_chart"),
 }

@@ -1,0 +1,65 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from narrowband.experiments import queue, real
+from narrowband.experiments.queue import Experiments
+from narrowband.params import load_params
+
+INTERVAL = {"f1_interval": {"low": 10.0, "high": 20.0}}
+UNSEEN = {"share": 0.1, "cosine": 0.6, "token_match": 18.0}
+
+
+def finished(f1: float) -> dict[str, Any]:
+    return {name: {"f1": f1, "em": 5.0, "mse": 1.0} for name in real.SYSTEMS}
+
+
+@pytest.mark.parametrize(
+    ("base_model", "name"),
+    [
+        ("models/base", "base"),
+        ("somewhere/Gemma-3-270m-Q4_K_M.gguf", "gemma-3-270m-q4_k_m"),
+        ("meta-llama/Llama-3.1-8B@main", "llama-3.1-8b"),
+    ],
+)
+def test_a_model_is_named_by_the_last_part_of_its_path(base_model: str, name: str) -> None:
+    assert real.model_name(base_model) == name
+
+
+def test_runs_name_local_files_by_absolute_paths_and_hub_ids_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = load_params()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nq.json").touch()
+    chosen = params.model_copy(
+        update={"base_model": "HuggingFaceTB/SmolLM2-135M", "dataset": "nq.json", "test_dataset": None, "window": 1}
+    )
+    runs = real.real_runs(chosen, 576)
+    assert len(runs) == len(real.RUNS)
+    assert runs["smollm2-135m-16x"] == {"dataset": str(tmp_path / "nq.json"), "compress_dim": 36}
+    assert runs["smollm2-135m-1x-full-rate"]["compress_dim"] == 576
+    assert runs["smollm2-135m-16x-kl-alone"]["loss.phase2.cross_entropy"] == 0
+
+
+def test_rows_of_new_runs_replace_earlier_ones_and_all_others_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        queue, "read_result", lambda name, path: {s: {**INTERVAL, "unseen": UNSEEN} for s in real.SYSTEMS}
+    )
+    real.RESULTS.parent.mkdir()
+    first = Experiments("a" * 40, {"gemma-4x": finished(30), "gemma-16x-layernorm": finished(0)}, frozenset())
+    real.RESULTS.write_text(json.dumps(real.real_rows(first)))
+    names = {"gemma-4x": finished(31), "gemma-16x-layernorm-token": finished(2), "sweep-4x-window1-seed0": {}}
+    rows = real.real_rows(Experiments("b" * 40, names, frozenset()))
+    assert {(row["compression"], row["control"], row["commit"][0], row["f1"]) for row in rows} == {
+        (4, "", "b", 31),
+        (16, "layernorm", "a", 0),
+        (16, "layernorm-token", "b", 2),
+    }
+    assert len(rows) == 3 * len(real.SYSTEMS)
+    assert rows[0]["unseen"] == UNSEEN and rows[0]["low"] == 10 and "mse" not in rows[0]
