@@ -27,6 +27,7 @@ from narrowband.pretrain.tokenizer import train_tokenizer
 
 VOCABULARY = 512
 EMBEDDINGS = 528  # more than entries of the tokenizer, as in most checkpoints
+SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "vocab_size": EMBEDDINGS}
 BASIC = {
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -90,6 +91,14 @@ def save_family(name: str, folder: Path, **settings: object) -> Path:
     model.save_pretrained(folder, max_shard_size="40KB" if family.shards else "1GB")
     tokenizer.save_pretrained(folder)
     assert (folder / "model.safetensors.index.json").exists() == family.shards
+    return folder
+
+
+def save(config: PreTrainedConfig, folder: Path) -> Path:
+    """A random checkpoint of another architecture, with the tokenizer of the tiny Llama's."""
+    save_family("llama", folder)
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     return folder
 
 

@@ -51,7 +51,7 @@ def test_sharing_examples_changes_no_result(
         if name == "whole":
             monkeypatch.setattr(FrozenLM, "_read_before", lambda *arguments: None)
         run(*STAGES)
-        assert "can't go on from the worked examples" not in capsys.readouterr().out
+        assert "can't go on from what prompts share" not in capsys.readouterr().out
         results.append([read(f"artifacts/evaluate/predictions_{system}.json") for system in ("uncompressed", "phase1")])
         results[-1].append(
             {name: pytest.approx(value, rel=0.02, abs=0.5) for name, value in read("metrics/phase2.json").items()}

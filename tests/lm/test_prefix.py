@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from families import FAMILIES, save_family
-from test_probe import SIZES, save
+from families import FAMILIES, SIZES, save, save_family
 from transformers import RecurrentGemmaConfig
 
 from narrowband.data.encoded import EncodedPrompt
@@ -118,7 +117,7 @@ def test_a_model_that_keeps_more_than_keys_and_values_reads_whole_prompts(
         found = lm.generate(lm.embed(batch.ids), batch.mask, NEW, shared=batch.shared)
         assert found == [lm.generate_from_ids(prompt.ids, NEW)]
     assert lm._prefixes[batch.shared] is None
-    assert capsys.readouterr().out.count("can't go on from the worked examples") == 1
+    assert capsys.readouterr().out.count("can't go on from what prompts share") == 1
 
 
 def test_a_model_that_is_asked_a_prompt_at_a_time_reads_whole_prompts(lm: FrozenLM, params: Params) -> None:

@@ -4,25 +4,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from families import EMBEDDINGS, FAMILIES, save_family
-from transformers import AutoModelForCausalLM, BambaConfig, FalconH1Config, PreTrainedConfig, RecurrentGemmaConfig
+from families import FAMILIES, SIZES, save, save_family
+from transformers import BambaConfig, FalconH1Config, PreTrainedConfig, RecurrentGemmaConfig
 
 from narrowband.lm import probe
 from narrowband.lm.frozen import FrozenLM
 from narrowband.lm.source import outline
 from narrowband.params import InputError
 
-SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "vocab_size": EMBEDDINGS}
 HEADS = {"num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 640, "initializer_range": 0.3}
 MAMBA = {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8, "mamba_chunk_size": 8}
-
-
-def save(config: PreTrainedConfig, folder: Path) -> Path:
-    """A random checkpoint of another architecture, with the tokenizer of the tiny Llama's."""
-    save_family("llama", folder)
-    torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import NamedTuple, Protocol
 
 import torch
@@ -77,10 +78,23 @@ class HasIds(Protocol):
         """Its token ids."""
 
 
-def batches_by_length(prompts: Sequence[HasIds], size: int) -> list[list[int]]:
-    """Indices of `prompts`, shortest first, `size` at a time, so that little is padded."""
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].ids))
-    return [order[start : start + size] for start in range(0, len(order), size)]
+def batches_by_length(prompts: Sequence[HasIds], size: int, alike: Sequence[int] = ()) -> list[list[int]]:
+    """Indices of `prompts`, shortest first, at most `size` at a time, so that little is padded.
+
+    Prompts of the same number in `alike` stay together, as far as `size` allows.
+    """
+    groups: dict[int, list[int]] = {}
+    for i, number in enumerate(alike or range(len(prompts))):
+        groups.setdefault(number, []).append(i)
+    lengths = [len(prompt.ids) for prompt in prompts]
+    batches: list[list[int]] = []
+    for group in sorted(groups.values(), key=lambda group: max(lengths[i] for i in group)):
+        for part in (group[start : start + size] for start in range(0, len(group), size)):
+            if batches and len(batches[-1]) + len(part) <= size:
+                batches[-1] += part
+            else:
+                batches.append(part)
+    return batches
 
 
 @dataclass(frozen=True)
@@ -105,9 +119,10 @@ class QuestionAnswerer:
         embeddings: Float[Tensor, "batch seq hidden"],
         mask: Bool[Tensor, "batch seq"],
         shared: tuple[int, ...] = (),
+        alike: Sequence[int] = (),
     ) -> list[Reply]:
-        """Greedy answers to left-padded prompts given as embeddings, which all begin with the tokens `shared`."""
-        return self.lm.generate(embeddings, mask.to(self.lm.device), self.max_new_tokens, self.stop, shared)
+        """Greedy answers to left-padded prompts given as embeddings; see `FrozenLM.generate` for `shared` and `alike`."""
+        return self.lm.generate(embeddings, mask.to(self.lm.device), self.max_new_tokens, self.stop, shared, alike)
 
     def answer_ids(self, ids: Sequence[int]) -> str:
         """The greedy answer to one prompt given as token ids."""
@@ -123,23 +138,25 @@ class QuestionAnswerer:
     ) -> Evaluated:
         """Answer every example greedily from embeddings, in batches sorted by length; without a system, from the originals.
 
+        A context that several questions of a batch share is read once, as far as its embeddings as sent are the same for all.
         A codec that reconstructs each token independently is folded: reconstruction and quality are computed once per distinct
         token. `seen` are the ids of the tokens that were coded in training.
         """
         prompts = self.encode(examples)
         sender = _Sender(self.lm, system, prompts, seen)
+        alike = self._alike(examples, prompts)
 
         def answer_batch(rows: list[int]) -> tuple[dict[str, Reply], Quality, int]:
             batch = collate([prompts[i] for i in rows], self.lm.pad_id)
             embeddings, quality, cost = sender.send(batch)
-            answers = self.generate(embeddings, batch.mask, batch.shared)
+            answers = self.generate(embeddings, batch.mask, batch.shared, [alike[i] for i in rows])
             advance(len(rows))
             replies = {examples[i].id: reply for i, reply in zip(rows, answers, strict=True)}
             return replies, quality, cost
 
         replies: dict[str, Reply] = {}
         quality, bits = sender.folded_quality(), 0
-        batches = batches_by_length(prompts, self.batch_size)
+        batches = batches_by_length(prompts, self.batch_size, alike)
         for answers, part, cost in distributed.shared_out(answer_batch, batches):
             replies |= answers
             quality.merge(part)
@@ -154,6 +171,24 @@ class QuestionAnswerer:
             answer_form([replies[example.id] for example in examples], examples),
             quality.by_seen() if system and seen is not None else {},
         )
+
+    def _alike(self, examples: Sequence[Example], prompts: Sequence[EncodedPrompt]) -> Sequence[int]:
+        """A number for each prompt, the same for prompts with the same context; all differ if the model can't share one."""
+        groups: dict[str, list[int]] = {}
+        for i, example in enumerate(examples):
+            groups.setdefault(example.context, []).append(i)
+        several = (group for group in groups.values() if len(group) > 1)
+        beginnings = (_beginning([prompts[i].ids for i in group]) for group in several)
+        longest = max(beginnings, key=len, default=[])
+        if not (longest and self.lm.continues(longest)):
+            return range(len(examples))
+        numbers = {context: number for number, context in enumerate(groups)}
+        return [numbers[example.context] for example in examples]
+
+
+def _beginning(prompts: Sequence[list[int]]) -> list[int]:
+    """The tokens that all of `prompts` begin with."""
+    return [ids[0] for ids in takewhile(lambda ids: len(set(ids)) == 1, zip(*prompts, strict=False))]
 
 
 def sent(

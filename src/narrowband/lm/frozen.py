@@ -26,7 +26,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from narrowband.lm.device import best_device, best_dtype
 from narrowband.lm.nearest import NearestTokens
-from narrowband.lm.prefix import FixedLayer, Prefix, shareable
+from narrowband.lm.prefix import Beginnings, FixedLayer, Prefix, shareable
 from narrowband.lm.probe import batchable
 from narrowband.lm.sampling import SeededRows
 from narrowband.lm.source import load_tokenizer, locate, model_config, refusal, require_embeddings
@@ -48,6 +48,8 @@ class FrozenLM:
     """Whether prompts may be left-padded to a batch; a model whose answers change with padding gets one prompt at a time."""
     _prefixes: dict[tuple[int, ...], Prefix | None] = field(default_factory=dict, init=False, repr=False)
     """Keys and values of the last shared first tokens; `None` if the model can't continue from them."""
+    _continues: dict[tuple[int, ...], bool] = field(default_factory=dict, init=False, repr=False)
+    """What `continues` found."""
 
     @classmethod
     def load(cls, name: str) -> "FrozenLM":
@@ -180,6 +182,33 @@ class FrozenLM:
         prefix = self._prefixes[shared]
         return prefix.cache(mask, kind) if prefix else None
 
+    def continues(self, ids: Sequence[int]) -> bool:
+        """Whether the model, in a test, goes on from keys and values of `ids` as from whole prompts."""
+        asked = tuple(ids)
+        if asked not in self._continues:
+            self._continues[asked] = self.batchable and shareable(self, asked) is not None
+        return self._continues[asked]
+
+    def _read_once(
+        self,
+        embeddings: Float[Tensor, "batch seq hidden"],
+        mask: Bool[Tensor, "batch seq"],
+        shared: tuple[int, ...],
+        alike: Sequence[int],
+    ) -> DynamicCache | None:
+        """As `_read_before`; what rows of the same number in `alike` begin with is read once, too."""
+        if len(set(alike)) == len(alike):
+            return self._read_before(mask, shared, DynamicLayer)
+        beginnings = Beginnings.of(embeddings, mask, alike)
+        columns = beginnings.places.shape[1]
+        if columns <= len(shared):
+            return self._read_before(mask, shared, DynamicLayer)
+        leading, real = embeddings[beginnings.leaders, :columns], mask[beginnings.leaders, :columns]
+        cache = self._read_before(real, shared, DynamicLayer)
+        cache = DynamicCache() if cache is None else cache
+        self._logits(leading, real, 1, cache)
+        return beginnings.spread(cache)
+
     def checkpoint_gradients(self) -> None:
         """Recompute each block's activations in the backward pass instead of keeping them (Chen et al. 2016, arXiv:1604.06174).
 
@@ -196,15 +225,18 @@ class FrozenLM:
         max_new_tokens: int,
         stop: Stop = "line",
         shared: tuple[int, ...] = (),
+        alike: Sequence[int] = (),
     ) -> list[Reply]:
         """Greedy answers to left-padded prompts given as embeddings; `stop` says where an answer ends.
 
         All prompts begin with the tokens `shared`, whose keys and values are computed once if the model can continue from them.
+        Prompts of the same number in `alike` have a context in common: the embeddings that they all begin with are read once. It
+        must be empty unless the model `continues`.
         `generate(inputs_embeds=...)` returns new tokens only, so no prompt must be cut off its output.
         """
         if not self.batchable and len(mask) > 1:
             return [self.generate(*row, max_new_tokens, stop)[0] for row in _rows(embeddings, mask)]
-        cache = self._read_before(mask, shared, DynamicLayer)
+        cache = self._read_once(embeddings, mask, shared, alike)
         tokens = self.model.generate(  # type: ignore[operator]
             inputs_embeds=embeddings.to(self.model.dtype),
             attention_mask=mask.long(),

@@ -1,4 +1,4 @@
-"""Keys and values of the tokens that every prompt begins with: computed once, used by every batch."""
+"""Keys and values of what prompts begin with, computed once: of worked examples for all batches, of a context for its questions."""
 
 import contextlib
 from collections.abc import Sequence
@@ -52,19 +52,71 @@ class Prefix(NamedTuple):
         length = self.layers[0][0].shape[-2]
         padding = mask.shape[-1] - mask.sum(-1, keepdim=True)
         places = (torch.arange(length, device=mask.device) - padding).clamp(min=0)  # [batch, length]
+        only = torch.zeros_like(places[:, :1])
         cache = DynamicCache()
         for keys, values in self.layers:
             layer = kind()
             layer.lazy_initialization(keys, values)
-            layer.keys, layer.values = _placed(keys, places), _placed(values, places)
+            layer.keys, layer.values = _placed(keys, only, places), _placed(values, only, places)
             cache.layers.append(layer)
         return cache
 
 
+class Beginnings(NamedTuple):
+    """How the rows of a left-padded batch begin: each as its leader does, in all of the first columns.
+
+    `leaders` are row numbers; `which` says for each row whose place in `leaders` that is; `places` says in which of the
+    leader's columns each of the row's first columns is found. Where a row has padding, it may be any.
+    """
+
+    leaders: list[int]
+    which: Int[Tensor, "batch 1"]
+    places: Int[Tensor, "batch columns"]
+
+    @classmethod
+    def of(
+        cls, embeddings: Float[Tensor, "batch seq hidden"], mask: Bool[Tensor, "batch seq"], alike: Sequence[int]
+    ) -> "Beginnings":
+        """The longest row of each number in `alike` leads the rows of that number.
+
+        There are as many columns as no row differs in from its leader, and at least one more follows.
+        """
+        padding = (mask.shape[-1] - mask.sum(-1)).tolist()
+        first: dict[int, int] = {}
+        for row in sorted(range(len(alike)), key=lambda row: padding[row]):
+            first.setdefault(alike[row], row)
+        leaders = list(first.values())
+        shifts = [padding[first[number]] - padding[row] for row, number in enumerate(alike)]
+        columns = min(
+            padding[row]
+            + _in_common(embeddings[row, padding[row] : -1], embeddings[first[number], padding[first[number]] :])
+            for row, number in enumerate(alike)
+        )
+        device = embeddings.device
+        which = torch.tensor([[leaders.index(first[number])] for number in alike], device=device)
+        places = (torch.arange(columns, device=device) + torch.tensor(shifts, device=device)[:, None]).clamp(min=0)
+        return cls(leaders, which, places)
+
+    def spread(self, cache: DynamicCache) -> DynamicCache:
+        """Turn a key-value cache of the leaders' first columns into that of all rows' first columns."""
+        for layer in cast(list[DynamicLayer], cache.layers):
+            layer.keys, layer.values = (
+                _placed(cast(Tensor, tokens), self.which, self.places) for tokens in (layer.keys, layer.values)
+            )
+        return cache
+
+
+def _in_common(tokens: Float[Tensor, "n hidden"], others: Float[Tensor, "m hidden"]) -> int:
+    """How many first tokens are the same; there are no more of `tokens` than of `others`."""
+    same = (tokens == others[: len(tokens)]).all(-1)
+    return int(same.long().cumprod(0).sum())
+
+
 def _placed(
-    tokens: Float[Tensor, "1 heads length dim"], places: Int[Tensor, "batch length"]
-) -> Float[Tensor, "batch heads length dim"]:
-    return tokens[0][:, places].transpose(0, 1)
+    tokens: Float[Tensor, "rows heads length dim"], which: Int[Tensor, "batch 1"], places: Int[Tensor, "batch columns"]
+) -> Float[Tensor, "batch heads columns dim"]:
+    """The keys or values that stand in row `which` at `places`."""
+    return tokens.transpose(1, 2)[which, places].transpose(1, 2)
 
 
 def shareable(lm: "FrozenLM", ids: Sequence[int]) -> Prefix | None:
@@ -77,7 +129,7 @@ def shareable(lm: "FrozenLM", ids: Sequence[int]) -> Prefix | None:
         if continues_alike(lm, ids, lambda mask: prefix.cache(mask, DynamicLayer)):
             return prefix
     console.print(
-        "[yellow]the base model can't go on from the worked examples; it reads them with every prompt, which is slower[/]",
+        "[yellow]the base model can't go on from what prompts share; it reads that again with every prompt, which is slower[/]",
         soft_wrap=True,
     )
     return None
