@@ -5,6 +5,7 @@ import pytest
 import torch
 from sklearn.decomposition import PCA as ReferencePCA
 
+from narrowband.codec.moments import streamed_moments
 from narrowband.codec.pca import PCA
 from narrowband.params import InputError, Params
 
@@ -44,6 +45,15 @@ def test_save_and_load(vectors: torch.Tensor, params: Params, tmp_path: Path) ->
     assert torch.equal(loaded.components, pca.components)
     assert loaded.components.shape == (5, 40) and loaded.mean.shape == (40,)
     assert loaded.explained_variance.shape == (5,) and loaded.total_variance.shape == (1,)
+
+
+def test_moments_of_batches_are_those_of_all_vectors(vectors: torch.Tensor) -> None:
+    mean, covariance = streamed_moments(vectors.split([1, 0, 199, 300]))
+    np.testing.assert_allclose(mean, vectors.double().mean(0), rtol=1e-6)
+    np.testing.assert_allclose(covariance, np.cov(vectors.double().numpy().T), rtol=1e-4, atol=1e-4)
+    whole, streamed = PCA.fit(vectors, 12), PCA.of_moments(mean, covariance, 12)
+    for name, tensor in whole.tensors.items():
+        torch.testing.assert_close(streamed.tensors[name], tensor, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("n", [0, 1, 12])

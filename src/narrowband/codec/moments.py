@@ -1,6 +1,6 @@
-"""Mean and covariance of windows of vectors, from co-occurrence counts of vectors at pairs of places."""
+"""Mean and covariance of windows of vectors: from co-occurrence counts at pairs of places, or summed batch by batch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -43,3 +43,26 @@ def window_moments(
     covariance = torch.from_numpy(products).view(window * width, -1)
     covariance.addr_(offset.flatten(), offset.flatten(), alpha=-count).div_(count - 1)
     return (shift + offset).flatten(), covariance
+
+
+def streamed_moments(
+    batches: Iterable[Float[Tensor, "_ vector"]],
+) -> tuple[Float[Tensor, " vector"], Float[Tensor, "vector vector"]]:
+    """Mean and covariance (divided by their number less 1) of all windows in `batches`, in float64, in one pass.
+
+    Sums are those of differences from the first batch's mean, so that a large mean costs no digits; products are in the
+    windows' own precision, and added up in float64.
+    """
+    count, shift, offset, products = 0, torch.tensor(0.0), torch.tensor(0.0), torch.tensor(0.0)
+    for windows in batches:
+        if not count:
+            shift = windows.mean(0)
+            offset = torch.zeros(len(shift), dtype=torch.float64)
+            products = torch.zeros(len(shift), len(shift), dtype=torch.float64)
+        centred = windows - shift
+        offset += centred.sum(0, dtype=torch.float64)
+        products += centred.T @ centred
+        count += len(windows)
+    offset /= count
+    covariance = products.addr_(offset, offset, alpha=-count).div_(count - 1)
+    return shift + offset, covariance

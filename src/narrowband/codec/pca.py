@@ -50,7 +50,13 @@ class PCA:
         if windows is None:
             windows = torch.arange(len(vectors))[:, None]
         require_windows(compress_dim, len(windows))
-        mean, covariance = window_moments(vectors, windows, advance=advance)
+        return cls.of_moments(*window_moments(vectors, windows, advance=advance), compress_dim)
+
+    @classmethod
+    def of_moments(
+        cls, mean: Float[Tensor, " vector"], covariance: Float[Tensor, "vector vector"], compress_dim: int
+    ) -> "PCA":
+        """The leading components of data with that mean and covariance, in float64; `covariance` is overwritten."""
         total_variance = covariance.diagonal().sum()
         leading = len(covariance) - compress_dim, len(covariance) - 1
         values, eigenvectors = scipy.linalg.eigh(
