@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import re
 import reprlib
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,8 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 PARAMS_FILE = Path("params.yaml")
+EMBEDDINGS = "embeddings"
+"""The `source` whose codec gets token embeddings; all others are states after a block."""
 
 
 def first_line(error: Exception) -> str:
@@ -49,6 +52,17 @@ def _bits(value: int) -> int:
     if value not in (*range(2, 17), 32):
         raise ValueError("should be 32, 16, or 2 to 15")
     return value
+
+
+def _source(value: str) -> str:
+    if not re.fullmatch(r"embeddings|block-[1-9][0-9]{0,5}", value):
+        raise ValueError("should be embeddings, or block-1, block-2 and so on")
+    return value
+
+
+def blocks_before(source: str) -> int:
+    """The blocks of the base model that run before the codec: 0 for `embeddings`, k for `block-k`."""
+    return 0 if source == EMBEDDINGS else int(source.removeprefix("block-"))
 
 
 def _renamed(old: str, new: str) -> Callable[[Any], Any]:
@@ -275,6 +289,7 @@ class Params(Section):
     base_model: Annotated[str, Field(min_length=1)]
     dataset: Annotated[str, BeforeValidator(_renamed("embedded", "bundled")), Field(min_length=1)]
     test_dataset: Annotated[str, Field(min_length=1)] | None
+    source: Annotated[str, AfterValidator(_source)]
     compress_dim: Count
     window: Count
     magnitude: Magnitude
@@ -306,6 +321,24 @@ class Params(Section):
                 f"(window {self.window} x hidden {hidden_size}); choose 1 to {width}"
             )
         return width
+
+    @property
+    def vocabulary_share(self) -> float:
+        """`phase1.vocabulary_share`; 0 for states after a block, where a random token would change all states that follow."""
+        return 0.0 if blocks_before(self.source) else self.phase1.vocabulary_share
+
+    def check_source(self) -> None:
+        """Check that states after a block are not combined with a reader.
+
+        Raises:
+            InputError: they are.
+        """
+        if blocks_before(self.source) and self.reader.tokens_per_position > 1:
+            raise InputError(
+                f"source {self.source} can't be combined with reader.tokens_per_position {self.reader.tokens_per_position}, "
+                "because a reader's vectors stand in for token embeddings; set source to embeddings or "
+                "reader.tokens_per_position to 1"
+            )
 
     def check_length(self, positions: int | None) -> None:
         """Check that a prompt and the new tokens after it fit into the base model's `positions` (`None`: no limit).

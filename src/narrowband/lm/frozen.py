@@ -1,6 +1,7 @@
 """The frozen language model: the one place that loads, freezes, embeds, scores and generates."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, cast
@@ -22,7 +23,6 @@ from transformers import (
     StoppingCriteriaList,
 )
 from transformers.cache_utils import DynamicLayer
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from narrowband.lm.device import best_device, best_dtype
 from narrowband.lm.nearest import NearestTokens
@@ -30,8 +30,9 @@ from narrowband.lm.prefix import Beginnings, FixedLayer, Prefix, shareable
 from narrowband.lm.probe import batchable
 from narrowband.lm.sampling import SeededRows
 from narrowband.lm.source import load_tokenizer, locate, model_config, refusal, require_embeddings
+from narrowband.lm.split import blocks, replaced, require_source, states_before
 from narrowband.lm.stop import Reply, TextEnd, decode_rows, until_end
-from narrowband.params import InputError, Stop
+from narrowband.params import EMBEDDINGS, InputError, Stop
 from narrowband.runtime import distributed
 from narrowband.runtime.entry import console
 
@@ -46,19 +47,22 @@ class FrozenLM:
     tokenizer: PreTrainedTokenizerBase
     batchable: bool = True
     """Whether prompts may be left-padded to a batch; a model whose answers change with padding gets one prompt at a time."""
+    sender_blocks: int = 0
+    """Blocks that run before the codec, which gets the states after them; with 0 it gets token embeddings."""
     _prefixes: dict[tuple[int, ...], Prefix | None] = field(default_factory=dict, init=False, repr=False)
     """Keys and values of the last shared first tokens; `None` if the model can't continue from them."""
     _continues: dict[tuple[int, ...], bool] = field(default_factory=dict, init=False, repr=False)
     """What `continues` found."""
 
     @classmethod
-    def load(cls, name: str) -> "FrozenLM":
+    def load(cls, name: str, source: str = EMBEDDINGS) -> "FrozenLM":
         """Load the model called `name` (a folder, a GGUF file, a hub id, or a hub id at a revision) with its tokenizer.
 
-        Weights are read from safetensors alone, and no code but transformers' own is run.
+        `source` says what the codec gets, as in params.yaml. Weights are read from safetensors alone, and no code but
+        transformers' own is run.
 
         Raises:
-            InputError: there is no such model, it has no tokenizer, or it can't be loaded as a causal LM.
+            InputError: there is no such model, it has no tokenizer, it can't be loaded as a causal LM, or has no such `source`.
         """
         config = model_config(name)
         tokenizer = load_tokenizer(name)
@@ -68,7 +72,9 @@ class FrozenLM:
         model.to(best_device())
         # A model's own generation settings (a repetition penalty, top-p) would make "greedy" something else.
         model.generation_config = GenerationConfig()
-        lm = cls(model, tokenizer)
+        lm = cls(model, tokenizer, sender_blocks=require_source(model, source))
+        if lm.sender_blocks and distributed.sharded():
+            raise InputError(f"source {source} can't be used with --use_fsdp; start the stage without it")
         require_embeddings(name, tokenizer, lm.embedding.num_embeddings)
         lm.batchable = batchable(name, lm)
         if not lm.batchable:
@@ -103,6 +109,43 @@ class FrozenLM:
         """Token embeddings in float32, through the model's own module (which scales, in some families)."""
         return self.embedding(ids.to(self.device)).float()
 
+    @torch.no_grad()
+    def states(
+        self, ids: Int[Tensor, "batch seq"], mask: Bool[Tensor, "batch seq"]
+    ) -> Float[Tensor, "batch seq hidden"]:
+        """What the codec gets of left-padded rows, in float32: token embeddings, or states after the first `sender_blocks`."""
+        embeddings = self.embed(ids)
+        if not self.sender_blocks:
+            return embeddings
+        mask = mask.to(self.device)
+        if not self.batchable and len(mask) > 1:
+            for i, (row, real) in enumerate(_rows(ids.to(self.device), mask)):
+                embeddings[i, mask[i]] = self.states(row, real)[0]
+            return embeddings
+        return states_before(
+            self.model,
+            blocks(self.model)[self.sender_blocks],
+            inputs_embeds=embeddings.to(self.model.dtype),
+            attention_mask=mask.long(),
+            position_ids=_positions(mask),
+            use_cache=False,
+        ).float()
+
+    @contextmanager
+    def _entered(
+        self, states: Float[Tensor, "batch seq hidden"], ids: Int[Tensor, "batch seq"] | None
+    ) -> Iterator[Float[Tensor, "batch seq hidden"]]:
+        """The embeddings to run the model on so that it reads `states`, which are embeddings unless there are sender blocks.
+
+        Sender blocks run on the tokens `ids`, so their keys and values are the original ones; the block after them reads
+        `states`. Without `ids`, `states` are embeddings in any case.
+        """
+        if ids is None or not self.sender_blocks:
+            yield states
+            return
+        with replaced(blocks(self.model)[self.sender_blocks], states):
+            yield self.embed(ids)
+
     @cached_property
     def vocabulary(self) -> Float[Tensor, "vocab hidden"]:
         """The embedding of every token of the tokenizer."""
@@ -131,15 +174,17 @@ class FrozenLM:
         mask: Bool[Tensor, "batch seq"],
         wanted: Bool[Tensor, "batch last"],
         shared: tuple[int, ...] = (),
+        ids: Int[Tensor, "batch seq"] | None = None,
     ) -> Float[Tensor, "n vocab"]:
         """Next-token logits at those of the last positions that are `wanted`, row by row.
 
         The head is applied to these positions only: with a vocabulary of 262,144, the logits of one position take 1 MiB. All
         rows begin with the tokens `shared`, whose keys and values are computed once; no gradient reaches their embeddings.
+        With `ids`, the rows' tokens, `embeddings` are what `states` returns or a codec makes of it.
         """
         if not self.batchable and len(mask) > 1:
-            rows = zip(_rows(embeddings, mask), wanted, strict=True)
-            return torch.cat([self.logits_at(*row, on[None, -row[1].shape[1] :]) for row, on in rows])
+            rows = zip(_rows(embeddings, mask), wanted, _each(ids, mask), strict=True)
+            return torch.cat([self.logits_at(*row, on[None, -row[1].shape[1] :], (), own) for row, on, own in rows])
 
         def choose(head: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
             return (inputs[0][wanted][None],)
@@ -147,7 +192,8 @@ class FrozenLM:
         cache = self._read_before(mask, shared, FixedLayer)
         hook = cast(nn.Module, self.model.get_output_embeddings()).register_forward_pre_hook(choose)
         try:
-            return self._logits(embeddings, mask, wanted.shape[1], cache)[0]
+            with self._entered(embeddings, ids) as entered:
+                return self._logits(entered, mask, wanted.shape[1], cache)[0]
         finally:
             hook.remove()
 
@@ -158,7 +204,7 @@ class FrozenLM:
         last: int,
         cache: DynamicCache | None = None,
     ) -> Float[Tensor, "rows kept vocab"]:
-        positions = (mask.long().cumsum(-1) - 1).clamp(min=0)
+        positions = _positions(mask)
         known = cache.get_seq_length() if cache is not None else 0
         output = self.model(
             inputs_embeds=embeddings[:, known:].to(self.model.dtype),
@@ -226,27 +272,32 @@ class FrozenLM:
         stop: Stop = "line",
         shared: tuple[int, ...] = (),
         alike: Sequence[int] = (),
+        ids: Int[Tensor, "batch seq"] | None = None,
     ) -> list[Reply]:
         """Greedy answers to left-padded prompts given as embeddings; `stop` says where an answer ends.
 
         All prompts begin with the tokens `shared`, whose keys and values are computed once if the model can continue from them.
         Prompts of the same number in `alike` have a context in common: the embeddings that they all begin with are read once. It
         must be empty unless the model `continues`.
+        With `ids`, the prompts' tokens, `embeddings` are what `states` returns or a codec makes of it; new tokens run through
+        all blocks.
         `generate(inputs_embeds=...)` returns new tokens only, so no prompt must be cut off its output.
         """
         if not self.batchable and len(mask) > 1:
-            return [self.generate(*row, max_new_tokens, stop)[0] for row in _rows(embeddings, mask)]
+            rows = zip(_rows(embeddings, mask), _each(ids, mask), strict=True)
+            return [self.generate(*row, max_new_tokens, stop, ids=own)[0] for row, own in rows]
         cache = self._read_once(embeddings, mask, shared, alike)
-        tokens = self.model.generate(  # type: ignore[operator]
-            inputs_embeds=embeddings.to(self.model.dtype),
-            attention_mask=mask.long(),
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            stopping_criteria=StoppingCriteriaList([TextEnd.of_answer(self.tokenizer, stop, 0)]),
-            eos_token_id=self.tokenizer.eos_token_id,
-            pad_token_id=self.pad_id,
-            **({} if cache is None else {"past_key_values": cache}),
-        )
+        with self._entered(embeddings, ids) as entered:
+            tokens = self.model.generate(  # type: ignore[operator]
+                inputs_embeds=entered.to(self.model.dtype),
+                attention_mask=mask.long(),
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                stopping_criteria=StoppingCriteriaList([TextEnd.of_answer(self.tokenizer, stop, 0)]),
+                eos_token_id=self.tokenizer.eos_token_id,
+                pad_token_id=self.pad_id,
+                **({} if cache is None else {"past_key_values": cache}),
+            )
         return self.replies(tokens, stop)
 
     @torch.no_grad()
@@ -337,6 +388,11 @@ def _rows(padded: Tensor, mask: Bool[Tensor, "batch seq"]) -> Iterator[tuple[Ten
         yield row[real][None], real[real][None]
 
 
-def blocks(model: nn.Module) -> list[nn.Module]:
-    """The transformer blocks of `model`, first to last."""
-    return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+def _each(ids: Tensor | None, mask: Bool[Tensor, "batch seq"]) -> Sequence[Tensor | None]:
+    """Each row of `ids` by itself, without its padding, if there are `ids`."""
+    return [None] * len(mask) if ids is None else [row for row, _ in _rows(ids.to(mask.device), mask)]
+
+
+def _positions(mask: Bool[Tensor, "batch seq"]) -> Int[Tensor, "batch seq"]:
+    """Positions in left-padded rows, counted from each row's first real token."""
+    return (mask.long().cumsum(-1) - 1).clamp(min=0)

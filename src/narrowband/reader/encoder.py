@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from narrowband.codec.windows import cut
-from narrowband.lm.frozen import FrozenLM, blocks
+from narrowband.lm.frozen import FrozenLM
 from narrowband.lm.model_revision import model_revision
+from narrowband.lm.split import blocks
 from narrowband.params import InputError, Params
 from narrowband.reader.shorten import pooled
 from narrowband.reader.split_prompt import Contexts
