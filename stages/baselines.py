@@ -24,7 +24,7 @@ def main() -> None:
 
     set_up_torch()
     generation = params.generation
-    lm = FrozenLM.load(params.base_model)
+    lm = FrozenLM.load(params.base_model, params.source)
     prompt = read_settled(params.prompt)
     answerer = QuestionAnswerer(lm, prompt, generation.max_new_tokens, generation.batch_size, generation.stop)
     systems = load_systems(answerer, CodecConfig.of(params))

@@ -50,6 +50,7 @@ def examine(params: Params, few_shot_pool: Path, instruction_pool: Path) -> None
     from narrowband.experiments.estimate import tell_time
     from narrowband.lm.needs import check_needs
     from narrowband.lm.source import load_tokenizer, max_positions, outline
+    from narrowband.lm.split import require_source
     from narrowband.reader.encoder import require_depth
     from narrowband.sft.instructions import read_instructions
     from narrowband.sft.pool import read_pool
@@ -60,6 +61,11 @@ def examine(params: Params, few_shot_pool: Path, instruction_pool: Path) -> None
     params.vector_dim(model.get_input_embeddings().embedding_dim)
     params.check_length(max_positions(model))
     params.check_shots()
+    params.check_source()
+    if require_source(model, params.source) and params.phase1.vocabulary_share:
+        console.print(
+            f"source is {params.source}: phase1.vocabulary_share is not used, as a random token would change all later states"
+        )
     require_depth(model, params.reader.depth)
     read_pool(few_shot_pool)
     read_instructions(instruction_pool)

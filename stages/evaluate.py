@@ -27,7 +27,7 @@ def main() -> None:
 
     set_up_torch()
     generation, config = params.generation, CodecConfig.of(params)
-    lm = FrozenLM.load(params.base_model)
+    lm = FrozenLM.load(params.base_model, params.source)
     prompt = read_settled(params.prompt)
     answerer = QuestionAnswerer(lm, prompt, generation.max_new_tokens, generation.batch_size, generation.stop)
     questions = checked(paths.QA / "test.json")

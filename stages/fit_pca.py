@@ -9,10 +9,8 @@ def main() -> None:
     """Fit on the training questions; write artifacts/pca and metrics/pca.json."""
     params = load_params()
 
-    from narrowband.codec.coder import LatentCoder
     from narrowband.codec.config import CodecConfig
-    from narrowband.codec.pca import PCA
-    from narrowband.codec.token_windows import coded_lengths, token_windows
+    from narrowband.codec.fitting import fit_coder, fit_pca
     from narrowband.data.prompts import encode_prompts, say_truncated, truncated_share
     from narrowband.data.settled import read_settled
     from narrowband.data.squad import stream_squad
@@ -20,25 +18,22 @@ def main() -> None:
     from narrowband.lm.frozen import FrozenLM
     from narrowband.runtime.artifacts import checked
     from narrowband.runtime.files import write_json
-    from narrowband.runtime.progress import bar
     from narrowband.runtime.rounding import rounded
 
     set_up_torch()
-    lm = FrozenLM.load(params.base_model)
+    lm = FrozenLM.load(params.base_model, params.source)
     vector_dim = params.vector_dim(lm.hidden_size)
     prompt = read_settled(params.prompt)
     prompts = encode_prompts(lm.tokenizer, stream_squad(checked(paths.QA / "train.json")), prompt)
     cut = truncated_share(prompts)
     say_truncated(cut, prompt, console)
-    share = params.phase1.vocabulary_share
+    share = params.vocabulary_share
     mixed = mixed_in(prompts, share, plain_tokens(lm.tokenizer), f"{params.seed}/vocabulary/pca")
-    vectors, windows = token_windows(lm, mixed, params.window)
-    with bar("PCA", params.window * (params.window + 1) // 2, console) as advance:
-        pca = PCA.fit(vectors, params.compress_dim, windows, advance=advance)
+    pca = fit_pca(lm, mixed, params.compress_dim, params.window)
     config = CodecConfig.of(params)
     if params.latent_coding.kind == "entropy":
-        sent = token_windows(lm, prompts, params.window)  # without random vocabulary tokens, even if the PCA had some
-        LatentCoder.fit(pca, *sent, config, coded_lengths(prompts)).save(paths.PCA)
+        # without random vocabulary tokens, even if the PCA had some
+        fit_coder(lm, prompts, pca, config).save(paths.PCA)
     made_with = {
         "latent_coding": params.latent_coding.model_dump(),
         "prompt": prompt.model_dump(),

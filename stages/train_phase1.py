@@ -23,13 +23,13 @@ def main() -> None:
 
     set_up_torch()
     phase1, generation = params.phase1, params.generation
-    lm = FrozenLM.load(params.base_model)
+    lm = FrozenLM.load(params.base_model, params.source)
     prompt = read_settled(params.prompt)
     answerer = QuestionAnswerer(lm, prompt, generation.max_new_tokens, generation.batch_size, generation.stop)
     codec = starting_codec(answerer, CodecConfig.of(params), "scratch", params.seed)
     prompts = answerer.encode(stream_squad(checked(paths.QA / "train.json")))
     say_truncated(truncated_share(prompts), prompt, console)
-    draws, share = Draws(params.seed, phase1.batch_size), phase1.vocabulary_share
+    draws, share = Draws(params.seed, phase1.batch_size), params.vocabulary_share
     loss = phase1_loss(lm, codec, prompts, draws, params.loss.phase1, vocabulary_share=share)
     phase = PhaseRun("phase1", phase1, params.seed, stage_fingerprint("train_phase1"), console)
     evaluate = quick_evaluation("phase1", answerer, codec, validation_questions(params.data.quick), console)

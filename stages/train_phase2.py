@@ -22,7 +22,7 @@ def main() -> None:
 
     set_up_torch()
     phase2, generation = params.phase2, params.generation
-    lm = FrozenLM.load(params.base_model)
+    lm = FrozenLM.load(params.base_model, params.source)
     if phase2.gradient_checkpointing:
         lm.checkpoint_gradients()
     prompt = read_settled(params.prompt)

@@ -29,7 +29,7 @@ def codec_of(pca: PCA, params: Params, *, pca_only: bool = False) -> Codec:
 
 
 def phase1_loss_of(lm: FrozenLM, codec: Codec, prompts: Sequence[EncodedPrompt], params: Params) -> PhaseLoss:
-    draws, share = Draws(params.seed, params.phase1.batch_size), params.phase1.vocabulary_share
+    draws, share = Draws(params.seed, params.phase1.batch_size), params.vocabulary_share
     return phase1_loss(lm, codec, prompts, draws, params.loss.phase1, vocabulary_share=share)
 
 

@@ -89,7 +89,7 @@ IMPORT = "from narrowband.params import load_params\nparams = load_params()\n"
         ("print(lambda: params.seed)", {"seed"}),
         (
             "def main():\n    from narrowband.codec.config import CodecConfig\n    CodecConfig.of(params)",
-            {"base_model", "compress_dim", "window", "magnitude", "latent_bits"}
+            {"base_model", "source", "compress_dim", "window", "magnitude", "latent_bits"}
             | {f"adapter.{name}" for name in ("kind", "hidden_mult", "dropout")}
             | {f"latent_coding.{name}" for name in ("kind", "bits_per_token", "step")},
         ),

@@ -15,7 +15,7 @@ from narrowband.experiments.profiles import read_profiles, use_profile
 from narrowband.experiments.queue import DETAILS, METRICS, collect, queue_missing, with_details
 from narrowband.experiments.sweep import SWEEPS, Axis
 from narrowband.experiments.verify import compare_metrics, read_tolerances
-from narrowband.params import InputError, Params, first_line, load_params
+from narrowband.params import EMBEDDINGS, InputError, Params, first_line, load_params
 from narrowband.runtime import paths
 from narrowband.runtime.entry import console, one_sentence, set_up_torch
 from narrowband.runtime.files import write_bytes, write_text
@@ -95,6 +95,8 @@ def ask(
         answer = answer_stored(_answerer(params), encoded, model_revision(params.base_model), question)
         console.print(answer or "(nothing)", markup=False, highlight=False)
     elif context is not None and encoded is None:
+        _require_embeddings(params, "ask needs", "it shows the tokens nearest to reconstructions, and states have none")
+
         from narrowband.codec.config import CodecConfig
         from narrowband.diagnosis.ask import ask_systems
 
@@ -160,6 +162,9 @@ def decode(file: Annotated[Path, typer.Argument(metavar="IN", help="File that `n
 
 def _sender(params: Params) -> "tuple[QuestionAnswerer, Codec]":
     """The base model and Phase 2's codec."""
+    why = "the answer needs more than a stream of states: what the first blocks make of all other tokens, new ones included"
+    _require_embeddings(params, "encode and decode need", why)
+
     from narrowband.codec.config import CodecConfig
     from narrowband.evaluation.systems import load_systems
 
@@ -167,6 +172,11 @@ def _sender(params: Params) -> "tuple[QuestionAnswerer, Codec]":
     codec = load_systems(answerer, CodecConfig.of(params))["phase2"]
     assert codec
     return answerer, codec
+
+
+def _require_embeddings(params: Params, what: str, why: str) -> None:
+    if params.source != EMBEDDINGS:
+        raise InputError(f"narrowband {what} source embeddings, not {params.source}, because {why}")
 
 
 def _answerer(params: Params) -> "QuestionAnswerer":

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -80,6 +81,20 @@ def test_losses_and_gradients_of_parts_add_up_to_those_of_the_batch(
         found, summed = gradient(codec, loss, parts)
         assert found == pytest.approx(values, rel=1e-4)
         torch.testing.assert_close(summed, expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("phase", [1, 2])
+def test_parts_add_up_for_states_after_a_block_too(
+    phase: int, lm: FrozenLM, lessons: list[Lesson], small: Params
+) -> None:
+    split, small = replace(lm, sender_blocks=1), small.model_copy(update={"source": "block-1"})
+    codec = make_codec(split, small)
+    prompts = [lesson.prompt for lesson in lessons]
+    loss = phase1_loss_of(split, codec, prompts, small) if phase == 1 else phase2_loss_of(split, codec, lessons, small)
+    values, expected = gradient(codec, loss, [WHOLE])
+    found, summed = gradient(codec, loss, list(own_parts(5, 2)))
+    assert found == pytest.approx(values, rel=1e-4)
+    torch.testing.assert_close(summed, expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max()))
 
 
 @pytest.mark.parametrize("window", [1, 2])

@@ -19,7 +19,7 @@ from narrowband.codec.magnitude import restore_magnitude, side_information, side
 from narrowband.codec.pca import PCA
 from narrowband.codec.quantize import quantize
 from narrowband.codec.windows import cut, join, token_places
-from narrowband.params import InputError
+from narrowband.params import EMBEDDINGS, InputError
 from narrowband.runtime.artifacts import checked, read_config, write_config
 from narrowband.runtime.files import digest, write_tensors
 
@@ -135,7 +135,8 @@ class Codec(nn.Module):
     def takes_tokens_alone(self) -> bool:
         """Whether a token's reconstruction depends on that token alone, so that each distinct token is computed once."""
         return (
-            self.window == 1
+            self.config.source == EMBEDDINGS
+            and self.window == 1
             and self.config.magnitude != "example"
             and not (self.training and self.config.adapter.dropout)
         )
@@ -223,7 +224,7 @@ def require_match(folder: Path, config: CodecConfig, pca: PCA) -> Path:
     """Return `folder` after checking that the codec in it was made with `config` and `pca`.
 
     Raises:
-        InputError: it was made for another base model, PCA, window, compress_dim, magnitude or adapter.
+        InputError: it was made for another base model, source, PCA, window, compress_dim, magnitude or adapter.
     """
     read_config(folder, {**config.fixed, "pca": digest(pca.tensors)})
     return folder

@@ -14,6 +14,7 @@ class CodecConfig:
     """Everything that determines what a codec does, except its weights."""
 
     base_model_revision: str
+    source: str
     compress_dim: int
     window: int
     magnitude: Magnitude
@@ -26,6 +27,7 @@ class CodecConfig:
         """The settings that `params.yaml` asks for."""
         return cls(
             model_revision(params.base_model),
+            params.source,
             params.compress_dim,
             params.window,
             params.magnitude,
@@ -48,7 +50,7 @@ class CodecConfig:
     @property
     def geometry(self) -> dict[str, Any]:
         """Settings that a PCA must match to be loaded."""
-        return {name: getattr(self, name) for name in ("base_model_revision", "window", "compress_dim")}
+        return {name: getattr(self, name) for name in ("base_model_revision", "source", "window", "compress_dim")}
 
     @property
     def fixed(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Prompts as input for the codec: embeddings, and which positions pass through it."""
+"""Prompts as input for the codec: embeddings or states after a block, and which positions pass through it."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -22,10 +22,10 @@ CALIBRATION_PROMPTS = 512
 def embedded(
     lm: FrozenLM, prompts: Sequence[EncodedPrompt], size: int
 ) -> Iterator[tuple[Float[Tensor, "batch seq hidden"], Bool[Tensor, "batch seq"]]]:
-    """Embeddings of `prompts` with their coded positions, `size` prompts at a time, in order."""
+    """Embeddings, or states, of `prompts` with their coded positions, `size` prompts at a time, in order."""
     for start in range(0, len(prompts), size):
         batch = collate(prompts[start : start + size], lm.pad_id)
-        yield lm.embed(batch.ids), batch.coded.to(lm.device)
+        yield lm.states(batch.ids, batch.mask), batch.coded.to(lm.device)
 
 
 def token_windows(

@@ -33,7 +33,7 @@ SEARCHED = 4096
 
 
 class System(Protocol):
-    """A way to send prompts: embeddings in, embeddings out, at a cost in bits."""
+    """A way to send prompts: embeddings (or states after a block) in, the same out, at a cost in bits."""
 
     def __call__(
         self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]
@@ -120,9 +120,11 @@ class QuestionAnswerer:
         mask: Bool[Tensor, "batch seq"],
         shared: tuple[int, ...] = (),
         alike: Sequence[int] = (),
+        ids: Int[Tensor, "batch seq"] | None = None,
     ) -> list[Reply]:
-        """Greedy answers to left-padded prompts given as embeddings; see `FrozenLM.generate` for `shared` and `alike`."""
-        return self.lm.generate(embeddings, mask.to(self.lm.device), self.max_new_tokens, self.stop, shared, alike)
+        """Greedy answers to left-padded prompts given as embeddings; see `FrozenLM.generate` for `shared`, `alike` and `ids`."""
+        lm = self.lm
+        return lm.generate(embeddings, mask.to(lm.device), self.max_new_tokens, self.stop, shared, alike, ids)
 
     def answer_ids(self, ids: Sequence[int]) -> str:
         """The greedy answer to one prompt given as token ids."""
@@ -149,7 +151,7 @@ class QuestionAnswerer:
         def answer_batch(rows: list[int]) -> tuple[dict[str, Reply], Quality, int]:
             batch = collate([prompts[i] for i in rows], self.lm.pad_id)
             embeddings, quality, cost = sender.send(batch)
-            answers = self.generate(embeddings, batch.mask, batch.shared, [alike[i] for i in rows])
+            answers = self.generate(embeddings, batch.mask, batch.shared, [alike[i] for i in rows], batch.ids)
             advance(len(rows))
             replies = {examples[i].id: reply for i, reply in zip(rows, answers, strict=True)}
             return replies, quality, cost
@@ -217,14 +219,14 @@ class _Sender:
     @torch.no_grad()
     def send(self, batch: Batch) -> tuple[Float[Tensor, "batch seq hidden"], Quality, int]:
         """Reconstructed embeddings; their quality (empty if folded: see `folded_quality`); their bits."""
-        original, quality = self.lm.embed(batch.ids), Quality(seen=self.seen)
+        original, quality = self.lm.states(batch.ids, batch.mask), Quality(seen=self.seen)
         if self.system is None:
             return original, quality, 0
         if self.folded:
             return self.folded(original, batch), quality, self.system.bits(original, batch.coded)
         embeddings, cost = sent(self.system, original, batch.coded)
         received = embeddings[batch.coded]
-        nearest = self.lm.nearest(received[:: self.every])
+        nearest = None if self.lm.sender_blocks else self.lm.nearest(received[:: self.every])
         quality.add(original[batch.coded], received, batch.ids[batch.coded], nearest, every=self.every)
         return embeddings, quality, cost
 

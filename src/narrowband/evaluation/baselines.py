@@ -16,8 +16,9 @@ from narrowband.codec.codec import Codec
 from narrowband.codec.coder import LatentCoder
 from narrowband.codec.config import CodecConfig
 from narrowband.codec.entropy import EntropyModel
+from narrowband.codec.fitting import fit_coder
 from narrowband.codec.pca import PCA
-from narrowband.codec.token_windows import coded_lengths, embedded, token_windows
+from narrowband.codec.token_windows import coded_lengths, embedded
 from narrowband.codec.windows import cut, join, token_places
 from narrowband.data.encoded import EncodedPrompt
 from narrowband.data.prompts import coded_counts
@@ -118,7 +119,7 @@ class Fitting:
     @property
     def hidden(self) -> int:
         """Width of a token embedding."""
-        return self.vocabulary.shape[1]
+        return self.answerer.lm.hidden_size
 
     @property
     def windows(self) -> Iterator[Float[Tensor, "_ vector"]]:
@@ -132,11 +133,23 @@ class Fitting:
         ids, times = coded_counts(self.train)
         return torch.zeros(len(self.vocabulary), dtype=torch.long).index_copy(0, ids, times)
 
-    @property
+    @cached_property
     def tokens(self) -> tuple[Float[Tensor, "n hidden"], Int[Tensor, " n"]]:
-        """Embeddings of the distinct coded tokens of training prompts, and how often each occurs."""
+        """Embeddings of the distinct coded tokens of training prompts, and how often each occurs.
+
+        Or, of states after a block, an evenly spaced subset, each counted once.
+        """
+        if self.answerer.lm.sender_blocks:
+            states = self._some_states()
+            return states, torch.ones(len(states), dtype=torch.long)
         known = self.counts.nonzero()[:, 0]
         return self.vocabulary[known.to(self.vocabulary.device)].cpu(), self.counts[known]
+
+    def _some_states(self) -> Float[Tensor, "n hidden"]:
+        train = self.train[:: -(-len(self.train) // MOST_PROMPTS)]
+        every = -(-int(coded_lengths(train).sum()) // MOST_TOKENS)
+        batches = embedded(self.answerer.lm, train, self.answerer.batch_size)
+        return torch.cat([states[coded].cpu()[::every] for states, coded in batches])[:MOST_TOKENS]
 
     @property
     def bits_per_token(self) -> float:
@@ -154,11 +167,9 @@ class Fitting:
         if self.pca.coder:
             return self.pca.coder
         train = self.train[:: -(-len(self.train) // MOST_PROMPTS)]
-        windows, lengths = token_windows(self.answerer.lm, train, self.pca.window), coded_lengths(train)
+        pca, config = self.pca.pca.to(torch.device("cpu")), entropy_coded(self.pca.config)
         try:
-            coder = LatentCoder.fit(
-                self.pca.pca.to(torch.device("cpu")), *windows, entropy_coded(self.pca.config), lengths
-            )
+            coder = fit_coder(self.answerer.lm, train, pca, config)
         except InputError:
             return None
         return LatentCoder.of(self.pca.pca, coder.tensors)
@@ -266,6 +277,9 @@ SYSTEMS: dict[str, Callable[[Fitting], Mapping[str, System]]] = {
     "token id": token_ids,
 }
 """Every way to send embeddings without gradient training, by name; each gives one system per setting."""
+
+TABLE_SYSTEMS = ("pca lookup", "token id")
+"""Systems that look tokens up in the embedding table, so they can't send states after a block."""
 
 
 def _replace(embeddings: Tensor, coded: Tensor, tokens: Tensor) -> Tensor:

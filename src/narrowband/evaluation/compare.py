@@ -13,15 +13,13 @@ from narrowband.data.prompts import say_truncated
 from narrowband.data.squad import Example
 from narrowband.evaluation.answer import Evaluated, QuestionAnswerer
 from narrowband.evaluation.reading import Read
+from narrowband.evaluation.reconstruction import HEADLINE
 from narrowband.evaluation.scoring import agreement
 from narrowband.evaluation.significance import interval, mcnemar
 from narrowband.runtime.progress import bar
 
 UNCOMPRESSED_BITS = 16
 """Bits of one component of an embedding that is sent as it is."""
-
-HEADLINE = ("cosine", "norm_ratio", "token_match")
-"""Figures of a reconstruction that `metrics/evaluate.json` has."""
 
 
 class Comparison(NamedTuple):
@@ -98,7 +96,7 @@ def _headline(result: Evaluated, own: Evaluated) -> dict[str, float]:
     return {
         **row,
         "agreement": agreement(result.predictions, own.predictions),
-        **{name: result.quality[name] for name in HEADLINE},
+        **{name: result.quality[name] for name in HEADLINE if name in result.quality},
     }
 
 

@@ -20,6 +20,7 @@ def headline_table(headline: Mapping[str, Any], details: Mapping[str, Any]) -> T
         shown.add_column(column, justify="right")
     shown.add_column("bits per token", justify="right")
     tests, above = details.get("mcnemar", {}), ""
+    matched = "token_match" in headline["pca"]  # not of states after a block
     for name, title in TITLES.items():
         row, more = headline[name], details.get(name, {})
         compressed = "cosine" in row
@@ -33,7 +34,7 @@ def headline_table(headline: Mapping[str, Any], details: Mapping[str, Any]) -> T
             f"{row['agreement']:.1f}" if compressed else "100",
             f"{row['cosine']:.3f}" if compressed else "1",
             f"{row['norm_ratio']:.3f}" if compressed else "1",
-            f"{row['token_match']:.1f}" if compressed else "100",
+            (f"{row['token_match']:.1f}" if compressed else "100") if matched else "",
             f"{bits:.0f}" if bits else "",
         )
         above = name

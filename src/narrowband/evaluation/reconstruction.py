@@ -1,4 +1,4 @@
-"""How close reconstructed embeddings are to the originals, over the coded tokens alone."""
+"""How close reconstructed embeddings, or states after a block, are to the originals, over the coded tokens alone."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,6 +7,9 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
+
+HEADLINE = ("cosine", "norm_ratio", "token_match")
+"""Figures that tables and `metrics/evaluate.json` have; of states after a block there is no `token_match`."""
 
 BY_SEEN = ("cosine", "token_match")
 """Figures that are also reported separately for seen and unseen tokens."""
@@ -33,14 +36,15 @@ class Quality:
         original: Float[Tensor, "n hidden"],
         reconstructed: Float[Tensor, "n hidden"],
         ids: Int[Tensor, " n"],
-        nearest: Int[Tensor, " searched"],
+        nearest: Int[Tensor, " searched"] | None,
         counts: Int[Tensor, " n"] | None = None,
         *,
         every: int = 1,
     ) -> None:
         """Add the coded tokens of a batch, each once or `counts` times.
 
-        `nearest` are the vocabulary tokens nearest to the reconstructions, or to every `every`-th of them, from the first on.
+        `nearest` are the vocabulary tokens nearest to the reconstructions, or to every `every`-th of them, from the first on;
+        without them there is no `token_match`: the states of a token are as many as its contexts, and none is in a table.
         """
         times = torch.ones_like(ids) if counts is None else counts
         error = (reconstructed - original).norm(dim=-1)
@@ -49,8 +53,9 @@ class Quality:
         self._take("norm_ratio", reconstructed.norm(dim=-1) / norm, ids, times)
         self._take("mse", (reconstructed - original).square().mean(-1), ids, times)
         self._take("relative_error", error / norm, ids, times)
-        match = 100.0 * (nearest == ids[::every].to(nearest.device))
-        self._take("token_match", match, ids[::every], times[::every])
+        if nearest is not None:
+            match = 100.0 * (nearest == ids[::every].to(nearest.device))
+            self._take("token_match", match, ids[::every], times[::every])
 
     def _take(self, name: str, values: Float[Tensor, " n"], ids: Int[Tensor, " n"], times: Int[Tensor, " n"]) -> None:
         weighted = values.double() * times.to(values.device)

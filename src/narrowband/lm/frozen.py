@@ -229,7 +229,9 @@ class FrozenLM:
         return prefix.cache(mask, kind) if prefix else None
 
     def continues(self, ids: Sequence[int]) -> bool:
-        """Whether the model, in a test, goes on from keys and values of `ids` as from whole prompts."""
+        """Whether the model, in a test, goes on from keys and values of `ids` as from whole prompts; never from states."""
+        if self.sender_blocks:
+            return False
         asked = tuple(ids)
         if asked not in self._continues:
             self._continues[asked] = self.batchable and shareable(self, asked) is not None

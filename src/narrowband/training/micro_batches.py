@@ -6,6 +6,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 
+from narrowband.codec.token_windows import embedded
 from narrowband.data.encoded import EncodedPrompt
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import InputError
@@ -14,6 +15,8 @@ from narrowband.training.loop import StepLoss
 from narrowband.training.losses import Reconstruction
 
 T = TypeVar("T")
+STATES_OF = 4
+"""Prompts whose states are computed at a time for the mean square of a whole batch."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,9 @@ def in_batch(lm: FrozenLM, pair: Reconstruction, prompts: Sequence[EncodedPrompt
     share = (len(pair.original) if pair.counts is None else int(pair.counts.sum())) / len(coded)
     if share == 1:
         return pair
+    if lm.sender_blocks:
+        sums = [states[on].square().mean(-1).sum() for states, on in embedded(lm, prompts, STATES_OF)]
+        return pair._replace(share=share, mean_square=torch.stack(sums).sum() / len(coded))
     tokens, counts = torch.tensor(coded).unique(return_counts=True)
     squares = lm.embed(tokens).square().mean(-1)
     return pair._replace(share=share, mean_square=(squares * counts.to(lm.device)).sum() / len(coded))

@@ -1,4 +1,4 @@
-"""Phase 1: train the adapter to reconstruct the embeddings of prompts. The language model is not run."""
+"""Phase 1: train the adapter to reconstruct prompts: their embeddings, or states, which the model's first blocks compute."""
 
 from collections.abc import Sequence
 
@@ -44,6 +44,6 @@ def coded_tokens(lm: FrozenLM, codec: Codec, batch: Batch) -> Reconstruction:
         ids, counts = batch.ids[batch.coded].unique(return_counts=True)
         original = lm.embed(ids)
         return Reconstruction(original, codec.tokens(original), counts.to(lm.device))
-    original = lm.embed(batch.ids)
+    original = lm.states(batch.ids, batch.mask)
     reconstructed = codec(original, batch.coded)
     return Reconstruction(original[batch.coded], reconstructed[batch.coded])

@@ -53,8 +53,8 @@ def lay_out(lm: FrozenLM, lessons: Sequence[Lesson]) -> Rows:
 
 
 def answer_logits(lm: FrozenLM, embeddings: Float[Tensor, "batch seq hidden"], rows: Rows) -> Float[Tensor, "n vocab"]:
-    """Logits at the answer positions of `rows` that count, with `embeddings` as the input."""
-    return lm.logits_at(embeddings, rows.batch.mask.to(lm.device), rows.mask, rows.batch.shared)
+    """Logits at the answer positions of `rows` that count, with `embeddings`, or states after the sender's blocks, as input."""
+    return lm.logits_at(embeddings, rows.batch.mask.to(lm.device), rows.mask, rows.batch.shared, rows.batch.ids)
 
 
 def teacher_forced(
@@ -66,7 +66,7 @@ def teacher_forced(
     """
     rows = lay_out(lm, lessons)
     coded = rows.batch.coded
-    original = lm.embed(rows.batch.ids)
+    original = lm.states(rows.batch.ids, rows.batch.mask)
     reconstructed = reconstruct(codec, lm, original, rows.batch)
     with torch.no_grad():
         teacher = known or answer_logits(lm, original, rows)
@@ -111,7 +111,7 @@ def ask_teacher(lm: FrozenLM, lessons: Sequence[Lesson], phase2: Phase2, tempera
     @torch.no_grad()
     def ask(few: Sequence[Lesson]) -> list[TopK]:
         rows = lay_out(lm, few)
-        logits = answer_logits(lm, lm.embed(rows.batch.ids), rows)
+        logits = answer_logits(lm, lm.states(rows.batch.ids, rows.batch.mask), rows)
         found = TopK.of(logits / temperature, k).to(torch.device("cpu"))
         lengths = [len(lesson.answer) for lesson in few]
         advance(len(few))

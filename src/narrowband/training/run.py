@@ -149,8 +149,11 @@ def quick_evaluation(
     def evaluate() -> Evaluation:
         with bar("validation questions", len(examples), console) as advance:
             result = answerer.answer(codec, examples, advance=advance)
-        said = f"{phase}: expected {first.golds[0]!r}, answered {result.predictions[first.id]!r} to"
-        console.print(said, marked(token_view(answerer.lm, codec, prompt)))
+        said = f"{phase}: expected {first.golds[0]!r}, answered {result.predictions[first.id]!r}"
+        if answerer.lm.sender_blocks:  # states have no nearest tokens
+            console.print(said)
+        else:
+            console.print(f"{said} to", marked(token_view(answerer.lm, codec, prompt)))
         for sentence in alarms(result, examples, phase):
             console.print(f"[bold red]{phase}, warning:[/] {escape(sentence)}", highlight=False)
         return Evaluation(result.f1, {"f1": result.f1, "em": result.em, **result.quality})

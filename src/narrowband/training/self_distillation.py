@@ -53,7 +53,7 @@ def response_kl(lm: FrozenLM, codec: Codec, lessons: Sequence[Lesson], batch_siz
     with bar("held-out SFT records", len(lessons), console) as advance:
         for start in range(0, len(lessons), batch_size):
             rows = lay_out(lm, lessons[start : start + batch_size])
-            original = lm.embed(rows.batch.ids)
+            original = lm.states(rows.batch.ids, rows.batch.mask)
             both = (answer_logits(lm, embeddings, rows) for embeddings in (original, codec(original, rows.batch.coded)))
             teacher, student = (logits.log_softmax(-1) for logits in both)
             total += float((teacher.exp() * (teacher - student)).sum())

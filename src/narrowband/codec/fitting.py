@@ -1,0 +1,67 @@
+"""What a codec has before it is trained, fitted on training prompts: the PCA, and the entropy coder of its latents.
+
+Embeddings are a lookup, so distinct tokens are counted. States after a block depend on all tokens before them; the PCA adds
+them up batch by batch, and the coder is fitted on those of an evenly spaced subset of prompts.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from narrowband.codec.coder import LatentCoder
+from narrowband.codec.config import CodecConfig
+from narrowband.codec.moments import streamed_moments
+from narrowband.codec.pca import PCA
+from narrowband.codec.token_windows import check_windows, coded_lengths, embedded, token_windows
+from narrowband.codec.windows import cut
+from narrowband.data.encoded import EncodedPrompt
+from narrowband.lm.frozen import FrozenLM
+from narrowband.runtime.entry import console
+from narrowband.runtime.progress import bar
+
+BATCH = 32
+"""Prompts that the sender's blocks are run on at a time."""
+
+MOST_NUMBERS = 2**26
+"""Maximum number of numbers in the states that a coder is fitted on: 256 MiB."""
+
+
+def fit_pca(lm: FrozenLM, prompts: Sequence[EncodedPrompt], compress_dim: int, window: int) -> PCA:
+    """The PCA of the windows of `prompts`.
+
+    Raises:
+        InputError: there are no more windows than components.
+    """
+    if not lm.sender_blocks:
+        vectors, windows = token_windows(lm, prompts, window)
+        with bar("PCA", window * (window + 1) // 2, console) as advance:
+            return PCA.fit(vectors, compress_dim, windows, advance=advance)
+    check_windows(prompts, window, compress_dim)
+    with bar("PCA", len(prompts), console) as advance:
+        moments = streamed_moments(state_windows(lm, prompts, window, advance))
+    return PCA.of_moments(*moments, compress_dim)
+
+
+def fit_coder(lm: FrozenLM, prompts: Sequence[EncodedPrompt], pca: PCA, config: CodecConfig) -> LatentCoder:
+    """The entropy coder of the latents of `prompts`; `pca` is on the CPU.
+
+    Raises:
+        InputError: see `LatentCoder.fit`.
+    """
+    if not lm.sender_blocks:
+        return LatentCoder.fit(pca, *token_windows(lm, prompts, config.window), config, coded_lengths(prompts))
+    numbers = int(coded_lengths(prompts).sum()) * lm.hidden_size
+    kept = prompts[:: -(-numbers // MOST_NUMBERS)]
+    windows = torch.cat(list(state_windows(lm, kept, config.window)))  # each a vector of its own
+    return LatentCoder.fit(pca, windows, torch.arange(len(windows))[:, None], config, coded_lengths(kept))
+
+
+def state_windows(
+    lm: FrozenLM, prompts: Sequence[EncodedPrompt], window: int, advance: Callable[[int], None] = lambda n: None
+) -> Iterator[Float[Tensor, "_ vector"]]:
+    """The windows of states of `prompts`, batch by batch, on the CPU; `advance` is called after each batch."""
+    for states, coded in embedded(lm, prompts, BATCH):
+        yield cut(states, coded, window).cpu()
+        advance(len(states))
