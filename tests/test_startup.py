@@ -1,12 +1,13 @@
-"""What has been imported by the time parameters are looked at; nothing is timed."""
+"""What has been imported by the time parameters are looked at, and by the time the model is; nothing is timed."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from benchmarks.startup import STAGES
+from benchmarks.startup import STAGES, make_modelless
 
 SCRIPTS = Path(__file__).parent.parent / "stages"
 
@@ -54,3 +55,43 @@ def test_the_command_has_imported_nothing_slow(words: list[str], sentence: str, 
     packages, error = imported(COMMAND, ["narrowband", *words], tmp_path)
     assert error.startswith(sentence) and bool(error) == bool(sentence)
     assert packages >= {"narrowband", "pydantic"} and packages.isdisjoint(SLOW)
+
+
+COMMON = {
+    *("annotated_doc", "annotated_types", "constriction", "gguf", "ijson", "jaxtyping", "pydantic"),
+    *("pydantic_core", "rich", "shellingham", "transformers", "typer", "typing_inspection"),
+}
+"""Small packages, and what of transformers reads GGUF files."""
+
+MORE = {"generate_data": {"datasketch", "rapidfuzz", "scipy"}}  # datasketch imports scipy
+
+LOOK = """
+import json, os, runpy, sys
+import torch
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+known = set(sys.modules)
+for script in sys.argv[1:]:
+    if os.fork() == 0:
+        sys.argv = [script]
+        try:
+            runpy.run_path(script, run_name="__main__")
+        except SystemExit:
+            pass
+        more = set(sys.modules) - known
+        print(json.dumps([script, sorted(more)]), file=sys.__stderr__, flush=True)
+        os._exit(0)
+    os.wait()
+"""
+
+
+def test_a_stage_imports_what_it_needs_beside_torch_and_the_models_class(tmp_path: Path) -> None:
+    make_modelless(tmp_path)
+    command = [sys.executable, "-c", LOOK, *(str(SCRIPTS / f"{stage}.py") for stage in STAGES)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    lines = done.stderr.splitlines()
+    assert sum("base_model ./nothing" in line for line in lines) == len(STAGES)
+    for script, modules in map(json.loads, (line for line in lines if line.startswith('["'))):
+        packages = {name.partition(".")[0] for name in modules} - sys.stdlib_module_names - {"narrowband"}
+        stage = Path(script).stem
+        assert packages <= COMMON | MORE.get(stage, set()), stage
+        assert len(modules) < 350, stage

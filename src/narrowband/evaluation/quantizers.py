@@ -8,8 +8,6 @@ from typing import Self
 
 import torch
 from jaxtyping import Bool, Float, Int
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from narrowband.codec.entropy import EntropyModel
@@ -133,6 +131,9 @@ def codebook(
     vectors: Float[Tensor, "n width"], counts: Int[Tensor, " n"], depth: int, seed: int
 ) -> Float[Tensor, "_ width"]:
     """At most 2^`depth` codewords: the means of k-means, with `counts` as weights of the vectors."""
+    from sklearn.cluster import KMeans  # slow to import
+    from sklearn.exceptions import ConvergenceWarning
+
     words = min(2**depth, len(vectors.unique(dim=0)))
     means = KMeans(words, n_init=1, max_iter=50, random_state=seed)
     with warnings.catch_warnings():

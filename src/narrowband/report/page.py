@@ -3,18 +3,19 @@
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from narrowband.diagnosis.verdicts import FINDINGS
 from narrowband.evaluation.headline import TITLES
 from narrowband.params import InputError, Params, first_line
-from narrowband.report.charts import norm_chart, rate_chart, spectrum_chart, training_chart
-from narrowband.report.drawing import Chart
 from narrowband.report.spectra import real_spectra
 from narrowband.runtime import paths
 from narrowband.runtime.files import read_json
+
+if TYPE_CHECKING:
+    from narrowband.report.drawing import Chart
 
 
 def read_evaluations(path: Path) -> list[dict[str, float]]:
@@ -84,8 +85,10 @@ def render(params: Params, results: Results, diagnosed: Diagnosed) -> str:
     )
 
 
-def _charts(results: Results, diagnosed: Diagnosed) -> list[Chart]:
+def _charts(results: Results, diagnosed: Diagnosed) -> "list[Chart]":
     """The charts of the page, in order."""
+    from narrowband.report.charts import norm_chart, rate_chart, spectrum_chart, training_chart  # slow to import
+
     rate = [rate_chart(results.baselines)] if results.baselines else []
     spectrum = spectrum_chart({"This model": diagnosed.spectrum, **real_spectra()})
     return [training_chart(results.evaluations), *rate, norm_chart(diagnosed.norms), spectrum]

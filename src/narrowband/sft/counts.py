@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from statistics import mean, median
 from typing import Any
 
-from scipy.stats import binomtest
-
 from narrowband.params import Gates, InputError
 from narrowband.sft.filters import ngrams, ran_on, words
 from narrowband.sft.pool import FORMS
@@ -109,5 +107,7 @@ def wilson(part: int, whole: int) -> dict[str, float]:
     """A share with its 95% interval (Wilson 1927); 0 with the interval 0 to 1 where `whole` is 0."""
     if not whole:
         return {"share": 0.0, "low": 0.0, "high": 1.0}
+    from scipy.stats import binomtest  # slow to import
+
     interval = binomtest(part, whole).proportion_ci(method="wilson")
     return {"share": part / whole, "low": float(interval.low), "high": float(interval.high)}

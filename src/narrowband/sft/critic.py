@@ -1,10 +1,10 @@
 """The base model as its own critic: is an answer good (A) or bad (B), by the difference of their log-probabilities?"""
 
 from collections.abc import Sequence
+from itertools import product
 from random import Random
+from statistics import fmean
 from typing import NamedTuple
-
-from sklearn.metrics import roc_auc_score
 
 from narrowband.data.prompts import ANCHOR
 from narrowband.sft.model import PlainModel
@@ -80,7 +80,8 @@ class Critic:
 def _auc(margins: Sequence[float]) -> float:
     """Area under the ROC curve of margins whose first half belongs to good texts, and second half to bad ones."""
     half = len(margins) // 2
-    return float(roc_auc_score([True] * half + [False] * half, margins))
+    pairs = list(product(margins[:half], margins[half:]))
+    return fmean((good > bad) + (good == bad) / 2 for good, bad in pairs)
 
 
 def _examples(good: tuple[str, str], bad: tuple[str, str]) -> str:

@@ -9,7 +9,6 @@ from math import exp
 from statistics import fmean
 from typing import NamedTuple
 
-from scipy.stats import binom
 from transformers import PreTrainedTokenizerBase
 
 from narrowband.lm.bos import is_chat_delimiter
@@ -96,6 +95,8 @@ class Examination(NamedTuple):
 
 def ask_sentinels(model: PlainModel, pool: Sequence[FewShotExample]) -> Examination:
     """Probe a model with the texts of `pool` and with `ORDERS`, as bare text."""
+    from scipy.stats import binom  # slow to import
+
     said = model.complete(list(ORDERS), [0] * len(ORDERS), SAMPLING)
     replies = {order: one.text.strip().split("\n", 1)[0] for order, one in zip(ORDERS, said, strict=True)}
     marks = {"BOS": model.tokenizer.bos_token, "EOS": model.tokenizer.eos_token}

@@ -4,10 +4,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import torch
-from dvclive import Live
 from rich.console import Console
 from rich.markup import escape
 from torch import nn
@@ -33,6 +32,9 @@ from narrowband.training.loop import Evaluation, Schedule, StepLoss, train
 from narrowband.training.micro_batches import PhaseLoss, own_parts
 from narrowband.training.phase2 import Lesson
 
+if TYPE_CHECKING:
+    from dvclive import Live
+
 HEADLINE = ("f1", "cosine", "norm_ratio", "best_step", "sft_kl")
 """Figures on validation questions written to `metrics/PHASE.json`, those of the reader to `results/reader.json`."""
 
@@ -45,8 +47,10 @@ class StepLog:
         self._evaluations: list[dict[str, float]] = []
 
     @cached_property
-    def _live(self) -> Live:
+    def _live(self) -> "Live":
         """Opened at the first step, because opening it deletes the log of an earlier run."""
+        from dvclive import Live  # slow to import
+
         return Live(str(self.folder), dvcyaml=None, save_dvc_exp=False, report=None)
 
     def record(self, step: int, values: Mapping[str, float]) -> None:
