@@ -11,27 +11,22 @@ def main() -> None:
 
     from narrowband.codec.config import CodecConfig
     from narrowband.data.prompts import say_truncated, truncated_share
-    from narrowband.data.settled import read_settled
     from narrowband.data.squad import read_squad, stream_squad
     from narrowband.evaluation.answer import QuestionAnswerer
     from narrowband.evaluation.baselines import Fitting
     from narrowband.evaluation.curve import adapters, baselines, curve, curve_table
     from narrowband.evaluation.systems import load_systems
-    from narrowband.lm.frozen import FrozenLM
     from narrowband.runtime.artifacts import checked
     from narrowband.runtime.files import write_json
     from narrowband.runtime.rounding import rounded
 
     set_up_torch()
-    generation = params.generation
-    lm = FrozenLM.load(params.base_model, params.source)
-    prompt = read_settled(params.prompt)
-    answerer = QuestionAnswerer(lm, prompt, generation.max_new_tokens, generation.batch_size, generation.stop)
+    answerer = QuestionAnswerer.load(params)
     systems = load_systems(answerer, CodecConfig.of(params))
     pca, phase1, phase2 = (systems[name] for name in ("pca", "phase1", "phase2"))
     assert pca and phase1 and phase2
     train = answerer.encode(stream_squad(checked(paths.QA / "train.json")))
-    say_truncated(truncated_share(train), prompt, console)
+    say_truncated(truncated_share(train), answerer.prompt, console)
     fitting = Fitting(answerer, pca, train, params.seed)
     entries = baselines(fitting) + adapters(fitting, phase1, phase2)
     examples = read_squad(checked(paths.QA / "test.json"))[: params.baselines.questions]

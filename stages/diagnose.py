@@ -20,13 +20,11 @@ def main() -> None:
     from narrowband.codec.config import CodecConfig
     from narrowband.codec.spectrum import prompt_spectrum
     from narrowband.data.prompts import coded_counts, say_truncated, truncated_share
-    from narrowband.data.settled import read_settled
     from narrowband.data.squad import read_squad, stream_squad
     from narrowband.diagnosis.figures import diagnose, histogram
     from narrowband.diagnosis.verdicts import summary, verdict_lines, verdicts
     from narrowband.evaluation.answer import QuestionAnswerer
     from narrowband.evaluation.systems import evaluated, load_systems
-    from narrowband.lm.frozen import FrozenLM
     from narrowband.report.examples import first_examples
     from narrowband.report.page import Diagnosed, read_results, render
     from narrowband.runtime.artifacts import checked, read_config
@@ -35,10 +33,7 @@ def main() -> None:
     from narrowband.runtime.rounding import rounded
 
     set_up_torch()
-    generation, config = params.generation, CodecConfig.of(params)
-    lm = FrozenLM.load(params.base_model)
-    prompt = read_settled(params.prompt)
-    answerer = QuestionAnswerer(lm, prompt, generation.max_new_tokens, generation.batch_size, generation.stop)
+    config, answerer = CodecConfig.of(params), QuestionAnswerer.load(params)
     systems = load_systems(answerer, config)
     questions = checked(paths.QA / "test.json")
     examples = read_squad(questions)
@@ -46,14 +41,14 @@ def main() -> None:
     results = read_results()
     answers = {name: read_json(checked(paths.PREDICTIONS / f"predictions_{name}.json")) for name in systems}
     train = answerer.encode(stream_squad(checked(paths.QA / "train.json")))
-    say_truncated(truncated_share(train), prompt, console)
+    say_truncated(truncated_share(train), answerer.prompt, console)
     seen, _ = coded_counts(train)
     with bar("systems", len(systems) - 1, console) as advance:
         diagnosis = diagnose(answerer, systems, examples, answers, params.seed, seen=seen, advance=advance)
-    found = verdicts(diagnosis, params, lm.hidden_size)
+    found = verdicts(diagnosis, params, answerer.lm.hidden_size)
     figures, norms = rounded(summary(diagnosis, found)), rounded(histogram(diagnosis.norms))
     shown = rounded(first_examples(answerer, systems, examples, answers))
-    spectrum = prompt_spectrum(lm, train)
+    spectrum = prompt_spectrum(answerer.lm, train)
     write_json(paths.RESULTS / "diagnosis.json", figures)
     write_json(paths.REPORT / "examples.json", shown)
     write_json(paths.REPORT / "norms.json", norms)

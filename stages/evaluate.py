@@ -11,14 +11,12 @@ def main() -> None:
 
     from narrowband.codec.config import CodecConfig
     from narrowband.data.prompts import coded_counts
-    from narrowband.data.settled import read_settled
     from narrowband.data.squad import read_squad, stream_squad
     from narrowband.evaluation.answer import QuestionAnswerer
     from narrowband.evaluation.compare import compare, with_reader
     from narrowband.evaluation.headline import headline_table
     from narrowband.evaluation.reading import read_by_all
     from narrowband.evaluation.systems import evaluated, load_systems
-    from narrowband.lm.frozen import FrozenLM
     from narrowband.reader.encoder import ContextEncoder, ReaderConfig
     from narrowband.runtime import distributed
     from narrowband.runtime.artifacts import checked, write_config
@@ -26,17 +24,14 @@ def main() -> None:
     from narrowband.runtime.rounding import rounded
 
     set_up_torch()
-    generation, config = params.generation, CodecConfig.of(params)
-    lm = FrozenLM.load(params.base_model, params.source)
-    prompt = read_settled(params.prompt)
-    answerer = QuestionAnswerer(lm, prompt, generation.max_new_tokens, generation.batch_size, generation.stop)
+    config, answerer = CodecConfig.of(params), QuestionAnswerer.load(params)
     questions = checked(paths.QA / "test.json")
     systems = load_systems(answerer, config)
     seen, _ = coded_counts(answerer.encode(stream_squad(checked(paths.QA / "train.json"))))
     examples, reading = read_squad(questions), ReaderConfig.of(params)
     comparison = compare(answerer, systems, examples, params.seed, console, seen=seen)
     if reading.tokens_per_position > 1:
-        encoder = ContextEncoder.load(paths.READER, lm, reading)
+        encoder = ContextEncoder.load(paths.READER, answerer.lm, reading)
         comparison = with_reader(comparison, read_by_all(answerer, encoder, examples, console), params.seed)
     if not distributed.is_main():
         return

@@ -12,25 +12,20 @@ def main() -> None:
 
     from narrowband.codec.config import CodecConfig
     from narrowband.data.prompts import say_truncated, truncated_share
-    from narrowband.data.settled import read_settled
     from narrowband.data.squad import stream_squad
     from narrowband.evaluation.answer import QuestionAnswerer
-    from narrowband.lm.frozen import FrozenLM
     from narrowband.runtime.artifacts import checked
     from narrowband.training.draws import Draws
     from narrowband.training.phase1 import phase1_loss
     from narrowband.training.run import PhaseRun, quick_evaluation, starting_codec, validation_questions
 
     set_up_torch()
-    phase1, generation = params.phase1, params.generation
-    lm = FrozenLM.load(params.base_model, params.source)
-    prompt = read_settled(params.prompt)
-    answerer = QuestionAnswerer(lm, prompt, generation.max_new_tokens, generation.batch_size, generation.stop)
+    phase1, answerer = params.phase1, QuestionAnswerer.load(params)
     codec = starting_codec(answerer, CodecConfig.of(params), "scratch", params.seed)
     prompts = answerer.encode(stream_squad(checked(paths.QA / "train.json")))
-    say_truncated(truncated_share(prompts), prompt, console)
+    say_truncated(truncated_share(prompts), answerer.prompt, console)
     draws, share = Draws(params.seed, phase1.batch_size), params.vocabulary_share
-    loss = phase1_loss(lm, codec, prompts, draws, params.loss.phase1, vocabulary_share=share)
+    loss = phase1_loss(answerer.lm, codec, prompts, draws, params.loss.phase1, vocabulary_share=share)
     phase = PhaseRun("phase1", phase1, params.seed, stage_fingerprint("train_phase1"), console)
     evaluate = quick_evaluation("phase1", answerer, codec, validation_questions(params.data.quick), console)
     figures = phase.train(codec, loss, len(prompts), evaluate)

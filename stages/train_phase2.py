@@ -12,24 +12,20 @@ def main() -> None:
 
     from narrowband.codec.config import CodecConfig
     from narrowband.data.prompts import say_truncated, truncated_share
-    from narrowband.data.settled import read_settled
     from narrowband.evaluation.answer import QuestionAnswerer
-    from narrowband.lm.frozen import FrozenLM
     from narrowband.runtime.artifacts import checked
     from narrowband.training.phase2 import Material, phase2_loss
     from narrowband.training.run import PhaseRun, quick_evaluation, read_lessons, starting_codec, validation_questions
     from narrowband.training.self_distillation import read_sft, response_kl
 
     set_up_torch()
-    phase2, generation = params.phase2, params.generation
-    lm = FrozenLM.load(params.base_model, params.source)
+    phase2, answerer = params.phase2, QuestionAnswerer.load(params)
+    lm = answerer.lm
     if phase2.gradient_checkpointing:
         lm.checkpoint_gradients()
-    prompt = read_settled(params.prompt)
-    answerer = QuestionAnswerer(lm, prompt, generation.max_new_tokens, generation.batch_size, generation.stop)
     codec = starting_codec(answerer, CodecConfig.of(params), phase2.start, params.seed)
     lessons = read_lessons(answerer, checked(paths.QA / "train.json"))
-    say_truncated(truncated_share([lesson.prompt for lesson in lessons]), prompt, console)
+    say_truncated(truncated_share([lesson.prompt for lesson in lessons]), answerer.prompt, console)
     sft, held_out = read_sft(paths.SFT, lm.tokenizer)
     share = params.data.phase2_sft_share
     loss = phase2_loss(lm, codec, Material(lessons, params.seed, sft, share), phase2, params.loss)
@@ -38,7 +34,7 @@ def main() -> None:
     fewest = min(len(lessons), len(sft)) if share else len(lessons)
     figures = phase.train(codec, loss, fewest, evaluate)
     if held_out:
-        figures["sft_kl"] = response_kl(lm, codec, held_out, generation.batch_size)
+        figures["sft_kl"] = response_kl(lm, codec, held_out, answerer.batch_size)
     phase.save(codec, figures, {"base_model": params.base_model, "loss": params.loss.model_dump()})
 
 

@@ -21,21 +21,18 @@ def main() -> None:
         console.print("reader.tokens_per_position is 1: contexts are read as text, and nothing is trained")
         return
 
-    from narrowband.data.settled import read_settled
     from narrowband.data.splits import BUNDLED
     from narrowband.data.squad import read_squad
     from narrowband.evaluation.answer import QuestionAnswerer
-    from narrowband.lm.frozen import FrozenLM
     from narrowband.reader.encoder import ContextEncoder, ReaderConfig
     from narrowband.training.draws import Draws
     from narrowband.training.reader import Lessons, drawn_questions, fresh_questions, reader_evaluation, reader_loss
     from narrowband.training.run import PhaseRun, validation_questions
 
     set_up_torch()
-    reader, generation, seed = params.reader, params.generation, params.seed
-    lm = FrozenLM.load(params.base_model)
-    prompt = read_settled(params.prompt)
-    answerer = QuestionAnswerer(lm, prompt, generation.max_new_tokens, generation.batch_size, generation.stop)
+    reader, seed = params.reader, params.seed
+    answerer = QuestionAnswerer.load(params)
+    lm, prompt = answerer.lm, answerer.prompt
     encoder = ContextEncoder(lm, ReaderConfig.of(params), seed=seed)
     if params.dataset == BUNDLED:
         n, questions = reader.batch_size, fresh_questions(seed, reader.batch_size)

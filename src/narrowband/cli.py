@@ -180,15 +180,10 @@ def _require_embeddings(params: Params, what: str, why: str) -> None:
 
 
 def _answerer(params: Params) -> "QuestionAnswerer":
-    from narrowband.data.settled import read_settled
     from narrowband.evaluation.answer import QuestionAnswerer
-    from narrowband.lm.frozen import FrozenLM
 
     set_up_torch()
-    generation = params.generation
-    lm = FrozenLM.load(params.base_model)
-    prompt = read_settled(params.prompt)
-    return QuestionAnswerer(lm, prompt, generation.max_new_tokens, generation.batch_size, generation.stop)
+    return QuestionAnswerer.load(params)
 
 
 def _require_utf8(**options: str) -> None:

@@ -8,8 +8,8 @@ from dataclasses import asdict
 from typing import Any, Literal, NamedTuple
 
 from narrowband.diagnosis.figures import CallPath, Diagnosis, Figures, Form
+from narrowband.evaluation.form import ALIKE
 from narrowband.params import Params
-from narrowband.training.alarms import ALIKE
 
 Confidence = Literal["low", "medium", "high"]
 Overrides = Mapping[str, Any]

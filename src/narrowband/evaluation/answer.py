@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, Self
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,13 +13,14 @@ from narrowband.codec.codec import Codec
 from narrowband.codec.folded import FoldedCodec
 from narrowband.data.encoded import EncodedPrompt, EncodedPrompts
 from narrowband.data.prompts import Batch, collate, encode_prompts, truncated_share
+from narrowband.data.settled import read_settled
 from narrowband.data.squad import Example
 from narrowband.evaluation.form import answer_form
 from narrowband.evaluation.reconstruction import Quality
 from narrowband.evaluation.scoring import Score, mean_score, score_all
 from narrowband.lm.frozen import FrozenLM
 from narrowband.lm.stop import Reply
-from narrowband.params import Prompt, Stop
+from narrowband.params import Params, Prompt, Stop
 from narrowband.runtime import distributed
 
 LARGE = 1 << 24
@@ -109,6 +110,17 @@ class QuestionAnswerer:
     max_new_tokens: int
     batch_size: int
     stop: Stop
+
+    @classmethod
+    def load(cls, params: Params) -> Self:
+        """The base model of `params`, with the prompt settings that `generate_data` settled on.
+
+        Raises:
+            InputError: see `FrozenLM.load` and `read_settled`.
+        """
+        lm, generation = FrozenLM.load(params.base_model, params.source), params.generation
+        prompt = read_settled(params.prompt)
+        return cls(lm, prompt, generation.max_new_tokens, generation.batch_size, generation.stop)
 
     def encode(self, examples: Iterable[Example]) -> EncodedPrompts:
         """The prompts of `examples`."""

@@ -9,6 +9,9 @@ from narrowband.lm.stop import SENTENCE_END, Reply
 MISSED = 50.0
 """An answer that contains a gold answer but has a lower F1 than this counts as missed, because of its other words."""
 
+ALIKE = 0.5
+"""Share of the commonest prediction above which predictions have collapsed, if golds are at most half as alike."""
+
 
 def answer_form(replies: Sequence[Reply], examples: Sequence[Example]) -> dict[str, float]:
     """Shares (0 to 1) of answers that are `empty`, `cut` by the limit on new tokens, and that `run_on`.

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 from narrowband.data.squad import Example
 from narrowband.evaluation.answer import Evaluated
+from narrowband.evaluation.form import ALIKE
 from narrowband.evaluation.scoring import normalize
 
-ALIKE = 0.5  # share of the commonest prediction, with golds at most half as alike
 LONGEST, SHORTEST = 3.0, 1 / 3  # norm ratios
 
 
