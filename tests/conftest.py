@@ -26,6 +26,11 @@ torch.set_num_threads(1)
 settings.register_profile("fuzz", max_examples=2_500)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files that run whole pipelines first: with a file at a time for each process, the longest must not start last."""
+    items.sort(key=lambda item: "integration" not in item.path.parts)
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "tiny"
