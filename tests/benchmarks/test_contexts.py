@@ -19,6 +19,7 @@ def test_contexts_are_read_once_and_answers_stay(tmp_path: Path, monkeypatch: py
     write_squad(tmp_path / "asked.json", "asked", asked)
     monkeypatch.setattr(contexts, "FILE", tmp_path / "asked.json")
     monkeypatch.setattr(contexts, "LAYERS", 1)
+    monkeypatch.setattr(contexts, "EVERY", 1)
     monkeypatch.setattr(contexts, "VOCABULARY", 300)
     small = {"hidden_size": 36, "intermediate_size": 48, "vocab_size": 512}
     monkeypatch.setattr(contexts, "SMOLLM2", {**contexts.SMOLLM2, **small})
