@@ -1,6 +1,6 @@
 """Say what is wrong with a run and what to try next; write the report."""
 
-from narrowband.params import EMBEDDINGS, load_params
+from narrowband.params import EMBEDDINGS, Params, load_params
 from narrowband.runtime import paths
 from narrowband.runtime.entry import console, run, set_up_torch
 
@@ -9,14 +9,23 @@ def main() -> None:
     """Diagnose the evaluated run; write figures to results/diagnosis.json, page and plots to report/."""
     params = load_params()
 
+    if params.source == EMBEDDINGS:
+        write_diagnosis(params)
+    else:
+        write_nothing(params.source)
+
+
+def write_nothing(source: str) -> None:
+    """Write empty outputs, because verdicts and report are about tokens, and `source` has none."""
     from narrowband.runtime.files import write_json
 
-    if params.source != EMBEDDINGS:
-        write_json(paths.RESULTS / "diagnosis.json", {})
-        write_json(paths.REPORT / "norms.json", [])
-        console.print(f"source is {params.source}: verdicts and report are about tokens, so there are none")
-        return
+    write_json(paths.RESULTS / "diagnosis.json", {})
+    write_json(paths.REPORT / "norms.json", [])
+    console.print(f"source is {source}: verdicts and report are about tokens, so there are none")
 
+
+def write_diagnosis(params: Params) -> None:
+    """Diagnose all systems; write figures, page and plots, and print the verdicts."""
     from narrowband.codec.config import CodecConfig
     from narrowband.codec.spectrum import prompt_spectrum
     from narrowband.data.prompts import coded_counts, say_truncated, truncated_share
@@ -28,7 +37,7 @@ def main() -> None:
     from narrowband.report.examples import first_examples
     from narrowband.report.page import Diagnosed, read_results, render
     from narrowband.runtime.artifacts import checked, read_config
-    from narrowband.runtime.files import read_json, write_text
+    from narrowband.runtime.files import read_json, write_json, write_text
     from narrowband.runtime.progress import bar
     from narrowband.runtime.rounding import rounded
 
