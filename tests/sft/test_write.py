@@ -50,9 +50,8 @@ def manifest(folder: Path) -> dict:
 
 
 def contents(folder: Path) -> dict[str, object]:
-    """What a run wrote; of the manifest all but the state of the repository, in which someone may be editing."""
-    whole = {key: value for key, value in manifest(folder).items() if key not in ("git", "seal")}
-    return {name: (folder / "sft" / name).read_bytes() for name in FILES if name != "manifest.json"} | whole
+    """What a run wrote."""
+    return {name: (folder / "sft" / name).read_bytes() for name in FILES}
 
 
 def test_records_provenance_and_card_are_written_and_the_folder_loads(settings: Params, tmp_path: Path) -> None:
@@ -60,7 +59,7 @@ def test_records_provenance_and_card_are_written_and_the_folder_loads(settings: 
     assert figures["broken"] == 0 and 0 < figures["kept"] <= 1
     assert not (tmp_path / "journal.jsonl").exists()
     said = manifest(tmp_path)
-    assert set(said["git"]) == {"commit", "dirty"} and said["libraries"]["torch"]
+    assert said["fingerprint"] == repr(settings) and said["libraries"]["torch"]
     assert said["parameters"] == {"seed": settings.seed} and said["counts"]["kept"] == 12
     for name, found in said["sha256"].items():
         path = tmp_path / "sft" / name if name in FILES else ROOT / "pools" / name

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from narrowband.codec.coder import LatentCoder
 from narrowband.codec.config import CodecConfig
-from narrowband.codec.moments import streamed_moments
+from narrowband.codec.moments import streamed_moments, window_moments
 from narrowband.codec.pca import PCA
 from narrowband.codec.token_windows import check_windows, coded_lengths, embedded, token_windows
 from narrowband.codec.windows import cut
@@ -34,14 +34,20 @@ def fit_pca(lm: FrozenLM, prompts: Sequence[EncodedPrompt], compress_dim: int, w
     Raises:
         InputError: there are no more windows than components.
     """
+    check_windows(prompts, window, compress_dim)
+    return PCA.of_moments(*moments(lm, prompts, window), compress_dim)
+
+
+def moments(
+    lm: FrozenLM, prompts: Sequence[EncodedPrompt], window: int
+) -> tuple[Float[Tensor, " vector"], Float[Tensor, "vector vector"]]:
+    """Mean and covariance of the windows of `prompts`, in float64 on the CPU."""
     if not lm.sender_blocks:
         vectors, windows = token_windows(lm, prompts, window)
-        with bar("PCA", window * (window + 1) // 2, console) as advance:
-            return PCA.fit(vectors, compress_dim, windows, advance=advance)
-    check_windows(prompts, window, compress_dim)
-    with bar("PCA", len(prompts), console) as advance:
-        moments = streamed_moments(state_windows(lm, prompts, window, advance))
-    return PCA.of_moments(*moments, compress_dim)
+        with bar("covariance", window * (window + 1) // 2, console) as advance:
+            return window_moments(vectors, windows, advance=advance)
+    with bar("covariance", len(prompts), console) as advance:
+        return streamed_moments(state_windows(lm, prompts, window, advance))
 
 
 def fit_coder(lm: FrozenLM, prompts: Sequence[EncodedPrompt], pca: PCA, config: CodecConfig) -> LatentCoder:

@@ -1,7 +1,7 @@
 """Simpler ways to send embeddings, which PCA with an adapter has to beat at an equal rate."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
@@ -16,8 +16,7 @@ from narrowband.codec.codec import Codec
 from narrowband.codec.coder import LatentCoder
 from narrowband.codec.config import CodecConfig
 from narrowband.codec.entropy import EntropyModel
-from narrowband.codec.fitting import fit_coder
-from narrowband.codec.pca import PCA
+from narrowband.codec.fitting import fit_coder, moments
 from narrowband.codec.token_windows import coded_lengths, embedded
 from narrowband.codec.windows import cut, join, token_places
 from narrowband.data.encoded import EncodedPrompt
@@ -71,20 +70,24 @@ class RandomProjection:
     window: int
 
     @classmethod
-    def fit(cls, windows: Iterable[Float[Tensor, "_ vector"]], pca: PCA, window: int, seed: int) -> Self:
-        """As many Gaussian directions as `pca` has components; the decoder by least squares on training windows."""
-        compress, width = pca.components.shape
+    def fit(
+        cls,
+        mean: Float[Tensor, " vector"],
+        covariance: Float[Tensor, "vector vector"],
+        compress: int,
+        window: int,
+        seed: int,
+    ) -> Self:
+        """`compress` Gaussian directions; the decoder by least squares on windows of that mean and covariance (float64)."""
         generator = torch.Generator().manual_seed(seed)
-        directions = (torch.randn(compress, width, generator=generator) / math.sqrt(width)).to(pca.mean.device)
-        gram = torch.zeros(compress, compress, dtype=torch.float64)
-        cross = torch.zeros(compress, width, dtype=torch.float64)
-        for vectors in windows:
-            centred = vectors - pca.mean
-            latents = centred @ directions.T
-            gram += (latents.T @ latents).double().cpu()
-            cross += (latents.T @ centred).double().cpu()
-        decoder = (torch.linalg.pinv(gram, hermitian=True) @ cross).float().to(pca.mean.device)
-        return cls(directions, decoder, pca.mean, window)
+        directions = torch.randn(compress, len(mean), generator=generator) / math.sqrt(len(mean))
+        cross = directions.double() @ covariance
+        decoder = torch.linalg.pinv(cross @ directions.double().T, hermitian=True) @ cross
+        return cls(directions, decoder.float(), mean.float(), window)
+
+    def to(self, device: torch.device) -> "RandomProjection":
+        """The same on `device`."""
+        return RandomProjection(self.directions.to(device), self.decoder.to(device), self.mean.to(device), self.window)
 
     def __call__(
         self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]
@@ -189,9 +192,10 @@ def truncations(fitting: Fitting) -> dict[str, System]:
 
 def random_projections(fitting: Fitting) -> dict[str, System]:
     """As many random directions as PCA has components."""
-    config = fitting.pca.config
-    projection = RandomProjection.fit(fitting.windows, fitting.pca.pca, config.window, fitting.seed)
-    return {grid(config, HALF): projection}
+    config, lm = fitting.pca.config, fitting.answerer.lm
+    statistics = moments(lm, fitting.train, config.window)
+    projection = RandomProjection.fit(*statistics, config.compress_dim, config.window, fitting.seed)
+    return {grid(config, HALF): projection.to(lm.device)}
 
 
 def grid(config: CodecConfig, bits: int) -> str:

@@ -25,7 +25,7 @@ class Journal:
             path.write_bytes(header)
             lines = [header]
         whole = [header, *takewhile(_sound, lines[1:])]
-        self.path = path
+        self.path, self.fingerprint = path, fingerprint
         self.recorded = len(whole) - 1
         self._file = path.open("r+b")
         self._file.truncate(sum(map(len, whole)))

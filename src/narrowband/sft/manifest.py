@@ -1,7 +1,6 @@
-"""`manifest.json` and a data card: code, libraries, model, parameters, counts and checksums behind the records."""
+"""`manifest.json` and a data card: where the records come from (libraries, model, parameters, checksums), and their counts."""
 
 import platform
-import subprocess
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -11,9 +10,6 @@ from narrowband.runtime.artifacts import MANIFEST, sha256, write_sealed
 from narrowband.runtime.files import write_text
 
 LIBRARIES = ("datasets", "datasketch", "rapidfuzz", "tokenizers", "torch", "transformers")
-INPUTS = ("src", "stages", "pools", "models", "params.yaml", "dvc.yaml")
-"""The git state is dirty if one of these was changed; a run itself changes metrics and dvc.lock."""
-
 CARD = """\
 ---
 configs:
@@ -46,33 +42,22 @@ not kept, and why.
 | `reason` | in `rejected.jsonl`: why it is no record |
 
 The answers were not checked for truth: a small base model says wrong things fluently. No record shares eight words in a row with
-the QA test split. `manifest.json` has the code, libraries, parameters, counts and checksums behind these files.
+the QA test split. `manifest.json` has the libraries, parameters, counts and checksums behind these files, and a fingerprint of the
+code and inputs; the commit is that of the `dvc.lock` which holds this folder's hash.
 """
-
-
-def git_state() -> dict[str, Any]:
-    """The commit, and whether one of `INPUTS` was changed since; both None outside a repository."""
-
-    def git(*command: str) -> str:
-        return subprocess.run(["git", *command], capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--", *INPUTS))}
-    except (OSError, subprocess.CalledProcessError):
-        return {"commit": None, "dirty": None}
 
 
 def write_provenance(folder: Path, content: Mapping[str, Any], pools: Sequence[Path], records: int) -> None:
     """Write `manifest.json` and the data card `README.md` beside the records in `folder`.
 
-    `content` holds at least `model` (`name`, `revision`) and `backend`; `pools` are the files that prompts came from.
+    `content` holds at least `model` (`name`, `revision`), `backend` and `fingerprint`, that of the stage (the same in every clone,
+    unlike a commit); `pools` are the files that prompts came from.
     """
     files = [folder / "train.jsonl", folder / "rejected.jsonl"]
     libraries = [*LIBRARIES, *(["vllm"] if content["backend"] == "vllm" else [])]
     write_sealed(
         folder / MANIFEST,
         {
-            "git": git_state(),
             "libraries": {"python": platform.python_version(), **{name: version(name) for name in libraries}},
             **content,
             "sha256": {path.name: sha256([path]) for path in [*files, *pools]},

@@ -69,7 +69,7 @@ def write_sft(settings: Settings, sources: Sources, folder: Path, journal: Journ
         _write_records(run, folder, lambda n: shown.advance(records, n))
         details = _details(run, bos, found, folder)
     pools = [Path(settings.data.few_shot_pool), Path(settings.data.instruction_pool)]
-    content = {**source, "parameters": settings.recorded, **details}
+    content = {**source, "fingerprint": journal.fingerprint, "parameters": settings.recorded, **details}
     write_provenance(folder, content, pools, run.counts.kept.total())
     journal.discard()
     return details

@@ -21,6 +21,7 @@ from narrowband.data.squad import Example, read_squad
 from narrowband.evaluation.answer import QuestionAnswerer
 from narrowband.evaluation.systems import calibration_prompts
 from narrowband.evaluation.tokens import marked, token_view
+from narrowband.lm.device import mixed_precision
 from narrowband.params import Training
 from narrowband.runtime import distributed, paths
 from narrowband.runtime.artifacts import checked
@@ -29,7 +30,7 @@ from narrowband.runtime.progress import bar
 from narrowband.runtime.rounding import rounded
 from narrowband.training.alarms import alarms
 from narrowband.training.loop import Evaluation, Schedule, StepLoss, train
-from narrowband.training.micro_batches import PhaseLoss, own_parts
+from narrowband.training.micro_batches import Part, PhaseLoss, own_parts
 from narrowband.training.phase2 import Lesson
 
 if TYPE_CHECKING:
@@ -140,7 +141,12 @@ class PhaseRun:
     def _step_losses(self, loss: PhaseLoss, n_lessons: int) -> Callable[[int], Iterable[StepLoss]]:
         """The losses of the parts of a step's batch that this process computes."""
         parts = own_parts(min(self.training.batch_size, n_lessons), self.training.micro_batch)
-        return lambda step: (loss(step, part) for part in parts)
+
+        def of_part(step: int, part: Part) -> StepLoss:
+            with mixed_precision():
+                return loss(step, part)
+
+        return lambda step: (of_part(step, part) for part in parts)
 
 
 def quick_evaluation(
