@@ -18,6 +18,8 @@ ROWS = {
     "phase2_window_1": lambda: training.phase2_step(1),
     "phase2_window_16_teacher_kept": lambda: training.phase2_step(16, teacher_top_k=64),
     "phase2_window_1_teacher_kept": lambda: training.phase2_step(1, teacher_top_k=64),
+    "phase1_mixed": lambda: training.mixed("phase1", 1.5),
+    "phase2_mixed": lambda: training.mixed("phase2", 1.2),
     "phase2_shots": training.shared_examples,
     "evaluation": evaluation.throughput,
     "evaluation_shots": evaluation.shared_examples,

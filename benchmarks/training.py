@@ -14,6 +14,7 @@ from narrowband.codec.config import CodecConfig
 from narrowband.codec.folded import reconstruct
 from narrowband.codec.pca import PCA
 from narrowband.data.prompts import collate
+from narrowband.lm.device import mixed_precision, native_bfloat16
 from narrowband.training.draws import Draws
 from narrowband.training.loop import StepLoss
 from narrowband.training.losses import Reconstruction, reconstruction_loss
@@ -126,6 +127,36 @@ def phase2_step(window: int, teacher_top_k: int = 0) -> Row:
         f"{teacher_too}the codec's passes are {parts['codec']:.2f} of the LM's passes: its adapter has as many FLOPs a token "
         "as this small LM",
     )
+
+
+def mixed(phase: str, bar: float) -> Row:
+    """A step of `phase1` or `phase2` at window 16 as its stage does it, against the same step in float32."""
+    lm, made, params = base_lm(), codec(16).train(), setting(16)
+    exact = phase_loss(phase, lm, made, lessons(600), params)
+
+    def in_mixed_precision(step: int) -> StepLoss:
+        with mixed_precision():
+            return exact(step)
+
+    losses = {"float32": exact, "bfloat16 products": in_mixed_precision}
+    gradients = [gradient(made, loss(0)) for loss in losses.values()]
+    times = interleaved({name: stepper(made, loss) for name, loss in losses.items()}, 5)
+    return Row(
+        f"{phase} step at window 16 with bfloat16 products, against float32",
+        times["float32"] / times["bfloat16 products"],
+        bar,
+        True,
+        times,
+        {"cosine_of_gradients": float(nn.functional.cosine_similarity(*gradients, dim=0))},
+        "" if native_bfloat16() else "this CPU does not multiply bfloat16 itself, so both steps are the same",
+    )
+
+
+def gradient(module: nn.Module, loss: StepLoss) -> Tensor:
+    """All gradients of `module`'s parameters, in one vector."""
+    module.zero_grad(set_to_none=True)
+    loss.loss.backward()
+    return torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None])
 
 
 def shared_examples() -> Row:
