@@ -28,7 +28,7 @@ from narrowband.experiments.estimate import (
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import InputError, Params
 
-SPEED = Speed(read=0.01, write=0.1, kept=1000.0)
+SPEED = Speed(train=0.004, read=0.01, write=0.1, kept=1000.0)
 TRAIN = [EncodedPrompt([5] * 20, [True] * 20, False), EncodedPrompt([5] * 40, [True] * 40, False)]
 TEST = [EncodedPrompt([5, 6, 7, 7] * 10, [False] + [True] * 39, False)]
 ASKED = Asked(TRAIN, TEST)
@@ -50,11 +50,18 @@ def test_stages_by_hand(small: Params, lm: FrozenLM) -> None:
     )
     phase2 = small.phase2
     evaluations = 1 + phase2.steps // phase2.evaluate_every
-    steps = phase2.steps * phase2.batch_size * 40 * 3 * 0.01  # the student's two passes and the teacher's, padded
+    steps = phase2.steps * phase2.batch_size * 40 * 3 * 0.004  # the student's two passes and the teacher's, padded
     answers = small.data.quick * (30 * (0.01 + per_entry) + writing)
     assert found.seconds["train_phase2"] == pytest.approx(steps + evaluations * answers)
     assert found.memory["activations"] == phase2.batch_size * 40 * 1000
     assert found.memory["vocabulary"] == 512 * 32 * 4
+
+
+def test_bfloat16_copies_of_the_weights_count(small: Params, lm: FrozenLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = sum(parameter.numel() for parameter in lm.model.parameters())
+    for native, size in ((False, 4), (True, 6)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda native=native: {"avx512_bf16": native})
+        assert estimate(small, lm, ASKED, SPEED).memory["weights"] == weights * size
 
 
 def test_what_saves_time_or_memory_is_counted(small: Params, lm: FrozenLM) -> None:
@@ -74,7 +81,7 @@ def test_a_reader_takes_time_only_where_there_is_one(small: Params, lm: FrozenLM
     assert seconds() == 0
     steps = {"steps": 30, "pretrain_steps": 10, "batch_size": 2, "evaluate_every": 100}
     whole, pooled = (seconds(tokens_per_position=2, encoder=kind, **steps) for kind in ("pretrained", "embeddings"))
-    assert whole - pooled == pytest.approx(40 * 2 * 40 * 3 * 0.01)  # forward and backward of the encoder, padded
+    assert whole - pooled == pytest.approx(40 * 2 * 40 * 3 * 0.004)  # forward and backward of the encoder, padded
 
 
 def test_at_window_1_each_distinct_token_is_looked_for_once(small: Params, lm: FrozenLM) -> None:
@@ -93,7 +100,7 @@ def test_the_adapter_is_counted_without_making_it(small: Params, lm: FrozenLM) -
 def test_a_model_is_measured_and_left_as_it_was(small: Params, lm: FrozenLM) -> None:
     prompts = answerer_of(lm, small).encode([world_example(0, "train", i) for i in range(3)])
     speed = measure(lm, prompts, 4)
-    assert speed.read > 0 and speed.write > 0
+    assert speed.train > 0 and speed.read > 0 and speed.write > 0
     assert speed.kept > lm.hidden_size * 4  # at least the embeddings themselves
     assert all(parameter.grad is None for parameter in lm.model.parameters())
 

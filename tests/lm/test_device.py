@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from narrowband.lm import device
-from narrowband.lm.device import mixed_precision, native_bfloat16
+from narrowband.lm.device import mixed_precision, multiplies_in_bfloat16, native_bfloat16
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,7 @@ def test_mixed_precision_is_on_only_where_the_cpu_has_it(
 def test_on_a_gpu_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
     monkeypatch.setattr(device, "best_device", lambda: torch.device("cuda"))
+    assert not multiplies_in_bfloat16()
     with mixed_precision():
         assert (torch.ones(4, 4) @ torch.ones(4, 4)).dtype is torch.float32
 

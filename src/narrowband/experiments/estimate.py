@@ -1,7 +1,8 @@
-"""Estimates of a run's time by stage and memory on this machine, from one timed forward pass and a few new tokens."""
+"""Estimates of a run's time by stage and memory on this machine, from two timed forward passes and a few new tokens."""
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from typing import NamedTuple
 
 import torch
@@ -18,7 +19,7 @@ from narrowband.data.prompts import collate, encode_prompts
 from narrowband.data.squad import Example
 from narrowband.evaluation.answer import SEARCHED
 from narrowband.evaluation.headline import TITLES
-from narrowband.lm.device import best_device
+from narrowband.lm.device import best_device, mixed_precision, multiplies_in_bfloat16
 from narrowband.lm.frozen import FrozenLM
 from narrowband.lm.source import is_here
 from narrowband.params import InputError, Params, Training
@@ -26,7 +27,7 @@ from narrowband.runtime.entry import set_up_torch
 from narrowband.world.names import Split
 
 TIMED = 4
-"""Prompts in the timed forward pass."""
+"""Prompts in a timed forward pass."""
 
 SAMPLE = 100
 """Training questions whose prompts are sampled."""
@@ -61,8 +62,9 @@ STAGES = ("generate_data", "train_phase1", "train_phase2", "train_reader", "eval
 
 
 class Speed(NamedTuple):
-    """Seconds per token read and per token generated; bytes of activations kept per token read."""
+    """Seconds per token read in training and elsewhere, and per token generated; bytes kept per token for a backward pass."""
 
+    train: float
     read: float
     write: float
     kept: float
@@ -98,25 +100,30 @@ class Estimate(NamedTuple):
 
 
 def measure(lm: FrozenLM, prompts: Sequence[EncodedPrompt], rows: int) -> Speed:
-    """Time a forward pass over the first of `prompts`, as in training, and generation of `rows` answers at a time."""
+    """Time forward passes over the first of `prompts`, as in training and without, and generation of `rows` answers at a time."""
     batch = collate(prompts[:TIMED], lm.pad_id)
     tokens = batch.ids.numel()
     embeddings, mask = lm.embed(batch.ids).requires_grad_(), batch.mask.to(lm.device)
     write = _writing(lm, embeddings[:1, -CUE:].detach().expand(rows, -1, -1))
-    weights = {parameter.data_ptr() for parameter in lm.model.parameters()}
+    weights = {parameter.numel() for parameter in lm.model.parameters()}  # also those of their copies in bfloat16
     kept: dict[int, int] = {}
 
     def count(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
+        if tensor.numel() not in weights:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    began = time.perf_counter()
-    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        lm.logits(embeddings, mask, last=1)
-    read = time.perf_counter() - began
-    return Speed(read / tokens, write, sum(kept.values()) / tokens)
+    def passed(*contexts: AbstractContextManager[object]) -> float:
+        began = time.perf_counter()
+        with ExitStack() as stack:
+            for context in contexts:
+                stack.enter_context(context)
+            lm.logits(embeddings, mask, last=1)
+        return (time.perf_counter() - began) / tokens
+
+    train = passed(torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor), mixed_precision())
+    return Speed(train, passed(torch.no_grad()), write, sum(kept.values()) / tokens)
 
 
 def _writing(lm: FrozenLM, cue: Float[Tensor, "rows cue hidden"]) -> float:
@@ -155,13 +162,13 @@ class _Costs:
 
     def phase1_step(self) -> float:
         """A step: forward and backward take 6 operations per token and adapter weight, the LM's forward 2 per LM weight."""
-        return 3 * self.params.phase1.batch_size * self.asked.length * self.speed.read * self.adapter / self.blocks
+        return 3 * self.params.phase1.batch_size * self.asked.length * self.speed.train * self.adapter / self.blocks
 
     def phase2_step(self) -> float:
         """A step: the LM's forward and backward over the padded batch, and the teacher's forward."""
         phase2 = self.params.phase2
         passes = 2 + (not phase2.teacher_top_k) + phase2.gradient_checkpointing
-        return passes * phase2.batch_size * self.asked.padded(phase2.batch_size) * self.speed.read
+        return passes * phase2.batch_size * self.asked.padded(phase2.batch_size) * self.speed.train
 
     def reader(self) -> float:
         """All steps (teacher forward; encoder and student forward and backward, the latter over fewer tokens) and evaluations."""
@@ -170,7 +177,7 @@ class _Costs:
             return 0.0
         passes = 1 + 3 * (reader.encoder != "embeddings") + 2 / reader.tokens_per_position
         return self.phase(
-            reader.whole, passes * reader.batch_size * self.asked.padded(reader.batch_size) * self.speed.read
+            reader.whole, passes * reader.batch_size * self.asked.padded(reader.batch_size) * self.speed.train
         )
 
     def records(self) -> float:
@@ -195,7 +202,7 @@ def estimate(params: Params, lm: FrozenLM, asked: Asked, speed: Speed) -> Estima
     )
     rows = min(params.phase2.micro_batch or params.phase2.batch_size, params.phase2.batch_size)
     memory = {
-        "weights": float(sum(parameter.nbytes for parameter in lm.model.parameters())),
+        "weights": (1 + multiplies_in_bfloat16() / 2) * sum(parameter.nbytes for parameter in lm.model.parameters()),
         "vocabulary": float(len(lm.tokenizer) * lm.hidden_size * FLOAT),
         "activations": rows * max(len(prompt.ids) for prompt in asked.train) * speed.kept,
         "adapter": float(costs.adapter * ADAM * FLOAT),

@@ -21,9 +21,15 @@ def native_bfloat16() -> bool:
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 
+def multiplies_in_bfloat16() -> bool:
+    """Whether `mixed_precision` changes anything here."""
+    return best_device().type == "cpu" and native_bfloat16()
+
+
 def mixed_precision() -> AbstractContextManager[object]:
     """Matrix products of a training step in bfloat16 on a CPU that has them, everything else in float32.
 
-    Without them, and on a GPU, where the base model is in bfloat16 anyway, nothing changes.
+    Without them, and on a GPU, where the base model is in bfloat16 anyway, nothing changes. While it lasts, bfloat16 copies of the
+    weights that were used are kept.
     """
-    return torch.autocast("cpu", torch.bfloat16, enabled=best_device().type == "cpu" and native_bfloat16())
+    return torch.autocast("cpu", torch.bfloat16, enabled=multiplies_in_bfloat16())
