@@ -14,7 +14,7 @@ def main() -> None:
     from narrowband.data.squad import read_squad, stream_squad
     from narrowband.evaluation.answer import QuestionAnswerer
     from narrowband.evaluation.baselines import Fitting
-    from narrowband.evaluation.curve import adapters, baselines, curve, curve_table
+    from narrowband.evaluation.curve import adapters, baselines, control, curve, curve_table
     from narrowband.evaluation.systems import load_systems
     from narrowband.runtime.artifacts import checked
     from narrowband.runtime.files import write_json
@@ -28,10 +28,10 @@ def main() -> None:
     train = answerer.encode(stream_squad(checked(paths.QA / "train.json")))
     say_truncated(truncated_share(train), answerer.prompt, console)
     fitting = Fitting(answerer, pca, train, params.seed)
-    entries = baselines(fitting) + adapters(fitting, phase1, phase2)
+    entries = [*baselines(fitting), *adapters(fitting, phase1, phase2), control(fitting)]
     examples = read_squad(checked(paths.QA / "test.json"))[: params.baselines.questions]
     rows = rounded(curve(answerer, entries, examples, params.seed, console))
-    write_json(paths.RESULTS / "baselines.json", {"rows": rows})
+    write_json(paths.RESULTS / "baselines.json", {"rows": rows[:-1], "control": rows[-1]})
     console.print(curve_table(rows))
 
 

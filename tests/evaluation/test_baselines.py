@@ -7,7 +7,7 @@ from sklearn.random_projection import GaussianRandomProjection
 from narrowband.codec.pca import PCA
 from narrowband.codec.windows import cut
 from narrowband.evaluation.answer import System
-from narrowband.evaluation.baselines import RandomProjection, Truncation
+from narrowband.evaluation.baselines import MeanVector, RandomProjection, Truncation
 
 HIDDEN = 12
 WINDOW = 2
@@ -47,6 +47,13 @@ def test_truncation_keeps_the_first_components_as_float16(embeddings: torch.Tens
     expected[:, :4] = embeddings[CODED].numpy()[:, :4].astype(np.float16)
     np.testing.assert_array_equal(sent[CODED], expected)
     assert Truncation(4).bits(embeddings, CODED) == 7 * 4 * 16
+
+
+def test_the_control_sends_nothing_and_leaves_other_tokens_alone(embeddings: torch.Tensor) -> None:
+    mean = torch.arange(HIDDEN, dtype=torch.float32)
+    read = MeanVector(mean)(embeddings, CODED)
+    assert (read[CODED] == mean).all() and torch.equal(read[~CODED], embeddings[~CODED])
+    assert MeanVector(mean).bits(embeddings, CODED) == 0
 
 
 def test_the_decoder_of_the_random_projection_is_scikit_learns_regression(

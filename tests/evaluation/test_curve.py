@@ -20,8 +20,8 @@ from narrowband.codec.pca import PCA
 from narrowband.codec.token_windows import coded_lengths, embedded, token_windows
 from narrowband.data.prompts import encode_prompt
 from narrowband.data.splits import world_example
-from narrowband.evaluation.baselines import SYSTEMS, Fitting, rates
-from narrowband.evaluation.curve import Entry, adapters, baselines, curve
+from narrowband.evaluation.baselines import SYSTEMS, Fitting, MeanVector, rates
+from narrowband.evaluation.curve import Entry, adapters, baselines, control, curve
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import Params
 
@@ -85,6 +85,19 @@ def test_rows_have_the_rate_that_can_be_counted_by_hand(lm: FrozenLM, small: Par
         }
         for name in ("f1", "agreement"):
             assert row[f"{name}_interval"]["low"] <= row[name] <= row[f"{name}_interval"]["high"]
+
+
+def test_the_control_is_the_mean_of_the_coded_training_tokens_and_costs_nothing(lm: FrozenLM, small: Params) -> None:
+    answerer = answerer_of(lm, small)
+    prompts = answerer.encode(world_example(0, "train", i) for i in range(6))
+    vectors, windows = token_windows(lm, prompts, small.window)
+    pca = codec_of(PCA.fit(vectors, small.compress_dim, windows), small, pca_only=True)
+    entry = control(Fitting(answerer, pca, prompts, 0))
+    ids = [i for prompt in prompts for i, coded in zip(prompt.ids, prompt.coded, strict=True) if coded]
+    assert isinstance(entry.system, MeanVector)
+    torch.testing.assert_close(entry.system.mean, lm.embed(torch.tensor(ids)).mean(0))
+    (row,) = curve(answerer, [entry], EXAMPLES, 0, Console(quiet=True))
+    assert row["bits_per_token"] == 0 and row["cosine"] < 0.9
 
 
 @pytest.mark.parametrize("rate", [0.1, 1000.0])

@@ -61,6 +61,26 @@ class Truncation:
 
 
 @dataclass(frozen=True)
+class MeanVector:
+    """The control: nothing is sent, and every coded token reads as the mean of those of training prompts.
+
+    What the model still answers so comes from tokens that do not pass through the codec.
+    """
+
+    mean: Float[Tensor, " hidden"]
+
+    def __call__(
+        self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]
+    ) -> Float[Tensor, "batch seq hidden"]:
+        """`embeddings` with the coded tokens replaced by the mean."""
+        return torch.where(coded.to(embeddings.device)[..., None], self.mean, embeddings)
+
+    def bits(self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]) -> int:
+        """None."""
+        return 0
+
+
+@dataclass(frozen=True)
 class RandomProjection:
     """Windows projected on random instead of principal directions, as float16, and the best linear decoder."""
 
@@ -147,6 +167,12 @@ class Fitting:
             return states, torch.ones(len(states), dtype=torch.long)
         known = self.counts.nonzero()[:, 0]
         return self.vocabulary[known.to(self.vocabulary.device)].cpu(), self.counts[known]
+
+    @property
+    def mean_vector(self) -> MeanVector:
+        """The control: the mean of `tokens`, weighted by their counts."""
+        vectors, counts = self.tokens
+        return MeanVector((counts.float() @ vectors / counts.sum()).to(self.vocabulary.device))
 
     def _some_states(self) -> Float[Tensor, "n hidden"]:
         train = self.train[:: -(-len(self.train) // MOST_PROMPTS)]

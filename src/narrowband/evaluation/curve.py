@@ -34,6 +34,11 @@ def baselines(fitting: Fitting) -> list[Entry]:
     return [Entry(name, setting, system) for name, systems in made.items() for setting, system in systems.items()]
 
 
+def control(fitting: Fitting) -> Entry:
+    """What the model answers if nothing is sent."""
+    return Entry("mean vector", "nothing sent", fitting.mean_vector)
+
+
 def adapters(fitting: Fitting, phase1: Codec, phase2: Codec) -> list[Entry]:
     """Phase 1 as trained; Phase 2 as trained, and with its latents coded in other ways afterwards."""
     return [
