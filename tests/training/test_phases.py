@@ -5,6 +5,7 @@ import pytest
 import torch
 import yaml
 from making import codec_of, phase1_loss_of, phase2_loss_of, seal_questions
+from rich.console import Console
 from safetensors.torch import load_file
 
 from narrowband.codec.codec import Codec
@@ -16,7 +17,9 @@ from narrowband.data.squad import write_squad
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import Params
 from narrowband.training.draws import Draws
+from narrowband.training.loop import Evaluation, StepLoss
 from narrowband.training.phase2 import Lesson
+from narrowband.training.run import PhaseRun
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -169,3 +172,27 @@ def test_a_long_context_loses_its_end_and_keeps_question_and_cue(lm: FrozenLM, p
     assert encoded.truncated and len(encoded.ids) == len(encoded.coded) == 60
     assert text.startswith("Context: begin") and "end" not in text
     assert text.endswith("\nQuestion: What is Orvane?\nAnswer:")
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_a_phase_computes_its_losses_in_mixed_precision_where_the_cpu_has_it(
+    native: bool, small: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": native})
+    module, seen = torch.nn.Linear(4, 4), []
+
+    def loss(step: int, part: object) -> StepLoss:
+        product = module(torch.ones(2, 4))
+        seen.append(product.dtype)
+        return StepLoss(product.float().square().sum(), {})
+
+    def evaluate() -> Evaluation:
+        seen.append(module(torch.ones(2, 4)).dtype)
+        return Evaluation(1.0, {"f1": 1.0})
+
+    schedule = small.phase1.model_copy(update={"steps": 2, "evaluate_every": 2, "warmup": 1})
+    phase = PhaseRun("phase1", schedule, 0, "fingerprint", Console(quiet=True))
+    phase.train(module, loss, 8, evaluate)
+    assert seen == [torch.float32, *[torch.bfloat16 if native else torch.float32] * 2, torch.float32]
+    assert module.weight.dtype is torch.float32
