@@ -11,6 +11,7 @@ from test_check import change, check
 from tiny_project import ROOT, STAGES, make_project
 from typer.testing import CliRunner
 
+import narrowband.lm.prefill
 from narrowband.cli import app
 from narrowband.data.prompts import encode_prompt, qa_prompt
 from narrowband.data.settled import read_settled
@@ -49,7 +50,7 @@ def test_sharing_examples_changes_no_result(
         made(tmp_path / name, tiny_model)
         monkeypatch.chdir(tmp_path / name)
         if name == "whole":
-            monkeypatch.setattr(FrozenLM, "_read_before", lambda *arguments: None)
+            monkeypatch.setattr(narrowband.lm.prefill, "shareable", lambda *arguments: None)
         run(*STAGES)
         assert "can't go on from what prompts share" not in capsys.readouterr().out
         results.append([read(f"artifacts/evaluate/predictions_{system}.json") for system in ("uncompressed", "phase1")])

@@ -109,7 +109,7 @@ def assert_alike(asked: QuestionAnswerer, system: Codec | None) -> None:
 @pytest.mark.parametrize("batch_size", [64, 3, 2, 1])
 def test_answers_are_those_of_whole_prompts(family: FrozenLM, params: Params, shots: int, batch_size: int) -> None:
     assert_alike(answerer(family, params, shots, batch_size=batch_size), None)
-    assert list(family._continues.values())[-1]  # it was shared, not read again
+    assert list(family.continued.values())[-1]  # it was shared, not read again
 
 
 @pytest.mark.parametrize("magnitude", ["none", "token", "calibrated", "example"])
@@ -175,7 +175,7 @@ def test_a_model_that_can_not_go_on_reads_whole_prompts(
         asked = answerer(lm, params, batch_size=1)
         for _ in range(2):
             assert asked.answer(None, EXAMPLES).predictions == whole(asked).answer(None, EXAMPLES).predictions
-        assert not any(lm._continues.values())
+        assert not any(lm.continued.values())
     assert capsys.readouterr().out.count("can't go on from what prompts share") == 1
 
 

@@ -20,8 +20,9 @@ from narrowband.data.prompts import (
     worked_examples,
 )
 from narrowband.data.squad import Answer, Example
-from narrowband.lm.frozen import FrozenLM, blocks
+from narrowband.lm.frozen import FrozenLM
 from narrowband.lm.prefix import Prefix, shareable
+from narrowband.lm.split import blocks
 from narrowband.params import InputError, Params
 
 NEW = 8
@@ -69,7 +70,7 @@ def test_answers_are_those_to_the_whole_prompt_alone(family: FrozenLM, params: P
     found = family.generate(family.embed(batch.ids), batch.mask, NEW, shared=batch.shared)
     assert found == [family.generate_from_ids(prompt.ids, NEW) for prompt in prompts]
     assert any(reply.text for reply in found)
-    assert family._prefixes[batch.shared] is not None  # it was shared, and not read again
+    assert family.prefixes[batch.shared] is not None  # it was shared, and not read again
 
 
 def lesson_rows(lm: FrozenLM, params: Params) -> tuple[Batch, torch.Tensor]:
@@ -101,7 +102,7 @@ def test_logits_and_gradients_are_those_of_the_whole_prompt(
         own_logits, own_gradient = asked(lm, batch.shared)
         torch.testing.assert_close(own_logits, logits, rtol=1e-3, atol=1e-3)
         torch.testing.assert_close(own_gradient, gradient, rtol=1e-3, atol=1e-4)
-        assert lm._prefixes[batch.shared] is not None
+        assert lm.prefixes[batch.shared] is not None
 
 
 def test_a_model_that_keeps_more_than_keys_and_values_reads_whole_prompts(
@@ -116,7 +117,7 @@ def test_a_model_that_keeps_more_than_keys_and_values_reads_whole_prompts(
         batch = collate([prompt], lm.pad_id)
         found = lm.generate(lm.embed(batch.ids), batch.mask, NEW, shared=batch.shared)
         assert found == [lm.generate_from_ids(prompt.ids, NEW)]
-    assert lm._prefixes[batch.shared] is None
+    assert lm.prefixes[batch.shared] is None
     assert capsys.readouterr().out.count("can't go on from what prompts share") == 1
 
 
@@ -125,7 +126,7 @@ def test_a_model_that_is_asked_a_prompt_at_a_time_reads_whole_prompts(lm: Frozen
     batch = collate(encoded(lm, params), lm.pad_id)
     found = alone.generate(lm.embed(batch.ids), batch.mask, NEW, shared=batch.shared)
     assert found == [lm.generate_from_ids(prompt.ids, NEW) for prompt in encoded(lm, params)]
-    assert not alone._prefixes
+    assert not alone.prefixes
 
 
 def test_a_wrong_cache_is_found_out(lm: FrozenLM, monkeypatch: pytest.MonkeyPatch) -> None:

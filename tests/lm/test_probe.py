@@ -9,6 +9,7 @@ from transformers import BambaConfig, FalconH1Config, PreTrainedConfig, Recurren
 
 from narrowband.lm import probe
 from narrowband.lm.frozen import FrozenLM
+from narrowband.lm.sampling import sample
 from narrowband.lm.source import outline
 from narrowband.params import InputError
 
@@ -58,9 +59,9 @@ def test_a_model_that_padding_leaks_into_is_run_one_prompt_at_a_time(
 def test_samples_of_such_a_model_are_those_of_single_rows(leaking: Path) -> None:
     lm = FrozenLM.load(str(leaking))
     rows, ids, mask = padded(lm, [4, 11])
-    together = lm.sample(ids, mask, 6, 1.0, [1, 2], ["\n"])
+    together = sample(lm, ids, mask, 6, 1.0, [1, 2], ["\n"])
     for row, seed, found in zip(rows, [1, 2], together, strict=True):
-        alone = lm.sample(torch.tensor([row]), torch.ones(1, len(row), dtype=torch.bool), 6, 1.0, [seed], ["\n"])[0]
+        alone = sample(lm, torch.tensor([row]), torch.ones(1, len(row), dtype=torch.bool), 6, 1.0, [seed], ["\n"])[0]
         assert found[: len(alone)].tolist() == alone.tolist()
         assert set(found[len(alone) :].tolist()) <= {lm.pad_id}
 

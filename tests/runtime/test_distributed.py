@@ -63,7 +63,8 @@ for stage in stages:
 
 from torch.distributed.tensor import DTensor
 
-from narrowband.lm.frozen import FrozenLM, blocks
+from narrowband.lm.frozen import FrozenLM
+from narrowband.lm.split import blocks
 from narrowband.params import load_params
 
 model = FrozenLM.load(load_params().base_model).model

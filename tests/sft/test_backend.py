@@ -21,7 +21,7 @@ PROMPTS = ["What is fog?\n", "The capital of France is", "Write one true sentenc
 def test_seeded_rows_draw_from_the_softmax() -> None:
     logits = torch.tensor([0.0, 1.0, 2.0])
     rows = SeededRows(0.5, list(range(4000)), torch.device("cpu"))
-    drawn = rows(torch.empty(4000, 0), logits.expand(4000, 3)).argmax(-1).bincount(minlength=3) / 4000
+    drawn = rows(torch.empty(4000, 0, dtype=torch.long), logits.expand(4000, 3)).argmax(-1).bincount(minlength=3) / 4000
     torch.testing.assert_close(drawn, (logits / 0.5).softmax(-1), atol=0.03, rtol=0)
 
 

@@ -10,7 +10,8 @@ from narrowband.codec.pca import PCA
 from narrowband.data.encoded import EncodedPrompt
 from narrowband.data.prompts import encode_answer, encode_prompt
 from narrowband.data.splits import world_example
-from narrowband.lm.frozen import FrozenLM, blocks
+from narrowband.lm.frozen import FrozenLM
+from narrowband.lm.split import blocks
 from narrowband.params import InputError, Params
 from narrowband.runtime import distributed
 from narrowband.training import phase1, phase2

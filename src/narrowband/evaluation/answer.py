@@ -19,6 +19,7 @@ from narrowband.evaluation.form import answer_form
 from narrowband.evaluation.reconstruction import Quality
 from narrowband.evaluation.scoring import Score, mean_score, score_all
 from narrowband.lm.frozen import FrozenLM
+from narrowband.lm.prefill import continues
 from narrowband.lm.stop import Reply
 from narrowband.params import Params, Prompt, Stop
 from narrowband.runtime import distributed
@@ -194,7 +195,7 @@ class QuestionAnswerer:
         several = (group for group in groups.values() if len(group) > 1)
         beginnings = (_beginning([prompts[i].ids for i in group]) for group in several)
         longest = max(beginnings, key=len, default=[])
-        if not (longest and self.lm.continues(longest)):
+        if not (longest and continues(self.lm, longest)):
             return range(len(examples))
         numbers = {context: number for number, context in enumerate(groups)}
         return [numbers[example.context] for example in examples]

@@ -1,42 +1,27 @@
-"""The frozen language model: the one place that loads, freezes, embeds, scores and generates."""
+"""The frozen language model: embeddings or states in, logits and greedy answers out."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, cast
 
 import torch
-import transformers
 from jaxtyping import Bool, Float, Int
-from rich.markup import escape
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import (
-    AutoModelForCausalLM,
-    DynamicCache,
-    GenerationConfig,
-    LogitsProcessorList,
-    PreTrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    StoppingCriteriaList,
-)
-from transformers.cache_utils import DynamicLayer
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteriaList
 
-from narrowband.lm.device import best_device, best_dtype
+from narrowband.lm.loading import load_frozen
 from narrowband.lm.nearest import NearestTokens
-from narrowband.lm.prefix import Beginnings, FixedLayer, Prefix, shareable
+from narrowband.lm.prefill import prefill, prefix_cache
+from narrowband.lm.prefix import FixedLayer, Prefix
 from narrowband.lm.probe import batchable
-from narrowband.lm.sampling import SeededRows
-from narrowband.lm.source import load_tokenizer, locate, model_config, refusal, require_embeddings
-from narrowband.lm.split import blocks, replaced, require_source, states_before
+from narrowband.lm.rows import ids_of_rows, positions, single_rows
+from narrowband.lm.source import load_tokenizer, model_config, require_embeddings
+from narrowband.lm.split import blocks, entered, require_source, states_before
 from narrowband.lm.stop import Reply, TextEnd, decode_rows, until_end
 from narrowband.params import EMBEDDINGS, InputError, Stop
 from narrowband.runtime import distributed
-from narrowband.runtime.entry import console
-
-transformers.utils.logging.disable_progress_bar()
 
 
 @dataclass
@@ -49,10 +34,10 @@ class FrozenLM:
     """Whether prompts may be left-padded to a batch; a model whose answers change with padding gets one prompt at a time."""
     sender_blocks: int = 0
     """Blocks that run before the codec, which gets the states after them; with 0 it gets token embeddings."""
-    _prefixes: dict[tuple[int, ...], Prefix | None] = field(default_factory=dict, init=False, repr=False)
+    prefixes: dict[tuple[int, ...], Prefix | None] = field(default_factory=dict, init=False, repr=False)
     """Keys and values of the last shared first tokens; `None` if the model can't continue from them."""
-    _continues: dict[tuple[int, ...], bool] = field(default_factory=dict, init=False, repr=False)
-    """What `continues` found."""
+    continued: dict[tuple[int, ...], bool] = field(default_factory=dict, init=False, repr=False)
+    """Whether the model goes on from keys and values of these tokens, for all that were tested; see `prefill.continues`."""
 
     @classmethod
     def load(cls, name: str, source: str = EMBEDDINGS) -> "FrozenLM":
@@ -66,23 +51,12 @@ class FrozenLM:
         """
         config = model_config(name)
         tokenizer = load_tokenizer(name)
-        model: Any = _read_weights(name, config)
-        model.eval().requires_grad_(False)
-        distributed.shard(model, blocks(model))
-        model.to(best_device())
-        # A model's own generation settings (a repetition penalty, top-p) would make "greedy" something else.
-        model.generation_config = GenerationConfig()
+        model = load_frozen(name, config)
         lm = cls(model, tokenizer, sender_blocks=require_source(model, source))
         if lm.sender_blocks and distributed.sharded():
             raise InputError(f"source {source} can't be used with --use_fsdp; start the stage without it")
         require_embeddings(name, tokenizer, lm.embedding.num_embeddings)
         lm.batchable = batchable(name, lm)
-        if not lm.batchable:
-            console.print(
-                f"[yellow]base_model {escape(name)} answers differently in a left-padded batch than alone; it is run one "
-                "prompt at a time, which is slower[/]",
-                soft_wrap=True,
-            )
         return lm
 
     @property
@@ -119,7 +93,7 @@ class FrozenLM:
             return embeddings
         mask = mask.to(self.device)
         if not self.batchable and len(mask) > 1:
-            for i, (row, real) in enumerate(_rows(ids.to(self.device), mask)):
+            for i, (row, real) in enumerate(single_rows(ids.to(self.device), mask)):
                 embeddings[i, mask[i]] = self.states(row, real)[0]
             return embeddings
         return states_before(
@@ -127,24 +101,9 @@ class FrozenLM:
             blocks(self.model)[self.sender_blocks],
             inputs_embeds=embeddings.to(self.model.dtype),
             attention_mask=mask.long(),
-            position_ids=_positions(mask),
+            position_ids=positions(mask),
             use_cache=False,
         ).float()
-
-    @contextmanager
-    def _entered(
-        self, states: Float[Tensor, "batch seq hidden"], ids: Int[Tensor, "batch seq"] | None
-    ) -> Iterator[Float[Tensor, "batch seq hidden"]]:
-        """The embeddings to run the model on so that it reads `states`, which are embeddings unless there are sender blocks.
-
-        Sender blocks run on the tokens `ids`, so their keys and values are the original ones; the block after them reads
-        `states`. Without `ids`, `states` are embeddings in any case.
-        """
-        if ids is None or not self.sender_blocks:
-            yield states
-            return
-        with replaced(blocks(self.model)[self.sender_blocks], states):
-            yield self.embed(ids)
 
     @cached_property
     def vocabulary(self) -> Float[Tensor, "vocab hidden"]:
@@ -164,8 +123,8 @@ class FrozenLM:
         Positions count from each row's first real token, as `generate` counts them.
         """
         if self.batchable or len(mask) == 1:
-            return self._logits(embeddings, mask, last)
-        rows = [self._logits(*row, last)[0] for row in _rows(embeddings, mask)]
+            return self.forward(embeddings, mask, last)
+        rows = [self.forward(*row, last)[0] for row in single_rows(embeddings, mask)]
         return torch.stack([nn.functional.pad(row, (0, 0, last - len(row), 0)) for row in rows])
 
     def logits_at(
@@ -183,79 +142,39 @@ class FrozenLM:
         With `ids`, the rows' tokens, `embeddings` are what `states` returns or a codec makes of it.
         """
         if not self.batchable and len(mask) > 1:
-            rows = zip(_rows(embeddings, mask), wanted, _each(ids, mask), strict=True)
+            rows = zip(single_rows(embeddings, mask), wanted, ids_of_rows(ids, mask), strict=True)
             return torch.cat([self.logits_at(*row, on[None, -row[1].shape[1] :], (), own) for row, on, own in rows])
 
         def choose(head: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
             return (inputs[0][wanted][None],)
 
-        cache = self._read_before(mask, shared, FixedLayer)
+        cache = prefix_cache(self, mask, shared, FixedLayer)
         hook = cast(nn.Module, self.model.get_output_embeddings()).register_forward_pre_hook(choose)
         try:
-            with self._entered(embeddings, ids) as entered:
-                return self._logits(entered, mask, wanted.shape[1], cache)[0]
+            with entered(self, embeddings, ids) as given:
+                return self.forward(given, mask, wanted.shape[1], cache)[0]
         finally:
             hook.remove()
 
-    def _logits(
+    def forward(
         self,
         embeddings: Float[Tensor, "batch seq hidden"],
         mask: Bool[Tensor, "batch seq"],
         last: int,
         cache: DynamicCache | None = None,
     ) -> Float[Tensor, "rows kept vocab"]:
-        positions = _positions(mask)
+        """As `logits`, in one call of the model; a key-value `cache` holds the first columns, and is extended."""
+        places = positions(mask)
         known = cache.get_seq_length() if cache is not None else 0
         output = self.model(
             inputs_embeds=embeddings[:, known:].to(self.model.dtype),
             attention_mask=mask.long(),
-            position_ids=positions[:, known:],
+            position_ids=places[:, known:],
             logits_to_keep=last,
             use_cache=cache is not None,
             past_key_values=cache,
         )
         return output.logits.float()
-
-    def _read_before(
-        self, mask: Bool[Tensor, "batch seq"], shared: tuple[int, ...], kind: type[DynamicLayer]
-    ) -> DynamicCache | None:
-        """Key-value cache of the first columns of left-padded rows that begin with `shared`; `None` if the model can't use it."""
-        if not shared or not self.batchable:
-            return None
-        if shared not in self._prefixes:
-            self._prefixes.clear()
-            self._prefixes[shared] = shareable(self, shared)
-        prefix = self._prefixes[shared]
-        return prefix.cache(mask, kind) if prefix else None
-
-    def continues(self, ids: Sequence[int]) -> bool:
-        """Whether the model, in a test, goes on from keys and values of `ids` as from whole prompts; never from states."""
-        if self.sender_blocks:
-            return False
-        asked = tuple(ids)
-        if asked not in self._continues:
-            self._continues[asked] = self.batchable and shareable(self, asked) is not None
-        return self._continues[asked]
-
-    def _read_once(
-        self,
-        embeddings: Float[Tensor, "batch seq hidden"],
-        mask: Bool[Tensor, "batch seq"],
-        shared: tuple[int, ...],
-        alike: Sequence[int],
-    ) -> DynamicCache | None:
-        """As `_read_before`; what rows of the same number in `alike` begin with is read once, too."""
-        if len(set(alike)) == len(alike):
-            return self._read_before(mask, shared, DynamicLayer)
-        beginnings = Beginnings.of(embeddings, mask, alike)
-        columns = beginnings.places.shape[1]
-        if columns <= len(shared):
-            return self._read_before(mask, shared, DynamicLayer)
-        leading, real = embeddings[beginnings.leaders, :columns], mask[beginnings.leaders, :columns]
-        cache = self._read_before(real, shared, DynamicLayer)
-        cache = DynamicCache() if cache is None else cache
-        self._logits(leading, real, 1, cache)
-        return beginnings.spread(cache)
 
     def checkpoint_gradients(self) -> None:
         """Recompute each block's activations in the backward pass instead of keeping them (Chen et al. 2016, arXiv:1604.06174).
@@ -280,58 +199,23 @@ class FrozenLM:
 
         All prompts begin with the tokens `shared`, whose keys and values are computed once if the model can continue from them.
         Prompts of the same number in `alike` have a context in common: the embeddings that they all begin with are read once. It
-        must be empty unless the model `continues`.
+        must be empty unless the model continues (see `prefill.continues`).
         With `ids`, the prompts' tokens, `embeddings` are what `states` returns or a codec makes of it; new tokens run through
         all blocks.
-        `generate(inputs_embeds=...)` returns new tokens only, so no prompt must be cut off its output.
         """
         if not self.batchable and len(mask) > 1:
-            rows = zip(_rows(embeddings, mask), _each(ids, mask), strict=True)
+            rows = zip(single_rows(embeddings, mask), ids_of_rows(ids, mask), strict=True)
             return [self.generate(*row, max_new_tokens, stop, ids=own)[0] for row, own in rows]
-        cache = self._read_once(embeddings, mask, shared, alike)
-        with self._entered(embeddings, ids) as entered:
-            tokens = self.model.generate(  # type: ignore[operator]
-                inputs_embeds=entered.to(self.model.dtype),
+        cache = prefill(self, embeddings, mask, shared, alike)
+        with entered(self, embeddings, ids) as given:
+            tokens = self.greedy(
+                TextEnd.of_answer(self.tokenizer, stop, 0),
+                max_new_tokens,
+                inputs_embeds=given.to(self.model.dtype),
                 attention_mask=mask.long(),
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                stopping_criteria=StoppingCriteriaList([TextEnd.of_answer(self.tokenizer, stop, 0)]),
-                eos_token_id=self.tokenizer.eos_token_id,
-                pad_token_id=self.pad_id,
                 **({} if cache is None else {"past_key_values": cache}),
             )
         return self.replies(tokens, stop)
-
-    @torch.no_grad()
-    def sample(
-        self,
-        ids: Int[Tensor, "batch seq"],
-        mask: Bool[Tensor, "batch seq"],
-        max_new_tokens: int,
-        temperature: float,
-        seeds: Sequence[int],
-        stop_strings: Sequence[str],
-    ) -> Int[Tensor, "batch new"]:
-        """New tokens of left-padded prompts, each row up to EOS or a stop string, then filled with `pad_id`.
-
-        Greedy at temperature 0; otherwise row `i` draws from a generator of its own, seeded with `seeds[i]`.
-        """
-        if not self.batchable and len(mask) > 1:
-            rows = zip(_rows(ids, mask), seeds, strict=True)
-            found = [self.sample(*row, max_new_tokens, temperature, [seed], stop_strings)[0] for row, seed in rows]
-            return nn.utils.rnn.pad_sequence(found, batch_first=True, padding_value=self.pad_id)
-        noise = [SeededRows(temperature, seeds, self.device)] if temperature else []
-        tokens = self.model.generate(  # type: ignore[operator]
-            input_ids=ids.to(self.device),
-            attention_mask=mask.long().to(self.device),
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            logits_processor=LogitsProcessorList(noise),
-            stopping_criteria=StoppingCriteriaList([TextEnd.at_strings(self.tokenizer, stop_strings, ids.shape[1])]),
-            eos_token_id=self.tokenizer.eos_token_id,
-            pad_token_id=self.pad_id,
-        )
-        return tokens[:, ids.shape[1] :]
 
     @torch.no_grad()
     def generate_from_ids(self, ids: Sequence[int], max_new_tokens: int, stop: Stop = "line") -> Reply:
@@ -340,16 +224,26 @@ class FrozenLM:
         It involves neither embeddings nor padding, so `generate` should give the same answer from the original embeddings.
         """
         prompt = torch.tensor([ids], device=self.device)
-        tokens = self.model.generate(  # type: ignore[operator]
-            prompt,
-            attention_mask=torch.ones_like(prompt),
+        end = TextEnd.of_answer(self.tokenizer, stop, len(ids))
+        tokens = self.greedy(end, max_new_tokens, input_ids=prompt, attention_mask=torch.ones_like(prompt))
+        return self.replies(tokens[:, len(ids) :], stop)[0]
+
+    @torch.no_grad()
+    def greedy(self, end: TextEnd, max_new_tokens: int, **prompt: Any) -> Int[Tensor, "batch seq"]:
+        """Continue left-padded prompts greedily, each row up to EOS or its `end`; then it is filled with `pad_id`.
+
+        The rows are those of transformers' `generate`: with `input_ids` they begin with the prompt, with `inputs_embeds` they
+        hold new tokens only, so no prompt must be cut off.
+        """
+        tokens: Tensor = self.model.generate(  # type: ignore[operator]
+            **prompt,
             max_new_tokens=max_new_tokens,
             do_sample=False,
-            stopping_criteria=StoppingCriteriaList([TextEnd.of_answer(self.tokenizer, stop, len(ids))]),
+            stopping_criteria=StoppingCriteriaList([end]),
             eos_token_id=self.tokenizer.eos_token_id,
             pad_token_id=self.pad_id,
         )
-        return self.replies(tokens[:, len(ids) :], stop)[0]
+        return tokens
 
     def replies(self, tokens: Int[Tensor, "batch new"], stop: Stop) -> list[Reply]:
         """The answers in rows of generated tokens, which end at EOS or where `stop` says."""
@@ -358,43 +252,3 @@ class FrozenLM:
             answer, ended = until_end(text, stop)
             found.append(Reply(answer, cut=not ended and self.tokenizer.eos_token_id not in ids))
         return found
-
-
-def _read_weights(name: str, config: PreTrainedConfig) -> PreTrainedModel:
-    source = locate(name)
-    try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source.name,
-            revision=source.revision,
-            config=config,
-            dtype=best_dtype(),
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-    except MemoryError:
-        raise
-    except Exception as error:  # any exception, from libraries for many formats
-        raise refusal(name, error) from None
-    model, report = loaded
-    if lost := report["missing_keys"]:
-        raise InputError(
-            f"base_model {name} lacks {len(lost)} of its weights, {min(lost)} among them; download or save it again"
-        )
-    return cast(PreTrainedModel, model)
-
-
-def _rows(padded: Tensor, mask: Bool[Tensor, "batch seq"]) -> Iterator[tuple[Tensor, Bool[Tensor, "1 length"]]]:
-    """Each row of a left-padded batch by itself, without its padding, and its mask."""
-    for row, real in zip(padded, mask, strict=True):
-        yield row[real][None], real[real][None]
-
-
-def _each(ids: Tensor | None, mask: Bool[Tensor, "batch seq"]) -> Sequence[Tensor | None]:
-    """Each row of `ids` by itself, without its padding, if there are `ids`."""
-    return [None] * len(mask) if ids is None else [row for row, _ in _rows(ids.to(mask.device), mask)]
-
-
-def _positions(mask: Bool[Tensor, "batch seq"]) -> Int[Tensor, "batch seq"]:
-    """Positions in left-padded rows, counted from each row's first real token."""
-    return (mask.long().cumsum(-1) - 1).clamp(min=0)

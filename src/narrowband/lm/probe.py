@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 import transformers
 from jaxtyping import Bool, Float, Int
+from rich.markup import escape
 from torch import Tensor
 from transformers import Cache
 
 from narrowband.lm.cache import cache_folder
 from narrowband.lm.model_revision import model_revision
 from narrowband.params import InputError, first_line
+from narrowband.runtime.entry import console
 from narrowband.runtime.files import read_json, write_json
 
 if TYPE_CHECKING:
@@ -40,17 +42,24 @@ class Said(NamedTuple):
 
 
 def batchable(name: str, lm: "FrozenLM") -> bool:
-    """Whether the model called `name` may be given several prompts at a time.
+    """Whether the model called `name` may be given several prompts at a time; if not, this is said.
 
     Raises:
         InputError: its answers to embeddings and to their tokens differ, or it gives embeddings no gradient.
     """
     known = _verdict_file(name, lm)
     if known.exists():
-        return bool(read_json(known)["batchable"])
-    verdict = probe(name, lm)
-    with contextlib.suppress(OSError):  # without a writable cache, the test is repeated
-        write_json(known, {"batchable": verdict})
+        verdict = bool(read_json(known)["batchable"])
+    else:
+        verdict = probe(name, lm)
+        with contextlib.suppress(OSError):  # without a writable cache, the test is repeated
+            write_json(known, {"batchable": verdict})
+    if not verdict:
+        console.print(
+            f"[yellow]base_model {escape(name)} answers differently in a left-padded batch than alone; it is run one "
+            "prompt at a time, which is slower[/]",
+            soft_wrap=True,
+        )
     return verdict
 
 

@@ -3,9 +3,13 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
-from transformers import LogitsProcessor
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import LogitsProcessor, LogitsProcessorList
+
+from narrowband.lm.frozen import FrozenLM
+from narrowband.lm.rows import single_rows
+from narrowband.lm.stop import TextEnd
 
 
 class SeededRows(LogitsProcessor):
@@ -23,3 +27,31 @@ class SeededRows(LogitsProcessor):
         """Noisy scores of the next token; every call draws anew from each row's generator."""
         noise = torch.stack([torch.empty_like(scores[0]).exponential_(generator=g) for g in self.generators])
         return scores / self.temperature - noise.log()
+
+
+def sample(
+    lm: FrozenLM,
+    ids: Int[Tensor, "batch seq"],
+    mask: Bool[Tensor, "batch seq"],
+    max_new_tokens: int,
+    temperature: float,
+    seeds: Sequence[int],
+    stop_strings: Sequence[str],
+) -> Int[Tensor, "batch new"]:
+    """New tokens of left-padded prompts, each row up to EOS or a stop string, then filled with `pad_id`.
+
+    Greedy at temperature 0; otherwise row `i` draws from a generator of its own, seeded with `seeds[i]`.
+    """
+    if not lm.batchable and len(mask) > 1:
+        rows = zip(single_rows(ids, mask), seeds, strict=True)
+        found = [sample(lm, *row, max_new_tokens, temperature, [seed], stop_strings)[0] for row, seed in rows]
+        return nn.utils.rnn.pad_sequence(found, batch_first=True, padding_value=lm.pad_id)
+    noise = [SeededRows(temperature, seeds, lm.device)] if temperature else []
+    tokens = lm.greedy(
+        TextEnd.at_strings(lm.tokenizer, stop_strings, ids.shape[1]),
+        max_new_tokens,
+        input_ids=ids.to(lm.device),
+        attention_mask=mask.long().to(lm.device),
+        logits_processor=LogitsProcessorList(noise),
+    )
+    return tokens[:, ids.shape[1] :]

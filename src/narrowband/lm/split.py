@@ -2,15 +2,18 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from narrowband.params import InputError, blocks_before
+
+if TYPE_CHECKING:
+    from narrowband.lm.frozen import FrozenLM
 
 
 def blocks(model: nn.Module) -> list[nn.Module]:
@@ -86,3 +89,19 @@ def replaced(block: nn.Module, states: Float[Tensor, "batch seq hidden"]) -> Ite
         yield
     finally:
         hook.remove()
+
+
+@contextmanager
+def entered(
+    lm: "FrozenLM", states: Float[Tensor, "batch seq hidden"], ids: Int[Tensor, "batch seq"] | None
+) -> Iterator[Float[Tensor, "batch seq hidden"]]:
+    """The embeddings to run the model on so that it reads `states`, which are embeddings unless there are sender blocks.
+
+    Sender blocks run on the tokens `ids`, so their keys and values are the original ones; the block after them reads `states`.
+    Without `ids`, `states` are embeddings in any case.
+    """
+    if ids is None or not lm.sender_blocks:
+        yield states
+        return
+    with replaced(blocks(lm.model)[lm.sender_blocks], states):
+        yield lm.embed(ids)

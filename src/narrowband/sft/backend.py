@@ -9,6 +9,7 @@ from narrowband.data.encoded import EncodedPrompt
 from narrowband.data.prompts import collate
 from narrowband.lm.bos import token_log_probs
 from narrowband.lm.frozen import FrozenLM
+from narrowband.lm.sampling import sample
 
 Finish = Literal["eos", "stop", "length"]
 
@@ -54,8 +55,8 @@ class TransformersBackend:
     ) -> list[Continuation]:
         """See `Backend.complete`."""
         batch = collate([_plain(ids) for ids in prompts], self.lm.pad_id)
-        rows = self.lm.sample(
-            batch.ids, batch.mask, sampling.max_new_tokens, sampling.temperature, seeds, sampling.stop_strings
+        rows = sample(
+            self.lm, batch.ids, batch.mask, sampling.max_new_tokens, sampling.temperature, seeds, sampling.stop_strings
         )
         return [self._read(row, sampling.stop_strings) for row in rows.tolist()]
 
