@@ -35,6 +35,14 @@ class Batch(NamedTuple):
     shared: tuple[int, ...] = ()
 
 
+class Tokenised(NamedTuple):
+    """The text of a whole prompt, its tokens without BOS, and the characters that each of them stands for."""
+
+    text: str
+    ids: list[int]
+    spans: list[tuple[int, int]]
+
+
 def qa_prompt(context: str, question: str) -> str:
     """The prompt, up to the "Answer:" cue. The answer follows after one space and ends with a line break."""
     return f"{HEAD}{context}\nQuestion: {question}{ANCHOR}"
@@ -60,19 +68,29 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, context: str, question: st
     Raises:
         InputError: examples, question and cue alone are longer than `prompt.max_length`.
     """
-    before = examples_of(prompt)
-    text, head = before + qa_prompt(context, question), len(before) + len(HEAD)
+    return fit_prompt(tokenizer, tokenise(tokenizer, context, question, prompt), len(context), prompt)
+
+
+def tokenise(tokenizer: PreTrainedTokenizerBase, context: str, question: str, prompt: Prompt) -> Tokenised:
+    """All tokens of a prompt, however long it is."""
+    text = examples_of(prompt) + qa_prompt(context, question)
     encoded = tokenizer(
         text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True, verbose=False
     )
-    starts, ends = zip(*encoded["offset_mapping"], strict=True)
-    ids: list[int] = list(encoded["input_ids"])
-    coded = _coded(list(zip(starts, ends, strict=True)), len(text), prompt)
+    return Tokenised(text, list(encoded["input_ids"]), list(encoded["offset_mapping"]))
+
+
+def fit_prompt(tokenizer: PreTrainedTokenizerBase, whole: Tokenised, length: int, prompt: Prompt) -> EncodedPrompt:
+    """What is kept of `whole`, whose context has `length` characters; see `encode_prompt`."""
+    before = examples_of(prompt)
+    head = len(before) + len(HEAD)
+    starts, ends = zip(*whole.spans, strict=True)
+    ids, coded = [*whole.ids], _coded(whole, prompt)
     bos = [] if prompt.bos == "none" or tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     excess = len(bos) + len(ids) - prompt.max_length
     if excess > 0:
         first = sum(start < head for start in starts)
-        end = sum(stop <= head + len(context) for stop in ends)
+        end = sum(stop <= head + length for stop in ends)
         if excess > end - first:
             what = f"{prompt.shots} examples and a question" if before else "a question"
             fewer = "raise it, lower prompt.shots" if before else "raise it"
@@ -86,12 +104,12 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, context: str, question: st
     return EncodedPrompt(bos + ids, [prompt.bos == "codec"] * len(bos) + coded, excess > 0, shared)
 
 
-def _coded(spans: Sequence[tuple[int, int]], length: int, prompt: Prompt) -> list[bool]:
-    """Which tokens pass through the codec; `spans` are the characters of each in a text of `length` characters."""
+def _coded(whole: Tokenised, prompt: Prompt) -> list[bool]:
+    """Which tokens pass through the codec."""
     first = len(examples_of(prompt)) if prompt.shots_pass == "text" else 0
     after_head = 0 if prompt.prefix == "codec" else first + len(HEAD)
-    anchor = length if prompt.anchor == "codec" else length - len(ANCHOR)
-    return [start >= first and stop > after_head and start < anchor for start, stop in spans]
+    anchor = len(whole.text) - (0 if prompt.anchor == "codec" else len(ANCHOR))
+    return [start >= first and stop > after_head and start < anchor for start, stop in whole.spans]
 
 
 def require_texts(context: str, question: str) -> None:

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from narrowband.data.prompts import HEAD, encode_prompt, examples_of, qa_prompt
+from narrowband.data.prompts import HEAD, examples_of, fit_prompt, tokenise
 from narrowband.data.squad import Example
 from narrowband.params import InputError, Prompt
 
@@ -42,19 +42,12 @@ def split_prompt(tokenizer: PreTrainedTokenizerBase, context: str, question: str
     Raises:
         InputError: nothing of the context is left, because question and cue fill `prompt.max_length` or it is empty.
     """
-    ids = encode_prompt(tokenizer, context, question, prompt).ids
-    before = examples_of(prompt)
-    start = len(before) + len(HEAD)
-    spans = tokenizer(
-        before + qa_prompt(context, question),
-        add_special_tokens=False,
-        split_special_tokens=True,
-        return_offsets_mapping=True,
-        verbose=False,
-    )["offset_mapping"]
+    whole = tokenise(tokenizer, context, question, prompt)
+    ids = fit_prompt(tokenizer, whole, len(context), prompt).ids
+    start = len(examples_of(prompt)) + len(HEAD)
     bos = prompt.bos != "none" and tokenizer.bos_token_id is not None
-    first = bos + sum(stop <= start for _, stop in spans)
-    last = len(ids) - sum(stop > start + len(context) for _, stop in spans)
+    first = bos + sum(stop <= start for _, stop in whole.spans)
+    last = len(ids) - sum(stop > start + len(context) for _, stop in whole.spans)
     if last <= first:
         raise InputError(
             f"no token of the context fits beside a question of {len(ids) - last} tokens; give a longer context, raise "
