@@ -114,41 +114,39 @@ def _figures(row: dict[str, Any]) -> dict[str, float]:
     return {**{name: row[name] for name in names if name in row}, **row["f1_interval"]}
 
 
-def bit_runs(seeds: Sequence[int] = (0,)) -> Runs:
+def bit_runs() -> Runs:
     """Overrides of every run by the name of its experiment: codecs and other systems are fitted to each rate."""
     return {
-        bit_run_name(rate, seed): {
+        bit_run_name(rate): {
             "latent_coding.kind": "entropy",
             "latent_coding.bits_per_token": rate,
             "baselines.questions": QUESTIONS,
-            "seed": seed,
+            "seed": 0,
         }
         for rate in RATES
-        for seed in seeds
     }
 
 
-def bit_run_name(rate: float, seed: int) -> str:
+def bit_run_name(rate: float) -> str:
     """The name of a run's DVC experiment."""
-    return f"bits-{rate:g}-seed{seed}"
+    return f"bits-{rate:g}-seed0"
 
 
-def bit_rows(found: Callable[[str], Rows], finished: Sequence[str], seeds: Sequence[int] = (0,)) -> Rows:
+def bit_rows(found: Callable[[str], Rows], finished: Sequence[str]) -> Rows:
     """The rows of `results/baselines.json` of all finished runs, without latents on fixed grids; equal settings appear once.
 
     `found` returns the rows of an experiment by its name.
     """
-    rows: dict[tuple[int, str, str], dict[str, Any]] = {}
-    for seed in seeds:
-        for name in (bit_run_name(rate, seed) for rate in RATES):
-            for row in found(name) if name in finished else []:
-                if GRID not in row["setting"]:
-                    rows.setdefault((seed, row["system"], row["setting"]), {"seed": seed, **row})
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for name in map(bit_run_name, RATES):
+        for row in found(name) if name in finished else []:
+            if GRID not in row["setting"]:
+                rows.setdefault((row["system"], row["setting"]), {"seed": 0, **row})
     return list(rows.values())
 
 
-def _of_seed_0(rows: Rows, window: int | None = None) -> Rows:
-    return [row for row in rows if row["seed"] == 0 and row.get("window") == window]
+def _of_seed_0(rows: Rows, window: int) -> Rows:
+    return [row for row in rows if row["seed"] == 0 and row["window"] == window]
 
 
 SWEEPS = {
@@ -166,7 +164,7 @@ SWEEPS = {
     Axis.BITS: Sweep(
         "baselines",
         Path("docs/bits.json"),
-        lambda rows: {PICTURES / "f1-against-bits.svg": _of_seed_0(rows)},
+        lambda rows: {PICTURES / "f1-against-bits.svg": rows},
         lambda params, hidden: bit_runs(),
         lambda experiments: bit_rows(lambda name: read_result(name, BASELINES)["rows"], [*experiments.finished]),
         "rate_chart",
