@@ -24,6 +24,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from narrowband.codec.entropy import ESCAPE_BITS, LIMIT, EntropyModel
+from narrowband.codec.quantize import FLOAT16_BITS
 from narrowband.params import InputError, Magnitude
 
 VERSION = 1
@@ -105,7 +106,7 @@ class Bitstream:
 
     def ideal_bits(self, message: Message) -> float:
         """Bits of symbols and side information in theory: no header, no checksum, no rounding to bytes."""
-        return float(self.model.ideal_bits(message.symbols).sum()) + 16 * len(message.side)
+        return float(self.model.ideal_bits(message.symbols).sum()) + FLOAT16_BITS * len(message.side)
 
     def side_values(self, n_tokens: int) -> int:
         """Number of side-information values of a prompt of `n_tokens` tokens."""

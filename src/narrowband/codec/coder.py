@@ -14,8 +14,8 @@ from narrowband.codec.bitstream import STREAM_BITS
 from narrowband.codec.config import CodecConfig
 from narrowband.codec.entropy import EntropyModel
 from narrowband.codec.exact import ExactProjection
-from narrowband.codec.magnitude import SIDE_INFORMATION_BITS
 from narrowband.codec.pca import PCA
+from narrowband.codec.quantize import FLOAT16_BITS
 from narrowband.params import InputError
 from narrowband.runtime.artifacts import checked, read_config
 from narrowband.runtime.files import write_tensors
@@ -98,7 +98,7 @@ def _window_bits(config: CodecConfig, coded: Tensor, n_windows: int) -> float:
     wanted = config.latent_coding.bits_per_token
     tokens = int(coded.sum())
     values = {"token": tokens, "example": len(coded)}.get(config.magnitude, 0)
-    rest = STREAM_BITS * len(coded) + SIDE_INFORMATION_BITS * values
+    rest = STREAM_BITS * len(coded) + FLOAT16_BITS * values
     if wanted * tokens <= rest:
         raise InputError(
             f"latent_coding.bits_per_token {wanted:g} leaves nothing for latents: the training prompts cost "

@@ -6,10 +6,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from narrowband.codec.quantize import FLOAT16_BITS
 from narrowband.params import Magnitude
-
-SIDE_INFORMATION_BITS = 16
-"""An RMS sent as side information is a float16."""
 
 
 def restore_magnitude(
@@ -55,4 +53,4 @@ def mean_square(
 def side_information_bits(coded: Bool[Tensor, "batch seq"], mode: Magnitude) -> int:
     """Bits of side information of a batch."""
     sent = {"token": int(coded.sum()), "example": int(coded.any(-1).sum())}.get(mode, 0)
-    return sent * SIDE_INFORMATION_BITS
+    return sent * FLOAT16_BITS

@@ -4,6 +4,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+FLOAT16_BITS = 16
+"""Bits of a number that is sent as float16."""
+
 RANGE = 4.0
 """Latents are clipped at this many standard deviations when they are sent with fewer than 16 bits."""
 
@@ -17,7 +20,7 @@ def quantize(
     """
     if bits == 32:
         return latents
-    if bits == 16:
+    if bits == FLOAT16_BITS:
         return latents.half().float()
     cell = 2 * RANGE * variance.sqrt().clamp(min=1e-12) / 2**bits
     half = 2 ** (bits - 1)

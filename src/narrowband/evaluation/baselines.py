@@ -17,6 +17,7 @@ from narrowband.codec.coder import LatentCoder
 from narrowband.codec.config import CodecConfig
 from narrowband.codec.entropy import EntropyModel
 from narrowband.codec.fitting import fit_coder, moments
+from narrowband.codec.quantize import FLOAT16_BITS
 from narrowband.codec.token_windows import coded_lengths, embedded
 from narrowband.codec.windows import cut, join, token_places
 from narrowband.data.encoded import EncodedPrompt
@@ -28,10 +29,7 @@ from narrowband.evaluation.token_ids import PredictedTokenId, TokenId, UnigramTo
 from narrowband.evaluation.wire import Frame
 from narrowband.params import InputError
 
-HALF = 16
-"""Bits of a float16: what numbers are sent as unless a baseline says otherwise."""
-
-LATENT_BITS = (16, 4)
+LATENT_BITS = (FLOAT16_BITS, 4)
 """Bits per latent that PCA and Phase 2 are evaluated with, in addition to `latent_bits`."""
 
 ROTATION_DEPTHS = (1, 2)
@@ -57,7 +55,7 @@ class Truncation:
 
     def bits(self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]) -> int:
         """Bits that a batch costs."""
-        return int(coded.sum()) * self.kept * HALF
+        return int(coded.sum()) * self.kept * FLOAT16_BITS
 
 
 @dataclass(frozen=True)
@@ -119,7 +117,7 @@ class RandomProjection:
 
     def bits(self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]) -> int:
         """Bits that a batch costs: latents of all its windows, zero-padded ones included."""
-        return len(token_places(coded, self.window)) * len(self.directions) * HALF
+        return len(token_places(coded, self.window)) * len(self.directions) * FLOAT16_BITS
 
 
 @dataclass(frozen=True)
@@ -221,7 +219,7 @@ def random_projections(fitting: Fitting) -> dict[str, System]:
     config, lm = fitting.pca.config, fitting.answerer.lm
     statistics = moments(lm, fitting.train, config.window)
     projection = RandomProjection.fit(*statistics, config.compress_dim, config.window, fitting.seed)
-    return {grid(config, HALF): projection.to(lm.device)}
+    return {grid(config, FLOAT16_BITS): projection.to(lm.device)}
 
 
 def grid(config: CodecConfig, bits: int) -> str:

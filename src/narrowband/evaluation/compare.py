@@ -9,6 +9,7 @@ from rich.console import Console
 from torch import Tensor
 
 from narrowband.codec.codec import Codec
+from narrowband.codec.quantize import FLOAT16_BITS
 from narrowband.data.prompts import say_truncated
 from narrowband.data.squad import Example
 from narrowband.evaluation.answer import Evaluated, QuestionAnswerer
@@ -17,9 +18,6 @@ from narrowband.evaluation.reconstruction import HEADLINE
 from narrowband.evaluation.scoring import agreement
 from narrowband.evaluation.significance import interval, mcnemar
 from narrowband.runtime.progress import bar
-
-UNCOMPRESSED_BITS = 16
-"""Bits of one component of an embedding that is sent as it is."""
 
 
 class Comparison(NamedTuple):
@@ -55,7 +53,7 @@ def compare(
     headline["bits_per_token"] = answered["phase2"].bits_per_token
     headline["f1_retained"] = answered["phase2"].f1 / max(own.f1, 1e-9)
     details: dict[str, Any] = {name: _details(result, examples, seed) for name, result in answered.items()}
-    details["uncompressed"]["bits_per_token"] = UNCOMPRESSED_BITS * answerer.lm.hidden_size
+    details["uncompressed"]["bits_per_token"] = FLOAT16_BITS * answerer.lm.hidden_size
     for before, after in (("pca", "phase1"), ("phase1", "phase2")):
         details[after] |= _gain(answered[before], answered[after], seed)
     exact = {name: [score.em for score in result.scores] for name, result in answered.items()}

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from narrowband.codec.entropy import EntropyModel
+from narrowband.codec.quantize import FLOAT16_BITS
 from narrowband.evaluation.token_ids import code_lengths, stream_bits
 
 LARGEST_CODEBOOK_BITS = 8
@@ -19,9 +20,6 @@ LARGEST_CODEBOOK_BITS = 8
 MOST_STAGES = 16
 LEAST_ENERGY = 1e-6
 """A residual quantiser adds no stage once the residual has less than this share of the vectors' energy."""
-
-NORM_BITS = 16
-"""A norm sent as side information is a float16."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +185,7 @@ class RotationQuantizer:
         """Bits that a batch costs, norms included."""
         index = self._index(embeddings[coded.to(embeddings.device)])
         lengths = -cells(self.points.double()).log2()
-        return stream_bits(float(lengths[index].sum()) + NORM_BITS * len(index), coded)
+        return stream_bits(float(lengths[index].sum()) + FLOAT16_BITS * len(index), coded)
 
     def to(self, device: torch.device) -> "RotationQuantizer":
         """The same on `device`."""

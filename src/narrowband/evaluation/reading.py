@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from rich.console import Console
 
+from narrowband.codec.quantize import FLOAT16_BITS
 from narrowband.data.squad import Example
 from narrowband.evaluation.answer import QuestionAnswerer, batches_by_length
 from narrowband.evaluation.scoring import Score, mean_score, score_all
@@ -14,9 +15,6 @@ from narrowband.reader.shorten import Shortener, latents, lay_rows, shorteners
 from narrowband.reader.split_prompt import split_prompts
 from narrowband.runtime import distributed
 from narrowband.runtime.progress import bar
-
-NUMBER_BITS = 16
-"""Bits of each number of a vector, which is sent as float16."""
 
 
 class Read(NamedTuple):
@@ -72,7 +70,7 @@ def read_answers(
         predictions,
         score_all(predictions, examples),
         sum(len(prompt.ids) for prompt in prompts) / positions,
-        NUMBER_BITS * lm.hidden_size * sent / sum(len(prompt.context) for prompt in prompts),
+        FLOAT16_BITS * lm.hidden_size * sent / sum(len(prompt.context) for prompt in prompts),
     )
 
 
