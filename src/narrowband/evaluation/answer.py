@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import NamedTuple, Protocol, Self
+from typing import Protocol, Self
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -17,7 +17,7 @@ from narrowband.data.settled import read_settled
 from narrowband.data.squad import Example
 from narrowband.evaluation.form import answer_form
 from narrowband.evaluation.reconstruction import Quality
-from narrowband.evaluation.scoring import Score, mean_score, score_all
+from narrowband.evaluation.scoring import Scored, score_all
 from narrowband.lm.frozen import FrozenLM
 from narrowband.lm.prefill import continues
 from narrowband.lm.stop import Reply
@@ -46,30 +46,19 @@ class System(Protocol):
         """Bits that a batch costs, side information included."""
 
 
-class Evaluated(NamedTuple):
-    """Predictions by question id with their scores; quality and rate of the codec, if there is one; share of truncated prompts.
+@dataclass(frozen=True)
+class Evaluated(Scored):
+    """Scored predictions; quality and rate of the codec, if there is one; share of truncated prompts.
 
     `form` has the shares of answers that are empty, cut or run on; `by_seen` the quality of tokens seen in training and of all
     others, if these are known.
     """
 
-    predictions: dict[str, str]
-    scores: list[Score]
     quality: dict[str, float]
     bits_per_token: float
     truncated_share: float
     form: dict[str, float]
     by_seen: dict[str, dict[str, float]]
-
-    @property
-    def f1(self) -> float:
-        """Mean F1, 0 to 100."""
-        return mean_score(self.scores).f1
-
-    @property
-    def em(self) -> float:
-        """Mean exact match, 0 to 100."""
-        return mean_score(self.scores).em
 
 
 class HasIds(Protocol):

@@ -1,7 +1,7 @@
 """Answers from contexts that are read as fewer positions, and their cost in positions and bits."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from rich.console import Console
@@ -9,7 +9,7 @@ from rich.console import Console
 from narrowband.codec.quantize import FLOAT16_BITS
 from narrowband.data.squad import Example
 from narrowband.evaluation.answer import QuestionAnswerer, batches_by_length
-from narrowband.evaluation.scoring import Score, mean_score, score_all
+from narrowband.evaluation.scoring import Scored, score_all
 from narrowband.lm.stop import Reply
 from narrowband.reader.shorten import Shortener, latents, lay_rows, shorteners
 from narrowband.reader.split_prompt import split_prompts
@@ -17,26 +17,15 @@ from narrowband.runtime import distributed
 from narrowband.runtime.progress import bar
 
 
-class Read(NamedTuple):
-    """Predictions by question id with their scores.
+@dataclass(frozen=True)
+class Read(Scored):
+    """Scored predictions, and what they cost.
 
     `positions_ratio` = prompt tokens / positions read; `bits_per_token` = bits of the vectors / context tokens.
     """
 
-    predictions: dict[str, str]
-    scores: list[Score]
     positions_ratio: float
     bits_per_token: float
-
-    @property
-    def f1(self) -> float:
-        """Mean F1, 0 to 100."""
-        return mean_score(self.scores).f1
-
-    @property
-    def em(self) -> float:
-        """Mean exact match, 0 to 100."""
-        return mean_score(self.scores).em
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from narrowband.data.squad import Example
@@ -20,9 +21,22 @@ class Score(NamedTuple):
     f1: float
 
 
-def mean_score(scores: Sequence[Score]) -> Score:
-    """Mean exact match and F1, each 0 to 100."""
-    return Score(*(sum(values) / len(scores) for values in zip(*scores, strict=True)))
+@dataclass(frozen=True)
+class Scored:
+    """Predictions by question id, and the score of each question."""
+
+    predictions: dict[str, str]
+    scores: list[Score]
+
+    @property
+    def f1(self) -> float:
+        """Mean F1, 0 to 100."""
+        return sum(score.f1 for score in self.scores) / len(self.scores)
+
+    @property
+    def em(self) -> float:
+        """Mean exact match, 0 to 100."""
+        return sum(score.em for score in self.scores) / len(self.scores)
 
 
 def normalize(text: str) -> str:
