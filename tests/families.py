@@ -20,6 +20,7 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen3Config,
+    RecurrentGemmaConfig,
 )
 
 from narrowband.pretrain.run import sample_texts
@@ -100,6 +101,13 @@ def save(config: PreTrainedConfig, folder: Path) -> Path:
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     return folder
+
+
+def save_recurrent(folder: Path) -> Path:
+    """A random checkpoint whose recurrent blocks read padding (transformers 5.23), and keep more than keys and values."""
+    blocks = {"block_types": ["recurrent", "attention"], "attention_window_size": 32, "lru_width": 32}
+    config = RecurrentGemmaConfig(**SIZES, **blocks, num_attention_heads=2, w_init_variance_scale=2.0)
+    return save(config, folder)
 
 
 def make_tokenizer(family: Family) -> PreTrainedTokenizerFast:

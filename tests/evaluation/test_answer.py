@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from families import SIZES, save, save_family
+from families import save_family, save_recurrent
 from making import answerer_of, codec_of
 from torch import nn
-from transformers import RecurrentGemmaConfig
 
 from narrowband.codec.codec import Codec
 from narrowband.codec.pca import PCA
@@ -168,9 +167,7 @@ def test_of_a_wider_window_what_lies_within_the_context_is_read_once(lm: FrozenL
 def test_a_model_that_can_not_go_on_reads_whole_prompts(
     params: Params, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    blocks = {"block_types": ["recurrent", "attention"], "attention_window_size": 32, "lru_width": 32}
-    config = RecurrentGemmaConfig(**SIZES, **blocks, num_attention_heads=2, w_init_variance_scale=2.0)
-    alone = FrozenLM.load(str(save(config, tmp_path)))
+    alone = FrozenLM.load(str(save_recurrent(tmp_path)))
     for lm in (alone, replace(alone, batchable=True)):
         asked = answerer(lm, params, batch_size=1)
         for _ in range(2):

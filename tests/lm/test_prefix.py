@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from families import FAMILIES, SIZES, save, save_family
-from transformers import RecurrentGemmaConfig
+from families import FAMILIES, save_family, save_recurrent
 
 from narrowband.data.encoded import EncodedPrompt
 from narrowband.data.prompts import (
@@ -108,9 +107,7 @@ def test_logits_and_gradients_are_those_of_the_whole_prompt(
 def test_a_model_that_keeps_more_than_keys_and_values_reads_whole_prompts(
     params: Params, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    blocks = {"block_types": ["recurrent", "attention"], "attention_window_size": 32, "lru_width": 32}
-    config = RecurrentGemmaConfig(**SIZES, **blocks, num_attention_heads=2, w_init_variance_scale=2.0)
-    plain = FrozenLM.load(str(save(config, tmp_path)))
+    plain = FrozenLM.load(str(save_recurrent(tmp_path)))
     assert not plain.batchable
     lm = replace(plain, batchable=True)
     for prompt in encoded(lm, params):

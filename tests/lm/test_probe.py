@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from families import FAMILIES, SIZES, save, save_family
-from transformers import BambaConfig, FalconH1Config, PreTrainedConfig, RecurrentGemmaConfig
+from families import FAMILIES, SIZES, save, save_family, save_recurrent
+from transformers import BambaConfig, FalconH1Config, PreTrainedConfig
 
 from narrowband.lm import probe
 from narrowband.lm.frozen import FrozenLM
@@ -19,10 +19,7 @@ MAMBA = {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8, "mamba_chun
 
 @pytest.fixture(scope="module")
 def leaking(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A family whose recurrent blocks read padding (transformers 5.23)."""
-    blocks = {"block_types": ["recurrent", "attention"], "attention_window_size": 32, "lru_width": 32}
-    config = RecurrentGemmaConfig(**SIZES, **blocks, num_attention_heads=2, w_init_variance_scale=2.0)
-    return save(config, tmp_path_factory.mktemp("leaking"))
+    return save_recurrent(tmp_path_factory.mktemp("leaking"))
 
 
 @pytest.mark.parametrize("name", FAMILIES)
