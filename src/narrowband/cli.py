@@ -1,68 +1,27 @@
 """Show and verify results, run hypotheses and sweeps, switch profiles, encode contexts and answer questions."""
 
-import json
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-import yaml
-from rich.table import Table
 
 from narrowband.evaluation.headline import headline_table
-from narrowband.experiments.hypotheses import load_table, markdown, missing
-from narrowband.experiments.profiles import read_profiles, use_profile
-from narrowband.experiments.queue import DETAILS, METRICS, collect, queue_missing, with_details
-from narrowband.experiments.sweep import SWEEPS, Axis
-from narrowband.experiments.verify import compare_metrics, read_tolerances
-from narrowband.params import EMBEDDINGS, InputError, Params, first_line, load_params
+from narrowband.experiments.commands import commands
+from narrowband.experiments.queue import DETAILS, METRICS
+from narrowband.experiments.revisions import read_json_at
+from narrowband.params import EMBEDDINGS, InputError, Params, load_params
 from narrowband.runtime import paths
 from narrowband.runtime.entry import console, one_sentence, set_up_torch
-from narrowband.runtime.files import write_bytes, write_text
-from narrowband.runtime.fingerprint import DVC_FILE
+from narrowband.runtime.files import write_bytes
 
 if TYPE_CHECKING:
     from narrowband.codec.codec import Codec
     from narrowband.evaluation.answer import QuestionAnswerer
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
-profiles = typer.Typer(no_args_is_help=True, help="Sets of parameters for one base model and data set.")
-app.add_typer(profiles, name="profile")
+app.add_typer(commands)  # without a name: they are commands of the app itself, listed after those below
 
-TOLERANCES = Path("metrics/tolerance.yaml")
 REAL = paths.CHECKPOINTS / "real"
-HYPOTHESES = Path("docs/hypotheses.yaml")
-
-
-def read_json_at(paths: list[str], revision: str | None) -> dict[str, Any]:
-    """Read JSON files of the workspace, a Git revision or a DVC experiment; their contents by path.
-
-    Raises:
-        InputError: the revision does not exist, or one of the files is missing or damaged.
-    """
-    import dvc.api
-    from dvc.exceptions import DvcException
-    from scmrepo.exceptions import RevError
-
-    where = f"revision {revision}" if revision else "the workspace"
-    try:
-        return {path: json.loads(dvc.api.read(path, rev=revision)) for path in paths}
-    except (DvcException, RevError, OSError, ValueError) as error:
-        raise InputError(
-            f"no metrics at {where} ({first_line(error)}); name a commit or experiment, or run dvc repro"
-        ) from None
-
-
-def read_metrics(revision: str | None) -> dict[str, Any]:
-    """Read all files in metrics/ and results/ that this workspace's `dvc.yaml` declares; their contents by path.
-
-    Raises:
-        InputError: see `read_json_at`.
-    """
-    stages = yaml.safe_load(DVC_FILE.read_text(encoding="utf-8"))["stages"]
-    entries = [entry for stage in stages.values() for kind in ("metrics", "plots") for entry in stage.get(kind, [])]
-    names = [name for entry in entries for name in ([entry] if isinstance(entry, str) else entry)]
-    return read_json_at([name for name in names if name.startswith(("metrics/", "results/"))], revision)
 
 
 @app.command()
@@ -250,102 +209,6 @@ def needs(
     found = estimate_of(params, splits).until(last)
     console.print(f"{params.base_model} on {params.dataset}", soft_wrap=True, highlight=False)
     console.print(estimate_table(found))
-
-
-@app.command()
-def verify(rev: Annotated[str, typer.Option(help="Revision that holds the expected metrics.")] = "HEAD") -> None:
-    """Compare the metrics of the workspace with those committed at REV, within metrics/tolerance.yaml; exit 1 on drift."""
-    tolerances = read_tolerances(TOLERANCES)
-    drifts = compare_metrics(read_metrics(rev), read_metrics(None), tolerances)
-    shown = Table("metric", "committed", "now", "difference", "allowed", title=f"workspace against {rev}")
-    for drift in drifts:
-        mark = "" if drift.ok else "[red]"
-        shown.add_row(
-            *(
-                mark + text
-                for text in (
-                    drift.name,
-                    f"{drift.expected}",
-                    f"{drift.found}",
-                    f"{drift.difference:.4g}",
-                    f"{drift.allowed:g}",
-                )
-            )
-        )
-    console.print(shown)
-    failed = [drift.name for drift in drifts if not drift.ok]
-    if failed:
-        console.print(f"[red]drifted:[/] {', '.join(failed)}")
-        sys.exit(1)
-    console.print(f"all {len(drifts)} metrics are within tolerance")
-
-
-@app.command()
-def restore() -> None:
-    """Restore parameters, metrics and outputs of the last commit, after `dvc exp run` changed the workspace."""
-    from narrowband.experiments.restore import restore as restore_workspace
-
-    restore_workspace()
-    console.print("parameters, metrics and outputs are those of the last commit")
-
-
-@app.command()
-def hypotheses(
-    queue: Annotated[
-        bool, typer.Option("--queue", help="Queue the experiments that are missing; write nothing.")
-    ] = False,
-    rev: Annotated[str, typer.Option(help="Commit that the experiments start from.")] = "HEAD",
-) -> None:
-    """Write docs/hypotheses.md from docs/hypotheses.yaml and the experiments that have finished."""
-    asked = load_table(HYPOTHESES)
-    experiments = collect(rev)
-    if queue:
-        console.print(f"queued {', '.join(queue_missing(asked.runs(), experiments)) or 'nothing'}", soft_wrap=True)
-        return
-    write_text(HYPOTHESES.with_suffix(".md"), markdown(asked, with_details(experiments)))
-    names = missing(asked, experiments)
-    console.print(f"{len(asked.runs()) - len(names)} of {len(asked.runs())} experiments have finished")
-
-
-@app.command()
-def sweep(
-    axis: Annotated[
-        Axis, typer.Argument(help="2x to 64x fewer numbers, 2 to 256 bits per token, or a real model.")
-    ] = Axis.NUMBERS,
-    queue: Annotated[bool, typer.Option("--queue", help="Queue the runs that are missing; write nothing.")] = False,
-    rev: Annotated[str, typer.Option(help="Commit that the experiments start from.")] = "HEAD",
-) -> None:
-    """Write docs/sweep.json, docs/bits.json or docs/real-models.json, and its pictures, from the finished runs of the sweep."""
-    swept = SWEEPS[axis]
-    experiments = collect(rev)
-    if queue:
-        from narrowband.lm.source import model_config
-
-        params = load_params()
-        runs = swept.runs(params, model_config(params.base_model).get_text_config().hidden_size)
-        console.print(f"queued {', '.join(queue_missing(runs, experiments, swept.stage)) or 'nothing'}", soft_wrap=True)
-        return
-    rows = swept.rows(experiments)
-    drawn = swept.write(rows)
-    console.print(f"{len(rows)} rows in {swept.data}, drawn in {', '.join(map(str, drawn))}")
-
-
-@profiles.command(name="list")
-def list_profiles() -> None:
-    """List the profiles and the hardware they need."""
-    shown = Table("profile", "about", "base model", "data set", "GPU memory", "disk")
-    for name, (about, params) in read_profiles().items():
-        needs = params["needs"]
-        gpu = f"{needs['gpu_memory']} GiB" if needs["gpu_memory"] else "none"
-        shown.add_row(name, about, params["base_model"], params["dataset"], gpu, f"{needs['disk']} GiB")
-    console.print(shown)
-
-
-@profiles.command()
-def use(name: Annotated[str, typer.Argument(help="One of `narrowband profile list`.")]) -> None:
-    """Write a profile's parameters to params.yaml; other parameters and all comments stay."""
-    profile = use_profile(name)
-    console.print(f"params.yaml now has {name}: {profile.about}", highlight=False)
 
 
 def main() -> None:

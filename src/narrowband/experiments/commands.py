@@ -1,0 +1,121 @@
+"""Commands on experiments: verify and restore results, write tables and pictures of many runs, switch profiles."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from narrowband.experiments.hypotheses import load_table, markdown, missing
+from narrowband.experiments.profiles import read_profiles, use_profile
+from narrowband.experiments.queue import collect, queue_missing, with_details
+from narrowband.experiments.revisions import read_metrics
+from narrowband.experiments.sweep import SWEEPS, Axis
+from narrowband.experiments.verify import compare_metrics, read_tolerances
+from narrowband.params import load_params
+from narrowband.runtime.entry import console
+from narrowband.runtime.files import write_text
+
+commands = typer.Typer()
+profiles = typer.Typer(no_args_is_help=True, help="Sets of parameters for one base model and data set.")
+commands.add_typer(profiles, name="profile")
+
+TOLERANCES = Path("metrics/tolerance.yaml")
+HYPOTHESES = Path("docs/hypotheses.yaml")
+
+
+@commands.command()
+def verify(rev: Annotated[str, typer.Option(help="Revision that holds the expected metrics.")] = "HEAD") -> None:
+    """Compare the metrics of the workspace with those committed at REV, within metrics/tolerance.yaml; exit 1 on drift."""
+    tolerances = read_tolerances(TOLERANCES)
+    drifts = compare_metrics(read_metrics(rev), read_metrics(None), tolerances)
+    shown = Table("metric", "committed", "now", "difference", "allowed", title=f"workspace against {rev}")
+    for drift in drifts:
+        mark = "" if drift.ok else "[red]"
+        shown.add_row(
+            *(
+                mark + text
+                for text in (
+                    drift.name,
+                    f"{drift.expected}",
+                    f"{drift.found}",
+                    f"{drift.difference:.4g}",
+                    f"{drift.allowed:g}",
+                )
+            )
+        )
+    console.print(shown)
+    failed = [drift.name for drift in drifts if not drift.ok]
+    if failed:
+        console.print(f"[red]drifted:[/] {', '.join(failed)}")
+        sys.exit(1)
+    console.print(f"all {len(drifts)} metrics are within tolerance")
+
+
+@commands.command()
+def restore() -> None:
+    """Restore parameters, metrics and outputs of the last commit, after `dvc exp run` changed the workspace."""
+    from narrowband.experiments.restore import restore as restore_workspace
+
+    restore_workspace()
+    console.print("parameters, metrics and outputs are those of the last commit")
+
+
+@commands.command()
+def hypotheses(
+    queue: Annotated[
+        bool, typer.Option("--queue", help="Queue the experiments that are missing; write nothing.")
+    ] = False,
+    rev: Annotated[str, typer.Option(help="Commit that the experiments start from.")] = "HEAD",
+) -> None:
+    """Write docs/hypotheses.md from docs/hypotheses.yaml and the experiments that have finished."""
+    asked = load_table(HYPOTHESES)
+    experiments = collect(rev)
+    if queue:
+        console.print(f"queued {', '.join(queue_missing(asked.runs(), experiments)) or 'nothing'}", soft_wrap=True)
+        return
+    write_text(HYPOTHESES.with_suffix(".md"), markdown(asked, with_details(experiments)))
+    names = missing(asked, experiments)
+    console.print(f"{len(asked.runs()) - len(names)} of {len(asked.runs())} experiments have finished")
+
+
+@commands.command()
+def sweep(
+    axis: Annotated[
+        Axis, typer.Argument(help="2x to 64x fewer numbers, 2 to 256 bits per token, or a real model.")
+    ] = Axis.NUMBERS,
+    queue: Annotated[bool, typer.Option("--queue", help="Queue the runs that are missing; write nothing.")] = False,
+    rev: Annotated[str, typer.Option(help="Commit that the experiments start from.")] = "HEAD",
+) -> None:
+    """Write docs/sweep.json, docs/bits.json or docs/real-models.json, and its pictures, from the finished runs of the sweep."""
+    swept = SWEEPS[axis]
+    experiments = collect(rev)
+    if queue:
+        from narrowband.lm.source import model_config
+
+        params = load_params()
+        runs = swept.runs(params, model_config(params.base_model).get_text_config().hidden_size)
+        console.print(f"queued {', '.join(queue_missing(runs, experiments, swept.stage)) or 'nothing'}", soft_wrap=True)
+        return
+    rows = swept.rows(experiments)
+    drawn = swept.write(rows)
+    console.print(f"{len(rows)} rows in {swept.data}, drawn in {', '.join(map(str, drawn))}")
+
+
+@profiles.command(name="list")
+def list_profiles() -> None:
+    """List the profiles and the hardware they need."""
+    shown = Table("profile", "about", "base model", "data set", "GPU memory", "disk")
+    for name, (about, params) in read_profiles().items():
+        needs = params["needs"]
+        gpu = f"{needs['gpu_memory']} GiB" if needs["gpu_memory"] else "none"
+        shown.add_row(name, about, params["base_model"], params["dataset"], gpu, f"{needs['disk']} GiB")
+    console.print(shown)
+
+
+@profiles.command()
+def use(name: Annotated[str, typer.Argument(help="One of `narrowband profile list`.")]) -> None:
+    """Write a profile's parameters to params.yaml; other parameters and all comments stay."""
+    profile = use_profile(name)
+    console.print(f"params.yaml now has {name}: {profile.about}", highlight=False)
