@@ -30,7 +30,8 @@ def write_diagnosis(params: Params) -> None:
     from narrowband.codec.spectrum import prompt_spectrum
     from narrowband.data.prompts import coded_counts, say_truncated, truncated_share
     from narrowband.data.squad import read_squad, stream_squad
-    from narrowband.diagnosis.figures import diagnose, histogram
+    from narrowband.diagnosis.figures import diagnose
+    from narrowband.diagnosis.reconstructions import histogram
     from narrowband.diagnosis.verdicts import summary, verdict_lines, verdicts
     from narrowband.evaluation.answer import QuestionAnswerer
     from narrowband.evaluation.systems import evaluated, load_systems

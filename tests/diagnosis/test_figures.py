@@ -26,7 +26,8 @@ from narrowband.data.encoded import EncodedPrompt
 from narrowband.data.prompts import encode_prompt
 from narrowband.data.splits import world_example
 from narrowband.data.squad import Answer, Example
-from narrowband.diagnosis.figures import Diagnosis, diagnose, effective_rank, overlap, pairwise_cosine
+from narrowband.diagnosis.figures import Diagnosis, diagnose
+from narrowband.diagnosis.reconstructions import effective_rank, overlap, pairwise_cosine
 from narrowband.diagnosis.verdicts import TABLE, Case, Row, Verdict, norm_status, verdicts
 from narrowband.lm.frozen import FrozenLM
 from narrowband.lm.stop import Reply

@@ -16,7 +16,8 @@ from narrowband.codec.pca import PCA
 from narrowband.codec.spectrum import prompt_spectrum
 from narrowband.data.prompts import encode_prompts
 from narrowband.data.splits import world_example
-from narrowband.diagnosis.figures import diagnose, histogram
+from narrowband.diagnosis.figures import diagnose
+from narrowband.diagnosis.reconstructions import histogram
 from narrowband.diagnosis.verdicts import summary, verdicts
 from narrowband.evaluation.compare import compare
 from narrowband.lm.frozen import FrozenLM

@@ -14,6 +14,10 @@ _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
+Predictions = Mapping[str, str]
+"""Answers by question id."""
+
+
 class Score(NamedTuple):
     """Exact match and F1 of one question, each 0 to 100 and each the best over the gold answers."""
 
@@ -63,7 +67,7 @@ def score(prediction: str, golds: Sequence[str]) -> Score:
     return Score(em, max(f1(prediction, gold) for gold in golds))
 
 
-def score_all(predictions: Mapping[str, str], examples: Sequence[Example]) -> list[Score]:
+def score_all(predictions: Predictions, examples: Sequence[Example]) -> list[Score]:
     """A score for each example, in order; a question without a prediction scores 0.
 
     If there are unanswerable questions, the rules of v2.0 apply: their right answer is the empty one, and golds that normalise
@@ -84,11 +88,11 @@ def score_all(predictions: Mapping[str, str], examples: Sequence[Example]) -> li
     ]
 
 
-def agreements(predictions: Mapping[str, str], reference: Mapping[str, str]) -> list[float]:
+def agreements(predictions: Predictions, reference: Predictions) -> list[float]:
     """F1 (0 to 100) of each answer with another system's answer (the uncompressed model's) as the gold one."""
     return [f1(predictions[id_], text) for id_, text in reference.items()]
 
 
-def agreement(predictions: Mapping[str, str], reference: Mapping[str, str]) -> float:
+def agreement(predictions: Predictions, reference: Predictions) -> float:
     """The mean of `agreements`."""
     return sum(agreements(predictions, reference)) / len(reference)

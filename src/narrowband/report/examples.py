@@ -5,10 +5,9 @@ from typing import Any
 
 from narrowband.codec.codec import Codec
 from narrowband.data.squad import Example
-from narrowband.diagnosis.figures import Predictions
 from narrowband.diagnosis.verdicts import norm_status
 from narrowband.evaluation.answer import QuestionAnswerer
-from narrowband.evaluation.scoring import score
+from narrowband.evaluation.scoring import Predictions, score
 from narrowband.evaluation.tokens import token_view
 
 SHOWN = 10
