@@ -26,9 +26,11 @@ from narrowband.data.encoded import EncodedPrompt
 from narrowband.data.prompts import encode_prompt
 from narrowband.data.splits import world_example
 from narrowband.data.squad import Answer, Example
+from narrowband.diagnosis.conditions import Case, norm_status
 from narrowband.diagnosis.figures import Diagnosis, diagnose
 from narrowband.diagnosis.reconstructions import effective_rank, overlap, pairwise_cosine
-from narrowband.diagnosis.verdicts import TABLE, Case, Row, Verdict, norm_status, verdicts
+from narrowband.diagnosis.table import TABLE, Row
+from narrowband.diagnosis.verdicts import Verdict, verdicts
 from narrowband.lm.frozen import FrozenLM
 from narrowband.lm.stop import Reply
 from narrowband.params import Params, Stop

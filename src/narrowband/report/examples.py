@@ -5,7 +5,7 @@ from typing import Any
 
 from narrowband.codec.codec import Codec
 from narrowband.data.squad import Example
-from narrowband.diagnosis.verdicts import norm_status
+from narrowband.diagnosis.conditions import norm_status
 from narrowband.evaluation.answer import QuestionAnswerer
 from narrowband.evaluation.scoring import Predictions, score
 from narrowband.evaluation.tokens import token_view

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from narrowband.diagnosis.verdicts import FINDINGS
+from narrowband.diagnosis.table import FINDINGS
 from narrowband.evaluation.headline import TITLES
 from narrowband.params import InputError, Params, first_line
 from narrowband.report.spectra import real_spectra
