@@ -1,5 +1,6 @@
 import runpy
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -8,16 +9,19 @@ from making import codec_of, phase1_loss_of, phase2_loss_of, seal_questions
 from rich.console import Console
 from safetensors.torch import load_file
 
+from narrowband.codec.adapter import Shape, make_adapter
 from narrowband.codec.codec import Codec
 from narrowband.codec.pca import PCA
 from narrowband.data.encoded import EncodedPrompt
 from narrowband.data.prompts import collate, encode_answer, encode_prompt
 from narrowband.data.splits import world_example
 from narrowband.data.squad import write_squad
+from narrowband.lm.device import mixed_precision
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import Params
 from narrowband.training.draws import Draws
 from narrowband.training.loop import Evaluation, StepLoss
+from narrowband.training.losses import Reconstruction, reconstruction_loss
 from narrowband.training.phase2 import Lesson
 from narrowband.training.run import PhaseRun
 
@@ -196,3 +200,28 @@ def test_a_phase_computes_its_losses_in_mixed_precision_where_the_cpu_has_it(
     phase.train(module, loss, 8, evaluate)
     assert seen == [torch.float32, *[torch.bfloat16 if native else torch.float32] * 2, torch.float32]
     assert module.weight.dtype is torch.float32
+
+
+@pytest.mark.parametrize("kind", ["residual", "layernorm"])
+def test_mixed_precision_leaves_the_direction_of_the_gradient(
+    kind: Literal["residual", "layernorm"], small: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    windows = torch.randn(200, 64, generator=torch.Generator().manual_seed(0)) / 200  # far from the layernorm's length
+    pca = PCA.fit(windows, 32)
+    adapter = make_adapter(pca, Shape(2, 32), small.adapter.model_copy(update={"kind": kind}))
+
+    def loss() -> StepLoss:
+        rebuilt = adapter(pca.encode(windows))
+        return reconstruction_loss(Reconstruction(windows.view(-1, 32), rebuilt.view(-1, 32)), small.loss.phase1)
+
+    exact = gradient(adapter, loss())
+    with mixed_precision():
+        rounded = loss()
+    assert torch.nn.functional.cosine_similarity(exact, gradient(adapter, rounded), dim=0) > 0.999
+
+
+def gradient(module: torch.nn.Module, loss: StepLoss) -> torch.Tensor:
+    module.zero_grad()
+    loss.loss.backward()
+    return torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None])

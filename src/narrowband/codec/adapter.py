@@ -79,7 +79,7 @@ class LayerNormAdapter(nn.Module):
     def forward(self, latents: Float[Tensor, "n compress"]) -> Float[Tensor, "n vector"]:
         """Reconstructed windows."""
         tokens = self.mlp(latents / self.scale).view(-1, *self.shape)
-        normed: Tensor = self.norm(tokens)
+        normed: Tensor = self.norm(tokens.float())  # without a scale, the originals are lost in bfloat16's rounding
         return normed.flatten(1)
 
 
