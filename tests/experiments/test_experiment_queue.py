@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
-from narrowband.experiments.queue import METRICS, collect, command, enqueue, parse
+from narrowband.experiments.queue import METRICS, collect, command, enqueue, parse, read_result
 from narrowband.params import InputError
 
 
 def shown(name: str, state: str | None, metrics: dict[str, Any] | None) -> dict[str, Any]:
     data = None if metrics is None else {"metrics": metrics}
-    return {"name": name, "executor": state and {"state": state}, "revs": [{"name": name, "data": data}]}
+    revision = {"name": name, "rev": f"{name}-rev", "data": data}
+    return {"name": name, "executor": state and {"state": state}, "revs": [revision]}
 
 
 def test_only_what_has_finished_counts_and_what_failed_is_neither_finished_nor_waiting() -> None:
@@ -28,11 +29,12 @@ def test_only_what_has_finished_counts_and_what_failed_is_neither_finished_nor_w
         shown("broken", "success", None),
     ]
     found = parse([{"rev": "workspace"}, {"rev": "abc", "experiments": experiments}])
-    assert found == ("abc", {"queued": {"pca": 2}, "here": {"pca": 3}}, {"running", "next"})
+    origins = {name: ("abc", f"{name}-rev") for name in ("queued", "here")}
+    assert found == (("abc",), {"queued": {"pca": 2}, "here": {"pca": 3}}, {"running", "next"}, origins)
 
 
 def test_no_experiment_is_no_error() -> None:
-    assert parse([{"rev": "workspace"}, {"rev": "abc", "experiments": None}]) == ("abc", {}, frozenset())
+    assert parse([{"rev": "workspace"}, {"rev": "abc", "experiments": None}]) == (("abc",), {}, frozenset(), {})
 
 
 def test_the_command_is_what_a_person_types() -> None:
@@ -85,11 +87,20 @@ def test_queued_experiments_are_waiting_then_finished_or_failed(
 
     enqueue("good-seed1", {"f1": 60, "seed": 1})
     enqueue("bad-seed0", {"f1": 200, "seed": 0})
-    assert collect("HEAD")[1:] == ({}, {"good-seed1", "bad-seed0"})
+    assert collect(["HEAD"])[1:] == ({}, {"good-seed1", "bad-seed0"}, {})
     run("dvc", "exp", "run", "--run-all")
-    assert collect("HEAD")[1:] == ({"good-seed1": {"f1": 60, "seed": 1}}, frozenset())
+    assert collect(["HEAD"])[1:3] == ({"good-seed1": {"f1": 60, "seed": 1}}, frozenset())
 
     with pytest.raises(InputError, match=r"dvc exp run failed: .*good-seed1"):
         enqueue("good-seed1", {"f1": 61})
     with pytest.raises(InputError, match="dvc exp show failed"):
-        collect("no-such-revision")
+        collect(["no-such-revision"])
+
+    run("git", "commit", "-q", "--allow-empty", "-m", "next")
+    enqueue("good-seed1", {"f1": 61, "seed": 1})
+    enqueue("new-seed0", {"f1": 70})
+    run("dvc", "exp", "run", "--run-all")
+    newest = {"good-seed1": {"f1": 61, "seed": 1}, "new-seed0": {"f1": 70, "seed": 0}}
+    both = collect(["HEAD", "HEAD~1"])
+    assert both.finished == newest and collect(["HEAD~1", "HEAD"]).finished["good-seed1"]["f1"] == 60
+    assert read_result(both, "good-seed1", METRICS)["f1"] == 61  # a name that two commits have experiments of

@@ -142,7 +142,7 @@ def test_the_page_has_a_row_with_figures_or_says_what_has_not_run() -> None:
         "token-seed1": metrics(pca=1, phase1=62, phase2=1),
         "token-seed2": metrics(pca=1, phase1=99, phase2=1),  # without its like on the other side
     }
-    page = markdown(TABLE, Experiments("0123456789abcdef", finished, frozenset()))
+    page = markdown(TABLE, Experiments(("0123456789abcdef", "fedcba9876543210"), finished, frozenset(), {}))
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line.startswith("|")]
     assert len({len(row) for row in rows}) == 1 and rows[1] == ["---"] * len(rows[0])
     assert dict(zip(rows[0], rows[2], strict=True)) == {
@@ -158,7 +158,7 @@ def test_the_page_has_a_row_with_figures_or_says_what_has_not_run() -> None:
         "verdict": "holds",
     }
     assert rows[3][-1] == "not run" and rows[3][4] == "-"
-    assert "narrowband hypotheses --rev 0123456789ab" in page
+    assert "narrowband hypotheses --rev 0123456789ab --rev fedcba987654`" in page
     assert page.endswith("Not run yet: later-seed0.\n")
 
 

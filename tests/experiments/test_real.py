@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from narrowband.experiments import queue, real
-from narrowband.experiments.queue import Experiments
+from narrowband.experiments.queue import Experiments, Origin
 from narrowband.params import load_params
 
 INTERVAL = {"f1_interval": {"low": 10.0, "high": 20.0}}
@@ -44,18 +44,22 @@ def test_runs_name_local_files_by_absolute_paths_and_hub_ids_as_they_are(
     assert runs["smollm2-135m-16x-kl-alone"]["loss.phase2.cross_entropy"] == 0
 
 
+def starting_from(commit: str, finished: dict[str, dict[str, Any]]) -> Experiments:
+    return Experiments((commit,), finished, frozenset(), {name: Origin(commit, name) for name in finished})
+
+
 def test_rows_of_new_runs_replace_earlier_ones_and_all_others_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
-        queue, "read_result", lambda name, path: {s: {**INTERVAL, "unseen": UNSEEN} for s in real.SYSTEMS}
+        queue, "read_result", lambda experiments, name, path: {s: {**INTERVAL, "unseen": UNSEEN} for s in real.SYSTEMS}
     )
     real.RESULTS.parent.mkdir()
-    first = Experiments("a" * 40, {"gemma-4x": finished(30), "gemma-16x-layernorm": finished(0)}, frozenset())
-    real.RESULTS.write_text(json.dumps(real.real_rows(first)))
+    first = {"gemma-4x": finished(30), "gemma-16x-layernorm": finished(0)}
+    real.RESULTS.write_text(json.dumps(real.real_rows(starting_from("a" * 40, first))))
     names = {"gemma-4x": finished(31), "gemma-16x-layernorm-token": finished(2), "sweep-4x-window1-seed0": {}}
-    rows = real.real_rows(Experiments("b" * 40, names, frozenset()))
+    rows = real.real_rows(starting_from("b" * 40, names))
     assert {(row["compression"], row["control"], row["commit"][0], row["f1"]) for row in rows} == {
         (4, "", "b", 31),
         (16, "layernorm", "a", 0),

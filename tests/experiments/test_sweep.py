@@ -34,7 +34,7 @@ def test_rows_are_those_of_finished_runs_with_their_intervals() -> None:
     interval = {"f1_interval": {"low": 47.0, "high": 53.0}}
     metrics = {name: {**row, **interval} for name in ("pca", "phase1", "phase2")}
     metrics["uncompressed"] = {"f1": 98.0, "em": 97.0, **interval}
-    rows = sweep_rows(Experiments("abc", {SweepRun(32, 16, 2).name: metrics, "another": {}}, frozenset()))
+    rows = sweep_rows(Experiments(("abc",), {SweepRun(32, 16, 2).name: metrics, "another": {}}, frozenset(), {}))
     assert [row["system"] for row in rows] == ["uncompressed", "pca", "phase1", "phase2"]
     assert "cosine" not in rows[0] and (rows[0]["f1"], rows[0]["low"]) == (98.0, 47.0)
     assert rows[1] == {"compression": 32, "window": 16, "seed": 2, "system": "pca", **row, "low": 47.0, "high": 53.0}
@@ -102,4 +102,4 @@ def test_a_sweep_without_a_finished_run_writes_nothing(
     monkeypatch.chdir(tmp_path)
     swept = SWEEPS[axis]
     with pytest.raises(InputError, match=f"no run of this sweep has finished, so {swept.data} stays as it is"):
-        swept.write(swept.rows(Experiments("abc", {}, frozenset())))
+        swept.write(swept.rows(Experiments(("abc",), {}, frozenset(), {})))

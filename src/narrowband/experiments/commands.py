@@ -1,6 +1,7 @@
 """Commands on experiments: verify and restore results, write tables and pictures of many runs, switch profiles."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,11 @@ from narrowband.runtime.files import write_text
 commands = typer.Typer()
 profiles = typer.Typer(no_args_is_help=True, help="Sets of parameters for one base model and data set.")
 commands.add_typer(profiles, name="profile")
+
+Revisions = Annotated[
+    Sequence[str],
+    typer.Option(help="Commit that the experiments start from; of several, the first that has one counts."),
+]
 
 TOLERANCES = Path("metrics/tolerance.yaml")
 HYPOTHESES = Path("docs/hypotheses.yaml")
@@ -67,7 +73,7 @@ def hypotheses(
     queue: Annotated[
         bool, typer.Option("--queue", help="Queue the experiments that are missing; write nothing.")
     ] = False,
-    rev: Annotated[str, typer.Option(help="Commit that the experiments start from.")] = "HEAD",
+    rev: Revisions = ("HEAD",),
 ) -> None:
     """Write docs/hypotheses.md from docs/hypotheses.yaml and the experiments that have finished."""
     asked = load_table(HYPOTHESES)
@@ -86,7 +92,7 @@ def sweep(
         Axis, typer.Argument(help="2x to 64x fewer numbers, 2 to 256 bits per token, or a real model.")
     ] = Axis.NUMBERS,
     queue: Annotated[bool, typer.Option("--queue", help="Queue the runs that are missing; write nothing.")] = False,
-    rev: Annotated[str, typer.Option(help="Commit that the experiments start from.")] = "HEAD",
+    rev: Revisions = ("HEAD",),
 ) -> None:
     """Write docs/sweep.json, docs/bits.json or docs/real-models.json, and its pictures, from the finished runs of the sweep."""
     swept = SWEEPS[axis]

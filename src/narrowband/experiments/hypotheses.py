@@ -161,11 +161,12 @@ def missing(table: Table, experiments: Experiments) -> list[str]:
 
 def markdown(table: Table, experiments: Experiments) -> str:
     """`docs/hypotheses.md`: a row for each hypothesis, in the order of the table."""
+    revisions = " ".join(f"--rev {commit[:12]}" for commit in experiments.commits)
     lines = [
         "# The original run's hypotheses",
         "",
-        f"Written by `narrowband hypotheses --rev {experiments.baseline[:12]}` from `hypotheses.yaml` and the DVC experiments",
-        "on that commit. `make hypotheses` runs them on the commit that is checked out.",
+        f"Written by `narrowband hypotheses {revisions}` from `hypotheses.yaml` and the DVC experiments that start there.",
+        "`make hypotheses` runs them on the commit that is checked out.",
         "",
         RULE,
         "",

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Any, NamedTuple
 
 from narrowband.params import InputError
@@ -22,12 +23,20 @@ METRICS = "metrics/evaluate.json"
 DETAILS = "results/evaluate.json"
 
 
-class Experiments(NamedTuple):
-    """Experiments that start from one commit: metrics of the finished ones, names of those queued or running."""
+class Origin(NamedTuple):
+    """Where a finished experiment comes from: the commit that it starts from, and its own revision."""
 
-    baseline: str
+    commit: str
+    revision: str
+
+
+class Experiments(NamedTuple):
+    """Experiments that start from `commits`: metrics and origin of the finished ones, names of those queued or running."""
+
+    commits: tuple[str, ...]
     finished: dict[str, dict[str, Any]]
     waiting: frozenset[str]
+    origins: dict[str, Origin]
 
 
 def command(overrides: Mapping[str, str | int | float]) -> str:
@@ -35,13 +44,24 @@ def command(overrides: Mapping[str, str | int | float]) -> str:
     return " ".join(["dvc exp run", STAGE, *(f"-S {name}={value}" for name, value in overrides.items())])
 
 
-def collect(revision: str) -> Experiments:
-    """The experiments that start from `revision`, a commit, branch or tag.
+def collect(revisions: Sequence[str]) -> Experiments:
+    """The experiments that start from `revisions`, each a commit, branch or tag.
 
     Raises:
         InputError: DVC can't show them, for example because there is no such revision.
     """
-    return parse(json.loads(run_dvc("exp", "show", "--json", "--rev", revision)))
+    parts = [parse(json.loads(run_dvc("exp", "show", "--json", "--rev", revision))) for revision in revisions]
+    return reduce(_with_earlier, parts)
+
+
+def _with_earlier(newer: Experiments, older: Experiments) -> Experiments:
+    """All experiments of both; of those with the same name, the one in `newer`."""
+    return Experiments(
+        newer.commits + older.commits,
+        older.finished | newer.finished,
+        newer.waiting | older.waiting,
+        older.origins | newer.origins,
+    )
 
 
 def with_details(experiments: Experiments) -> Experiments:
@@ -50,7 +70,10 @@ def with_details(experiments: Experiments) -> Experiments:
     Raises:
         InputError: a finished experiment lacks that file.
     """
-    finished = {name: _merged(metrics, read_result(name, DETAILS)) for name, metrics in experiments.finished.items()}
+    finished = {
+        name: _merged(metrics, read_result(experiments, name, DETAILS))
+        for name, metrics in experiments.finished.items()
+    }
     return experiments._replace(finished=finished)
 
 
@@ -59,8 +82,8 @@ def _merged(metrics: Mapping[str, Any], details: Mapping[str, Any]) -> dict[str,
     return {**metrics, **rows}
 
 
-def read_result(name: str, path: str) -> dict[str, Any]:
-    """The JSON file at `path` of a finished experiment.
+def read_result(experiments: Experiments, name: str, path: str) -> dict[str, Any]:
+    """The JSON file at `path` of the finished experiment `name`.
 
     Raises:
         InputError: it has none.
@@ -69,7 +92,7 @@ def read_result(name: str, path: str) -> dict[str, Any]:
     from dvc.exceptions import DvcException
 
     try:
-        content: dict[str, Any] = json.loads(dvc.api.read(path, rev=name))
+        content: dict[str, Any] = json.loads(dvc.api.read(path, rev=experiments.origins[name].revision))
     except (DvcException, OSError, ValueError):
         raise InputError(
             f"experiment {name} has no {path}; remove it (dvc exp remove {name}) and run it again"
@@ -93,15 +116,17 @@ def parse(shown: Sequence[Mapping[str, Any]]) -> Experiments:
     DVC lists a failed, running or queued experiment with the metrics of the commit that it starts from; these are ignored.
     """
     baseline = shown[-1]
-    finished, waiting = {}, set()
+    finished, waiting, origins = {}, set(), {}
     for experiment in baseline["experiments"] or []:
         state = (experiment["executor"] or {"state": "success"})["state"]  # null if it was not queued
-        metrics = (experiment["revs"][0]["data"] or {}).get("metrics", {}).get(METRICS, {})
+        revision = experiment["revs"][0]
+        metrics = (revision["data"] or {}).get("metrics", {}).get(METRICS, {})
         if state in ("queued", "running"):
             waiting.add(experiment["name"])
         elif state == "success" and "data" in metrics:
             finished[experiment["name"]] = metrics["data"]
-    return Experiments(baseline["rev"], finished, frozenset(waiting))
+            origins[experiment["name"]] = Origin(baseline["rev"], revision["rev"])
+    return Experiments((baseline["rev"],), finished, frozenset(waiting), origins)
 
 
 def enqueue(name: str, overrides: Mapping[str, str | int | float], stage: str = STAGE) -> None:

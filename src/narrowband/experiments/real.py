@@ -67,7 +67,9 @@ def real_rows(experiments: Experiments) -> Rows:
     rows = [
         row
         for name, metrics in with_details(chosen).finished.items()
-        for row in _rows(name.removesuffix(f"-{runs[name].name}"), runs[name], metrics, experiments.baseline)
+        for row in _rows(
+            name.removesuffix(f"-{runs[name].name}"), runs[name], metrics, experiments.origins[name].commit
+        )
     ]
     done = {_run_of(row) for row in rows}
     earlier = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []

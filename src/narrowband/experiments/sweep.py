@@ -166,7 +166,9 @@ SWEEPS = {
         Path("docs/bits.json"),
         lambda rows: {PICTURES / "f1-against-bits.svg": rows},
         lambda params, hidden: bit_runs(),
-        lambda experiments: bit_rows(lambda name: read_result(name, BASELINES)["rows"], [*experiments.finished]),
+        lambda experiments: bit_rows(
+            lambda name: read_result(experiments, name, BASELINES)["rows"], [*experiments.finished]
+        ),
         "rate_chart",
     ),
     Axis.REAL: Sweep(STAGE, RESULTS, real_pictures, real_runs, real_rows, "f1_and_cosine_chart"),
