@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tiny_project import STAGES, contents, copied, finish, make_project, start
+from tiny_project import contents, copied, finish_all, make_project, start
 
 from narrowband.data.splits import world_example
 from narrowband.data.squad import write_squad
@@ -99,6 +99,7 @@ TABLE: list[tuple[str, Change, str]] = [
     ("check", params(compress_dim=0), "compress_dim is 0, which should be greater than or equal to 1"),
     ("check", params(compress_dim="many"), "compress_dim is 'many', which should be a valid integer"),
     ("check", params(compress_dim=129), "compress_dim 129 is more than vector_dim 128 (window 4 x hidden 32)"),
+    ("check", params(reader__depth=3), "reader.depth 3 is more than the 2 blocks of the base model; choose 0 to 2"),
     ("check", params(compres_dim=16), "unknown parameter compres_dim; did you mean compress_dim?"),
     (
         "check",
@@ -249,9 +250,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, stopping_model: Path) -> 
     make_project(folder, stopping_model)
     write_squad(folder / "qa.json", "any", [world_example(0, "train", i) for i in range(80)])
     params(dataset="qa.json")(folder)
-    for name in STAGES:
-        finish(folder, name)
-    (folder / "results/baselines.json").write_text('{"rows": []}')
+    finish_all(folder)
     return folder
 
 

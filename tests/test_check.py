@@ -5,8 +5,7 @@ import runpy
 from pathlib import Path
 
 import pytest
-import yaml
-from tiny_project import ROOT, make_project
+from tiny_project import ROOT, change, make_project
 
 from narrowband.data.splits import world_example
 from narrowband.data.squad import write_squad
@@ -20,14 +19,9 @@ def project(tmp_path: Path, stopping_model: Path, monkeypatch: pytest.MonkeyPatc
     folder.mkdir()
     make_project(folder, stopping_model)
     write_squad(folder / "qa.json", "any", [world_example(0, "train", i) for i in range(60)])
-    change(folder, dataset="qa.json")
+    change(folder, {"dataset": "qa.json"})
     monkeypatch.chdir(folder)
     return folder
-
-
-def change(folder: Path, **values: object) -> None:
-    content = yaml.safe_load((folder / "params.yaml").read_text())
-    (folder / "params.yaml").write_text(yaml.safe_dump({**content, **values}))
 
 
 def check() -> None:
@@ -43,8 +37,7 @@ def test_a_folder_that_dvc_can_not_name_in_a_copy_is_mentioned(
 
 @pytest.mark.parametrize("dataset", ["qa.json", "bundled"])
 def test_too_few_training_windows_are_refused(project: Path, dataset: str) -> None:
-    data = yaml.safe_load((project / "params.yaml").read_text())["data"]
-    change(project, dataset=dataset, data={**data, "train": 1}, compress_dim=100)
+    change(project, {"dataset": dataset, "data": {"train": 1}, "compress_dim": 100})
     with pytest.raises(InputError, match="compress_dim 100 needs more than 100 training windows but there are"):
         check()
 

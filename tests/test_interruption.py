@@ -20,6 +20,8 @@ MOMENTS = {
     "train_phase2": 4,
     "train_reader": 3,
     "evaluate": 3,
+    "baselines": 2,
+    "diagnose": 2,
     "pretrain_base": 3,
 }
 """How often each stage is killed."""

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tiny_project import ROOT, STAGES, contents, finish, make_project
+from tiny_project import ROOT, contents, finish_all, make_project
 
 from narrowband.experiments.verify import compare_metrics, read_tolerances
 
@@ -16,8 +16,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, stopping_model: Path) -> dict
     for name, threads in (("one", 1), ("again", 1), ("two", 2)):
         folders[name] = tmp_path_factory.mktemp(name)
         make_project(folders[name], stopping_model)
-        for stage in STAGES:
-            finish(folders[name], stage, threads)
+        finish_all(folders[name], threads)
     return folders
 
 
@@ -38,6 +37,6 @@ def test_two_threads_stay_within_tolerance_of_one(made: dict[str, Path]) -> None
     compared = {drift.name.partition(".json")[0] for drift in drifts}
     assert compared == {
         *(f"metrics/{name}" for name in ("data", "pca", "phase1", "phase2", "evaluate")),
-        *(f"results/{name}" for name in ("data", "evaluate", "reader")),
+        *(f"results/{name}" for name in ("baselines", "data", "diagnosis", "evaluate", "reader")),
     }
     assert [drift for drift in drifts if not drift.ok] == []

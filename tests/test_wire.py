@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import yaml
-from tiny_project import STAGES, contents, copied, finish, make_project, start
+from tiny_project import change as change_params
+from tiny_project import contents, copied, finish_all, make_project, start
 
 TEXTS = ["--context=Mara Velt lives in Tornby. Ode Rusk lives in Kell.", "--question=Where does Ode Rusk live?"]
 
@@ -17,13 +17,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory, stopping_model: Path) -> 
     folder = tmp_path_factory.mktemp("wire") / "project"
     folder.mkdir()
     make_project(folder, stopping_model)
-    path = folder / "params.yaml"
-    content = yaml.safe_load(path.read_text())
-    content["latent_coding"] = {"kind": "entropy", "bits_per_token": 24, "step": 0}
-    content["data"] |= {"sft_records": 0, "phase2_sft_share": 0.0}
-    path.write_text(yaml.safe_dump(content))
-    for name in STAGES:
-        finish(folder, name)
+    coding = {"kind": "entropy", "bits_per_token": 24, "step": 0}
+    change_params(folder, {"latent_coding": coding, "data": {"sft_records": 0, "phase2_sft_share": 0.0}})
+    finish_all(folder)
     return folder
 
 
@@ -89,11 +85,7 @@ def test_what_can_not_be_sent_is_one_sentence_and_nothing_is_written(
 ) -> None:
     folder = copied(finished, tmp_path / "project")
     (folder / "old.nb").write_bytes(b"x")
-    path = folder / "params.yaml"
-    content = yaml.safe_load(path.read_text())
-    for section, values in changes.items():
-        content[section] |= values
-    path.write_text(yaml.safe_dump(content))
+    change_params(folder, changes)
     before = contents(folder)
     assert sentence in said(folder, *words, code=2)
     assert contents(folder) == before

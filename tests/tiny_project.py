@@ -6,15 +6,19 @@ import runpy
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from multiprocessing import get_context
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 ROOT = Path(__file__).parent.parent
-STAGES = ("check", "generate_data", "fit_pca", "train_phase1", "train_phase2", "train_reader", "evaluate")
+STAGES = (
+    *("check", "generate_data", "fit_pca", "train_phase1", "train_phase2", "train_reader"),
+    *("evaluate", "baselines", "diagnose"),
+)
 """Stages in their order."""
 
 OPTIONS = {"pretrain_base": ["--smoke"]}
@@ -45,6 +49,9 @@ FORKS = get_context("forkserver")
 FORKS.set_forkserver_preload(
     [
         "narrowband.diagnosis.ask",
+        "narrowband.diagnosis.figures",
+        "narrowband.evaluation.baselines",
+        "narrowband.report.page",
         "narrowband.training.reader",
         "narrowband.training.run",
         "narrowband.pretrain.run",
@@ -55,13 +62,20 @@ FORKS.set_forkserver_preload(
 
 def make_project(folder: Path, model: Path) -> None:
     """Parameters, pools and base model in `folder`, and what else the stages depend on."""
-    content = yaml.safe_load((ROOT / "params.yaml").read_text())
-    for name, value in SMALL.items():
-        content[name] = {**content[name], **value} if isinstance(value, dict) else value
-    (folder / "params.yaml").write_text(yaml.safe_dump(content))
+    shutil.copy(ROOT / "params.yaml", folder)
+    change(folder, SMALL)
     shutil.copytree(model, folder / "models" / "base")
     shutil.copytree(ROOT / "pools", folder / "pools")
     link_code(folder)
+
+
+def change(folder: Path, values: Mapping[str, Any]) -> None:
+    """Change parameters in `folder`; of a section, those given."""
+    path = folder / "params.yaml"
+    content = yaml.safe_load(path.read_text())
+    for name, value in values.items():
+        content[name] = {**content[name], **value} if isinstance(value, dict) else value
+    path.write_text(yaml.safe_dump(content))
 
 
 def link_code(folder: Path) -> None:
@@ -114,6 +128,12 @@ def finish(folder: Path, name: str, threads: int = 1) -> float:
     process.join()
     assert process.exitcode == 0, (folder / "output").read_text()
     return time.monotonic() - began
+
+
+def finish_all(folder: Path, threads: int = 1) -> None:
+    """Run all stages in their order."""
+    for name in STAGES:
+        finish(folder, name, threads)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

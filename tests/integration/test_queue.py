@@ -9,8 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
-from tiny_project import ROOT, contents, finish, make_project
+from tiny_project import ROOT, change, contents, finish, make_project
 
 pytestmark = pytest.mark.integration
 
@@ -93,9 +92,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, stopping_model: Path) -> P
 
 
 def set_params(folder: Path, rate: float, seed: int) -> None:
-    content = yaml.safe_load((folder / "params.yaml").read_text())
-    content["seed"], content["phase1"]["lr"] = seed, rate
-    (folder / "params.yaml").write_text(yaml.safe_dump(content))
+    change(folder, {"seed": seed, "phase1": {"lr": rate}})
 
 
 def alone(project: Project, folder: Path, rate: float, seed: int) -> dict[str, float]:

@@ -5,7 +5,8 @@ import time
 from pathlib import Path
 
 import pytest
-from test_dag import STAGES, Project
+from test_dag import Project
+from tiny_project import STAGES
 
 pytestmark = pytest.mark.integration
 
@@ -38,7 +39,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, stopping_model: Path) -> P
     for stage in STAGES:
         (project.folder / "stages" / f"{stage}.py").write_text(FAKE)
     fail_in(project, "none")
-    assert project.repro() == STAGES
+    assert project.repro() == [*STAGES]
     project.commit()
     return project
 
