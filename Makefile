@@ -16,7 +16,7 @@ PYTEST = OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 python -m pytest --numprocess
 test: .venv/installed
 	$(PYTEST)
 
-# The inner loop, within 90 s on 2 cores: lint, types, and the tests that start no process of their own.
+# The inner loop, within 90 s on 2 cores: lint, types, and the tests that run no stage as a process of its own.
 UNIT = tests/codec tests/data tests/diagnosis tests/evaluation tests/reader tests/training tests/test_dependencies.py tests/test_layout.py \
     tests/test_params.py tests/world
 check: lint

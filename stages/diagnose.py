@@ -60,7 +60,6 @@ def write_diagnosis(params: Params) -> None:
     shown = rounded(first_examples(answerer, systems, examples, answers))
     spectrum = prompt_spectrum(answerer.lm, train)
     write_json(paths.RESULTS / "diagnosis.json", figures)
-    write_json(paths.REPORT / "examples.json", shown)
     write_json(paths.REPORT / "norms.json", norms)
     write_text(paths.REPORT / "index.html", render(params, results, Diagnosed(figures, norms, shown, spectrum)))
     for line in verdict_lines(found):

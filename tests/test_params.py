@@ -37,6 +37,8 @@ def write(folder: Path, changes: dict[str, Any]) -> Path:
         ("phase1.step", 3, "unknown parameter phase1.step; did you mean phase1.steps?"),
         ("magnitude", "tokens", "magnitude is 'tokens', which should be 'none', 'token', 'example' or 'calibrated'"),
         ("adapter.kind", "mlp", "adapter.kind is 'mlp'"),
+        ("adapter.kind", "seed", "adapter.kind is 'seed', which is now called layernorm"),
+        ("dataset", "embedded", "dataset is 'embedded', which is now called bundled"),
         ("adapter.dropout", 1, "adapter.dropout is 1"),
         ("prompt.prefix", "none", "prompt.prefix is 'none', which should be 'text' or 'codec'"),
         ("phase2.start", "phase0", "phase2.start is 'phase0', which should be 'phase1' or 'scratch'"),

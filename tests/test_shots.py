@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import yaml
-from test_check import change, check
-from tiny_project import ROOT, STAGES, make_project
+from test_check import check
+from tiny_project import ROOT, STAGES, change, make_project
 from typer.testing import CliRunner
 
 import narrowband.lm.prefill
@@ -28,14 +28,16 @@ def run(*stages: str) -> None:
 def made(folder: Path, model: Path, **prompt: object) -> Params:
     folder.mkdir()
     make_project(folder, model)
-    content = yaml.safe_load((folder / "params.yaml").read_text())
-    phase = {**content["phase2"], "steps": 4, "warmup": 1, "evaluate_every": 4}
-    content["phase2"], content["phase1"] = phase, {**content["phase1"], "steps": 4, "evaluate_every": 4}
-    content["data"] |= {"train": 16, "validation": 2, "test": 5, "quick": 2, "sft_records": 0, "phase2_sft_share": 0.0}
-    content["prompt"] |= {"shots": 2, "max_length": 1000, **prompt}
-    content["generation"] |= {"max_new_tokens": 8}
-    (folder / "params.yaml").write_text(yaml.safe_dump(content))
-    return Params.model_validate(content)
+    sizes = {"train": 16, "validation": 2, "test": 5, "quick": 2, "sft_records": 0, "phase2_sft_share": 0.0}
+    changes = {
+        "phase1": {"steps": 4, "evaluate_every": 4},
+        "phase2": {"steps": 4, "warmup": 1, "evaluate_every": 4},
+        "data": sizes,
+        "prompt": {"shots": 2, "max_length": 1000, **prompt},
+        "generation": {"max_new_tokens": 8},
+    }
+    change(folder, changes)
+    return Params.model_validate(yaml.safe_load((folder / "params.yaml").read_text()))
 
 
 def read(path: str) -> Any:
@@ -67,7 +69,7 @@ def test_the_other_commands_know_the_examples(
 ) -> None:
     params = made(tmp_path / "project", tiny_model, anchor="codec")
     monkeypatch.chdir(tmp_path / "project")
-    run(*STAGES, "baselines", "diagnose")
+    run(*STAGES)
     settled, lm = read_settled(params.prompt), FrozenLM.load(str(tiny_model))
     test = read_squad(Path("data/qa/test.json"))
     prompts = [encode_prompt(lm.tokenizer, one.context, one.question, settled) for one in test]
@@ -79,8 +81,7 @@ def test_the_other_commands_know_the_examples(
     context = "Mara Velt lives in Tornby."
     asked = CliRunner().invoke(app, ["ask", "--context", context, "--question", "Who lives in Tornby?"])
     assert asked.exit_code == 0 and "Phase 2" in asked.output
-    other = {**yaml.safe_load(Path("params.yaml").read_text())["prompt"], "max_length": 999}
-    change(Path(), prompt=other)
+    change(Path(), {"prompt": {"max_length": 999}})
     with pytest.raises(InputError, match=r"artifacts/evaluate was made with prompt \{.*, not \{") as refusal:
         run("diagnose")
     assert "Context:" not in str(refusal.value)
@@ -105,7 +106,7 @@ def test_examples_as_text_stay_out_of_the_codec_and_of_the_questions(
     assert lm.tokenizer.decode([i for i, on in zip(prompt.ids, prompt.coded, strict=True) if on]) == (
         qa_prompt(train[0].context, train[0].question).removesuffix("\nAnswer:")
     )
-    change(Path(), prompt={**params.prompt.model_dump(), "shots": 3})
+    change(Path(), {"prompt": {"shots": 3}})
     with pytest.raises(InputError, match=r"data/qa was made with prompt.shots 2, not 3; run dvc repro"):
         run("fit_pca")
 
@@ -131,8 +132,7 @@ def test_check_refuses_examples_that_can_not_be(
     (tmp_path / "project").mkdir()
     folder = tmp_path / "project"
     make_project(folder, stopping_model)
-    content = yaml.safe_load((folder / "params.yaml").read_text())
-    change(folder, prompt={**content["prompt"], "shots": 2, **changes}, data={**content["data"], "train": 16})
+    change(folder, {"prompt": {"shots": 2, **changes}, "data": {"train": 16}})
     monkeypatch.chdir(folder)
     with pytest.raises(InputError, match=said) as refusal:
         load_params()

@@ -153,7 +153,9 @@ def _require_utf8(**options: str) -> None:
 
 @app.command()
 def spectrum(
-    base_model: Annotated[str | None, typer.Option(help="Folder or hub id; default: that of params.yaml.")] = None,
+    base_model: Annotated[
+        str | None, typer.Option(help="Folder, GGUF file or hub id; default: that of params.yaml.")
+    ] = None,
     dataset: Annotated[str | None, typer.Option(help="Questions to take tokens from; default: params.yaml's.")] = None,
 ) -> None:
     """Print the share of the embeddings' variance that PCA keeps at 2x to 64x, with two real models for comparison."""
@@ -167,7 +169,8 @@ def spectrum(
     from narrowband.report.spectra import real_spectra, spectrum_table
 
     set_up_torch()
-    train = make_splits(given["dataset"], params.data.sizes, params.seed, params.data.unanswerable)["train"]
+    tested = None if dataset else params.test_dataset  # a data set without another one to test on gives up a tenth
+    train = make_splits(given["dataset"], params.data.sizes, params.seed, params.data.unanswerable, tested)["train"]
     lm = FrozenLM.load(given["base_model"])
     prompts = encode_prompts(lm.tokenizer, train, params.prompt)
     say_truncated(truncated_share(prompts), params.prompt, console)
@@ -193,7 +196,7 @@ def needs(
 ) -> None:
     """Estimate how long the stages up to STAGE take on this machine, and how much memory Phase 2 needs.
 
-    This loads the base model (downloading it if necessary) and times one forward pass.
+    This loads the base model (downloading it if necessary) and times two forward passes and a few new tokens.
     """
     params = load_params()
 

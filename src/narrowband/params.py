@@ -83,7 +83,7 @@ Stop = Literal["line", "sentence"]
 SftBos = Literal["auto", "text", "none"]
 BackendName = Literal["transformers", "vllm"]
 Real = Annotated[float, BeforeValidator(_real)]
-Weight = Annotated[Real, Field(ge=0)]
+NonNegative = Annotated[Real, Field(ge=0)]
 Share = Annotated[Real, Field(ge=0, le=1)]
 Count = Annotated[int, Field(strict=True, ge=1)]
 Natural = Annotated[int, Field(strict=True, ge=0)]
@@ -113,23 +113,23 @@ class LatentCoding(Section):
 
     kind: Literal["fixed", "entropy"]
     bits_per_token: Annotated[Real, Field(gt=0)]
-    step: Weight
+    step: NonNegative
 
 
 class ReconstructionLoss(Section):
     """Weights of the terms of Phase 1: 1 - cosine, and squared error relative to the mean square of the original."""
 
-    cosine: Weight
-    mse: Weight
+    cosine: NonNegative
+    mse: NonNegative
 
 
 class GenerationLoss(Section):
     """Weights of the terms of Phase 2; `kl_temperature` divides teacher and student logits."""
 
-    cross_entropy: Weight
-    kl: Weight
+    cross_entropy: NonNegative
+    kl: NonNegative
     kl_temperature: Annotated[Real, Field(gt=0)]
-    reconstruction: Weight
+    reconstruction: NonNegative
 
 
 class Loss(Section):
@@ -264,7 +264,7 @@ class Data(Section):
     bos: SftBos
     sft_records: Natural
     sft_max_new_tokens: Count
-    sft_temperature: Weight
+    sft_temperature: NonNegative
     critic: CriticLimits
     gates: Gates
     phase2_sft_share: Share
@@ -278,8 +278,8 @@ class Data(Section):
 class Needs(Section):
     """Hardware that the base model needs, in GiB: GPU memory (0: a CPU is enough), and disk for downloads and conversions."""
 
-    gpu_memory: Weight
-    disk: Weight
+    gpu_memory: NonNegative
+    disk: NonNegative
 
 
 class Params(Section):

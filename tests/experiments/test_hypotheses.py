@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 import yaml
 from dvc.utils.hydra import apply_overrides
+from typer.testing import CliRunner
 
+from narrowband.cli import app
+from narrowband.experiments import commands
 from narrowband.experiments.hypotheses import Result, Table, difference, load_table, markdown, pooled_results, verdict
 from narrowband.experiments.queue import Experiments
 from narrowband.params import InputError, Params, load_params
@@ -43,7 +46,7 @@ def test_no_two_runs_are_the_same_and_every_experiment_is_used(tmp_path: Path) -
     assert used == set(COMMITTED.experiments)
 
 
-def test_phase_2_is_trained_wherever_it_is_compared(params: Params) -> None:
+def test_phase_2_is_trained_wherever_it_is_compared() -> None:
     for hypothesis in COMMITTED.hypotheses:
         for arm in (hypothesis.test, hypothesis.against):
             if arm.system == "phase2":
@@ -192,3 +195,17 @@ def test_a_missing_or_broken_table_is_refused(text: str | None, tmp_path: Path) 
         path.write_text(text)
     with pytest.raises(InputError, match="restore it from Git"):
         load_table(path)
+
+
+def test_experiments_of_several_commits_are_read_in_the_order_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "docs").mkdir()
+    shutil.copy(ROOT / "docs/hypotheses.yaml", tmp_path / "docs")
+    monkeypatch.chdir(tmp_path)
+    asked = []
+    none = Experiments(("a" * 40,), {}, frozenset(), {})
+    monkeypatch.setattr(commands, "collect", lambda revisions: asked.append(revisions) or none)
+    for words in ([], ["--rev", "new", "--rev", "old"]):
+        assert CliRunner().invoke(app, ["hypotheses", *words]).exit_code == 0
+    assert asked == [["HEAD"], ["new", "old"]]

@@ -55,9 +55,9 @@ def test_rows_of_new_runs_replace_earlier_ones_and_all_others_stay(
     monkeypatch.setattr(
         queue, "read_result", lambda experiments, name, path: {s: {**INTERVAL, "unseen": UNSEEN} for s in real.SYSTEMS}
     )
-    real.RESULTS.parent.mkdir()
+    real.ROWS.parent.mkdir()
     first = {"gemma-4x": finished(30), "gemma-16x-layernorm": finished(0)}
-    real.RESULTS.write_text(json.dumps(real.real_rows(starting_from("a" * 40, first))))
+    real.ROWS.write_text(json.dumps(real.real_rows(starting_from("a" * 40, first))))
     names = {"gemma-4x": finished(31), "gemma-16x-layernorm-token": finished(2), "sweep-4x-window1-seed0": {}}
     rows = real.real_rows(starting_from("b" * 40, names))
     assert {(row["compression"], row["control"], row["commit"][0], row["f1"]) for row in rows} == {

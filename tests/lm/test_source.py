@@ -163,19 +163,11 @@ def test_a_tokenizer_of_another_model(copy: Path) -> None:
     refused(copy, "has a tokenizer of 513 entries but only 512 embeddings; use the tokenizer it was trained with")
 
 
-@pytest.mark.parametrize("fault", ["lacking", "cut", "shape"])
-def test_damaged_weights(copy: Path, fault: str) -> None:
-    file = copy / "model.safetensors"
-    tensors = load_file(file)
-    if fault == "lacking":
-        del tensors["lm_head.weight"]
-    if fault == "shape":
-        tensors["lm_head.weight"] = tensors["lm_head.weight"][:100].clone()
-    save_file(tensors, file, {"format": "pt"})
-    if fault == "cut":
-        file.write_bytes(file.read_bytes()[:-100])
-    sentence = r"lacks 1 of its weights, lm_head\.weight among them" if fault == "lacking" else "can't be loaded"
-    with pytest.raises(InputError, match=sentence) as refusal:
+def test_weights_of_another_shape(copy: Path) -> None:
+    tensors = load_file(copy / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["lm_head.weight"][:100].clone()
+    save_file(tensors, copy / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match="can't be loaded") as refusal:
         FrozenLM.load(str(copy))
     assert "\n" not in str(refusal.value)
 

@@ -47,7 +47,7 @@ def test_a_prompt_that_is_left_without_a_context_is_refused_by_name(lm: FrozenLM
 def test_rows_hold_head_and_context_and_mark_the_context(lm: FrozenLM, params: Params) -> None:
     prompts = split_prompts(lm.tokenizer, EXAMPLES, params.prompt)
     rows = lay_contexts(prompts, lm.pad_id)
-    for prompt, ids, coded in zip(prompts, rows.ids, rows.coded, strict=True):
+    for prompt, ids, coded in zip(prompts, rows.ids, rows.inside, strict=True):
         assert ids[coded].tolist() == prompt.context
         end = len(prompt.head) + len(prompt.context)
         assert ids[:end].tolist() == prompt.head + prompt.context

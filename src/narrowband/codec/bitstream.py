@@ -24,6 +24,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from narrowband.codec.entropy import ESCAPE_BITS, LIMIT, EntropyModel
+from narrowband.codec.magnitude import side_values
 from narrowband.codec.quantize import FLOAT16_BITS
 from narrowband.params import InputError, Magnitude
 
@@ -108,17 +109,13 @@ class Bitstream:
         """Bits of symbols and side information in theory: no header, no checksum, no rounding to bytes."""
         return float(self.model.ideal_bits(message.symbols).sum()) + FLOAT16_BITS * len(message.side)
 
-    def side_values(self, n_tokens: int) -> int:
-        """Number of side-information values of a prompt of `n_tokens` tokens."""
-        return {"token": n_tokens, "example": 1}.get(self.magnitude, 0)
-
     @property
     def _first_byte(self) -> int:
         return VERSION * MARKS + hashlib.blake2b(self.codec_id, digest_size=1).digest()[0] % MARKS
 
     def _counts(self, n_tokens: int) -> tuple[int, int]:
         """Number of windows and of side-information values for `n_tokens` tokens."""
-        return -(-n_tokens // self.window), self.side_values(n_tokens)
+        return -(-n_tokens // self.window), side_values(self.magnitude, n_tokens, 1)
 
     def _identify(self, stream: bytes) -> None:
         if not stream:

@@ -15,7 +15,7 @@ from narrowband.codec.adapter import Shape, make_adapter
 from narrowband.codec.bitstream import Bitstream, Message
 from narrowband.codec.coder import LatentCoder
 from narrowband.codec.config import CodecConfig
-from narrowband.codec.magnitude import restore_magnitude, side_information, side_information_bits
+from narrowband.codec.magnitude import restore_magnitude, side_information, side_information_bits, side_values
 from narrowband.codec.pca import PCA
 from narrowband.codec.quantize import quantize
 from narrowband.codec.windows import cut, join, token_places
@@ -94,7 +94,7 @@ class Codec(nn.Module):
         symbols = self._coder.symbols(cut(embeddings, coded, self.window)).cpu()
         parts = symbols.split([-(-count // self.window) for count in counts])
         side = self._side(embeddings, coded).cpu()
-        sides = side.split([stream.side_values(count) for count in counts])
+        sides = side.split([side_values(stream.magnitude, count, 1) for count in counts])
         return [stream.pack(Message(*message)) for message in zip(parts, counts, sides, strict=True)]
 
     @torch.no_grad()

@@ -14,6 +14,7 @@ from narrowband.codec.bitstream import STREAM_BITS
 from narrowband.codec.config import CodecConfig
 from narrowband.codec.entropy import EntropyModel
 from narrowband.codec.exact import ExactProjection
+from narrowband.codec.magnitude import side_values
 from narrowband.codec.pca import PCA
 from narrowband.codec.quantize import FLOAT16_BITS
 from narrowband.params import InputError
@@ -97,8 +98,7 @@ def _window_bits(config: CodecConfig, coded: Tensor, n_windows: int) -> float:
     """Bits per window for latents, such that latents, side information and stream overhead cost `bits_per_token`."""
     wanted = config.latent_coding.bits_per_token
     tokens = int(coded.sum())
-    values = {"token": tokens, "example": len(coded)}.get(config.magnitude, 0)
-    rest = STREAM_BITS * len(coded) + FLOAT16_BITS * values
+    rest = STREAM_BITS * len(coded) + FLOAT16_BITS * side_values(config.magnitude, tokens, len(coded))
     if wanted * tokens <= rest:
         raise InputError(
             f"latent_coding.bits_per_token {wanted:g} leaves nothing for latents: the training prompts cost "

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from narrowband.codec.codec import Codec
+from narrowband.codec.windows import with_tokens
 from narrowband.data.encoded import EncodedPrompt
 from narrowband.data.prompts import Batch, coded_counts
 from narrowband.lm.frozen import FrozenLM
@@ -32,7 +33,7 @@ class FoldedCodec:
         self, embeddings: Float[Tensor, "batch seq hidden"], batch: Batch
     ) -> Float[Tensor, "batch seq hidden"]:
         """`embeddings` of `batch` with the coded tokens replaced by their reconstruction."""
-        return embeddings.index_put((batch.coded.to(embeddings.device),), self.reconstructed[self.rows(batch)])
+        return with_tokens(embeddings, batch.coded, self.reconstructed[self.rows(batch)])
 
     def rows(self, batch: Batch) -> Int[Tensor, " n"]:
         """Index into `ids` of each coded token of `batch`."""
@@ -47,4 +48,4 @@ def reconstruct(
         return codec(embeddings, batch.coded)
     ids, rows = batch.ids[batch.coded].unique(return_inverse=True)
     tokens = F.embedding(rows.to(embeddings.device), codec.tokens(lm.embed(ids)))
-    return embeddings.index_put((batch.coded.to(embeddings.device),), tokens)
+    return with_tokens(embeddings, batch.coded, tokens)

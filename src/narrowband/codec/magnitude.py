@@ -52,5 +52,9 @@ def mean_square(
 
 def side_information_bits(coded: Bool[Tensor, "batch seq"], mode: Magnitude) -> int:
     """Bits of side information of a batch."""
-    sent = {"token": int(coded.sum()), "example": int(coded.any(-1).sum())}.get(mode, 0)
-    return sent * FLOAT16_BITS
+    return FLOAT16_BITS * side_values(mode, int(coded.sum()), int(coded.any(-1).sum()))
+
+
+def side_values(mode: Magnitude, tokens: int, prompts: int) -> int:
+    """Number of values of side information for `prompts` prompts with `tokens` coded tokens in all."""
+    return {"token": tokens, "example": prompts}.get(mode, 0)

@@ -49,7 +49,7 @@ def coded_lengths(prompts: Sequence[EncodedPrompt]) -> Int[Tensor, " prompts"]:
 
 
 def check_windows(prompts: Iterable[EncodedPrompt], window: int, compress_dim: int) -> None:
-    """Check that training `prompts` have enough windows for `PCA.fit`; reads no more prompts than necessary.
+    """Check that training `prompts` have enough windows for a PCA; reads no more prompts than necessary.
 
     Raises:
         InputError: see `require_windows`.

@@ -26,8 +26,16 @@ def join(
     window: int,
 ) -> Float[Tensor, "batch seq hidden"]:
     """Undo `cut`: `embeddings` with its coded tokens replaced by those in `vectors`; padding is dropped."""
-    tokens = vectors.reshape(-1, embeddings.shape[-1])[_slots(coded, window)]
-    return embeddings.index_put((coded,), tokens.to(embeddings.dtype))
+    return with_tokens(embeddings, coded, vectors.reshape(-1, embeddings.shape[-1])[_slots(coded, window)])
+
+
+def with_tokens(
+    embeddings: Float[Tensor, "batch seq hidden"],
+    coded: Bool[Tensor, "batch seq"],
+    tokens: Float[Tensor, "coded hidden"],
+) -> Float[Tensor, "batch seq hidden"]:
+    """`embeddings` with its coded tokens replaced by `tokens`, row by row."""
+    return embeddings.index_put((coded.to(embeddings.device),), tokens.to(embeddings.dtype))
 
 
 def token_places(coded: Bool[Tensor, "batch seq"], window: int) -> Bool[Tensor, "windows window"]:

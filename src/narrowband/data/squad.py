@@ -111,7 +111,7 @@ def open_squad(path: Path) -> BufferedReader:
         file = path.open("rb")
     except OSError:
         raise InputError(
-            f"QA file {path} does not exist or is not a file; correct `dataset`, or run dvc repro"
+            f"QA file {path} does not exist or is not a file; correct `dataset` or `test_dataset`, or run dvc repro"
         ) from None
     start = file.peek(4)[:4]
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in start:

@@ -14,7 +14,7 @@ from narrowband.diagnosis.reconstructions import ReconstructionFigures, examine
 from narrowband.diagnosis.replay import CallPath, Probed, Rescaled, replay, try_scales
 from narrowband.evaluation.answer import QuestionAnswerer, batches_by_length
 from narrowband.evaluation.form import faults
-from narrowband.evaluation.scoring import Predictions, normalize, score_all
+from narrowband.evaluation.scoring import Predictions, Scored, normalize, score_all
 
 SAMPLE = 200
 """Test questions whose prompts are reconstructed again."""
@@ -82,13 +82,13 @@ def diagnose(
     for name, codec in systems.items():
         if codec is None:
             continue
-        scores = score_all(predictions[name], examples)
+        scored = Scored(predictions[name], score_all(predictions[name], examples))
         reconstruction, norms["original"], norms[name] = examine(
             answerer.lm, codec, prompts[:SAMPLE], answerer.batch_size, seen
         )
         figures[name] = Figures(
-            sum(score.f1 for score in scores) / len(scores),
-            sum(score.em for score in scores) / len(scores),
+            scored.f1,
+            scored.em,
             reconstruction,
             diversity(list(predictions[name].values()), examples),
             try_scales(answerer, codec, probed, predictions[name], seed),
@@ -96,7 +96,7 @@ def diagnose(
         advance(1)
     uncompressed = predictions["uncompressed"]
     return Diagnosis(
-        sum(score.f1 for score in score_all(uncompressed, examples)) / len(examples),
+        Scored(uncompressed, score_all(uncompressed, examples)).f1,
         Form(*faults(uncompressed, examples)),
         replay(answerer, probed, uncompressed, seed),
         figures,

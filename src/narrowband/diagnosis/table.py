@@ -57,6 +57,9 @@ def _drifted(case: Case) -> list[dict[str, Any]]:
     return _less(case) if norm_status(ratio) == "OK" else _scale(case)
 
 
+BUNDLED_MODEL = {"base_model": "models/base", "dataset": "bundled", "test_dataset": None}
+"""A model that can answer, with its questions."""
+
 TABLE = (
     Row(
         "attention_mask",
@@ -86,7 +89,7 @@ TABLE = (
         "base_model",
         "The language model can't answer even from the original embeddings.",
         conditions.base_model,
-        lambda case: [{"dataset": "bundled", "base_model": "models/base"}, {"prompt.bos": "text"}, *_longer(case)],
+        lambda case: [BUNDLED_MODEL, {"prompt.bos": "text"}, *_longer(case)],
     ),
     Row(
         "rows",

@@ -72,8 +72,8 @@ def judge(case: Case) -> list[Verdict]:
 
 
 def _command(remedies: list[dict[str, Any]], params: Params) -> str:
-    changing = [remedy for remedy in remedies if any(_value(params, name) != value for name, value in remedy.items())]
-    settings = [f"-S {name}={value}" for name, value in changing[0].items()]
+    changes = ({name: to for name, to in remedy.items() if _value(params, name) != to} for remedy in remedies)
+    settings = [f"-S {name}={'null' if to is None else to}" for name, to in next(filter(None, changes)).items()]
     return " ".join(["dvc exp run", *settings])
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from narrowband.codec.codec import Codec
 from narrowband.codec.folded import FoldedCodec
+from narrowband.codec.windows import with_tokens
 from narrowband.data.encoded import EncodedPrompt, EncodedPrompts
 from narrowband.data.prompts import Batch, collate, encode_prompts, truncated_share
 from narrowband.data.settled import read_settled
@@ -202,8 +203,7 @@ def sent(
     if not (isinstance(system, Codec) and system.coder):
         return system(embeddings, coded), system.bits(embeddings, coded)
     streams = system.encode(embeddings, coded)
-    tokens = torch.cat(system.decode(streams))
-    return embeddings.index_put((coded.to(embeddings.device),), tokens), 8 * sum(map(len, streams))
+    return with_tokens(embeddings, coded, torch.cat(system.decode(streams))), 8 * sum(map(len, streams))
 
 
 class _Sender:

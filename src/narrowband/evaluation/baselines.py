@@ -19,7 +19,7 @@ from narrowband.codec.entropy import EntropyModel
 from narrowband.codec.fitting import fit_coder, moments
 from narrowband.codec.quantize import FLOAT16_BITS
 from narrowband.codec.token_windows import coded_lengths, embedded
-from narrowband.codec.windows import cut, join, token_places
+from narrowband.codec.windows import cut, join, token_places, with_tokens
 from narrowband.data.encoded import EncodedPrompt
 from narrowband.data.prompts import coded_counts
 from narrowband.evaluation.answer import QuestionAnswerer, System
@@ -51,7 +51,7 @@ class Truncation:
     ) -> Float[Tensor, "batch seq hidden"]:
         """`embeddings` with the coded tokens truncated."""
         dropped = embeddings.shape[-1] - self.kept
-        return _replace(embeddings, coded, F.pad(embeddings[coded][:, : self.kept].half().float(), (0, dropped)))
+        return with_tokens(embeddings, coded, F.pad(embeddings[coded][:, : self.kept].half().float(), (0, dropped)))
 
     def bits(self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]) -> int:
         """Bits that a batch costs."""
@@ -308,8 +308,3 @@ SYSTEMS: dict[str, Callable[[Fitting], Mapping[str, System]]] = {
 
 TABLE_SYSTEMS = ("pca lookup", "token id")
 """Systems that look tokens up in the embedding table, so they can't send states after a block."""
-
-
-def _replace(embeddings: Tensor, coded: Tensor, tokens: Tensor) -> Tensor:
-    """`embeddings` with those at the coded positions, in row-major order, replaced by `tokens` [coded, hidden]."""
-    return embeddings.index_put((coded.to(embeddings.device),), tokens)

@@ -15,7 +15,7 @@ from narrowband.data.squad import Example
 from narrowband.evaluation.answer import Evaluated, QuestionAnswerer
 from narrowband.evaluation.reading import Read
 from narrowband.evaluation.reconstruction import HEADLINE
-from narrowband.evaluation.scoring import agreement
+from narrowband.evaluation.scoring import Predictions, agreement
 from narrowband.evaluation.significance import interval, mcnemar
 from narrowband.runtime.progress import bar
 
@@ -25,7 +25,7 @@ class Comparison(NamedTuple):
 
     headline: dict[str, Any]
     details: dict[str, Any]
-    predictions: dict[str, dict[str, str]]
+    predictions: dict[str, Predictions]
 
 
 def compare(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from narrowband.codec.entropy import EntropyModel
 from narrowband.codec.quantize import FLOAT16_BITS
+from narrowband.codec.windows import with_tokens
 from narrowband.evaluation.token_ids import code_lengths, stream_bits
 
 LARGEST_CODEBOOK_BITS = 8
@@ -37,7 +38,7 @@ class ScalarQuantizer:
     ) -> Float[Tensor, "batch seq hidden"]:
         """`embeddings` with the coded tokens quantised."""
         coded = coded.to(embeddings.device)
-        return embeddings.index_put((coded,), self.model.dequantize(self.model.quantize(embeddings[coded])))
+        return with_tokens(embeddings, coded, self.model.dequantize(self.model.quantize(embeddings[coded])))
 
     def bits(self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]) -> int:
         """Bits that a batch costs."""
@@ -104,7 +105,7 @@ class VectorQuantizer:
         rebuilt = sum(
             (book[index] for book, index in zip(self.codebooks, indices, strict=True)), torch.zeros_like(tokens)
         )
-        return embeddings.index_put((coded,), rebuilt)
+        return with_tokens(embeddings, coded, rebuilt)
 
     def indices(self, tokens: Float[Tensor, "n hidden"]) -> list[Int[Tensor, " n"]]:
         """The codeword that each stage sends for each token."""
@@ -174,7 +175,7 @@ class RotationQuantizer:
         coded = coded.to(embeddings.device)
         norm = embeddings[coded].norm(dim=-1, keepdim=True).half().float()
         directions = self.points[self._index(embeddings[coded])] @ self.rotation / math.sqrt(len(self.rotation))
-        return embeddings.index_put((coded,), norm * directions)
+        return with_tokens(embeddings, coded, norm * directions)
 
     def _index(self, tokens: Float[Tensor, "n hidden"]) -> Int[Tensor, "n hidden"]:
         """Index of the nearest point for each rotated component, after scaling its variance to 1."""

@@ -29,7 +29,7 @@ class Score(NamedTuple):
 class Scored:
     """Predictions by question id, and the score of each question."""
 
-    predictions: dict[str, str]
+    predictions: Predictions
     scores: list[Score]
 
     @property

@@ -1,8 +1,9 @@
 """The systems that are compared, read from the artifacts of a run."""
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from narrowband.codec.codec import Codec, require_match
 from narrowband.codec.coder import LatentCoder
@@ -23,17 +24,50 @@ def load_systems(answerer: QuestionAnswerer, config: CodecConfig) -> dict[str, C
     Raises:
         InputError: an artifact is missing, was changed, or was made with other settings than `config`.
     """
-    device = answerer.lm.device
-    pca = PCA.load(paths.PCA, config.geometry)
-    coder = LatentCoder.load(paths.PCA, pca.to(device), config)
-    pca_only = Codec(pca.to(device), config, coder, pca_only=True)
-    if config.magnitude == "calibrated":
-        pca_only.calibrate(embedded(answerer.lm, calibration_prompts(answerer), answerer.batch_size))
-    trained = {
-        name: Codec.load(require_match(folder, config, pca), device).with_rate(config, coder)
-        for name, folder in (("phase1", paths.PHASE1), ("phase2", paths.PHASE2))
+    fitted = Fitted.load(answerer, config)
+    return {
+        "uncompressed": None,
+        "pca": fitted.codec(pca_only=True),
+        "phase1": fitted.trained(paths.PHASE1),
+        "phase2": fitted.trained(paths.PHASE2),
     }
-    return {"uncompressed": None, "pca": pca_only, **trained}
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What `fit_pca` left, and the codecs that are made with it, on the base model's device; `pca` is on the CPU."""
+
+    answerer: QuestionAnswerer
+    config: CodecConfig
+    pca: PCA
+    coder: LatentCoder | None
+
+    @classmethod
+    def load(cls, answerer: QuestionAnswerer, config: CodecConfig) -> Self:
+        """Read `artifacts/pca`.
+
+        Raises:
+            InputError: it is missing, was changed, or was made with other settings than `config`.
+        """
+        pca = PCA.load(paths.PCA, config.geometry)
+        return cls(answerer, config, pca, LatentCoder.load(paths.PCA, pca.to(answerer.lm.device), config))
+
+    def codec(self, *, pca_only: bool = False, seed: int = 0) -> Codec:
+        """A codec without adapter, or with an untrained one; its scale is fitted if `magnitude` is `calibrated`."""
+        answerer = self.answerer
+        codec = Codec(self.pca.to(answerer.lm.device), self.config, self.coder, pca_only=pca_only, seed=seed)
+        if self.config.magnitude == "calibrated":
+            codec.calibrate(embedded(answerer.lm, calibration_prompts(answerer), answerer.batch_size))
+        return codec
+
+    def trained(self, folder: Path) -> Codec:
+        """The codec that a phase saved in `folder`.
+
+        Raises:
+            InputError: it is missing, was changed, or was made with other settings or another PCA.
+        """
+        adapter = require_match(folder, self.config, self.pca)
+        return Codec.load(adapter, self.answerer.lm.device).with_rate(self.config, self.coder)
 
 
 def calibration_prompts(answerer: QuestionAnswerer) -> EncodedPrompts:

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from narrowband.codec.bitstream import STREAM_BITS
+from narrowband.codec.windows import with_tokens
 from narrowband.lm.frozen import FrozenLM
 from narrowband.lm.nearest import NearestTokens
 
@@ -51,7 +52,7 @@ class TokenId:
     ) -> Float[Tensor, "batch seq hidden"]:
         """`embeddings` with the coded tokens looked up again."""
         coded = coded.to(embeddings.device)
-        return embeddings.index_put((coded,), self.vocabulary[self.ids(embeddings[coded])])
+        return with_tokens(embeddings, coded, self.vocabulary[self.ids(embeddings[coded])])
 
     def ids(self, tokens: Float[Tensor, "n hidden"]) -> Int[Tensor, " n"]:
         """The token ids that are sent for embeddings."""

@@ -1,7 +1,6 @@
 """Commands on experiments: verify and restore results, write tables and pictures of many runs, switch profiles."""
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -23,8 +22,11 @@ profiles = typer.Typer(no_args_is_help=True, help="Sets of parameters for one ba
 commands.add_typer(profiles, name="profile")
 
 Revisions = Annotated[
-    Sequence[str],
-    typer.Option(help="Commit that the experiments start from; of several, the first that has one counts."),
+    list[str],
+    typer.Option(
+        default_factory=lambda: ["HEAD"],
+        help="Commit that the experiments start from; of several, the first that has one counts.",
+    ),
 ]
 
 TOLERANCES = Path("metrics/tolerance.yaml")
@@ -70,10 +72,10 @@ def restore() -> None:
 
 @commands.command()
 def hypotheses(
+    rev: Revisions,
     queue: Annotated[
         bool, typer.Option("--queue", help="Queue the experiments that are missing; write nothing.")
     ] = False,
-    rev: Revisions = ("HEAD",),
 ) -> None:
     """Write docs/hypotheses.md from docs/hypotheses.yaml and the experiments that have finished."""
     asked = load_table(HYPOTHESES)
@@ -88,11 +90,11 @@ def hypotheses(
 
 @commands.command()
 def sweep(
+    rev: Revisions,
     axis: Annotated[
         Axis, typer.Argument(help="2x to 64x fewer numbers, 2 to 256 bits per token, or a real model.")
     ] = Axis.NUMBERS,
     queue: Annotated[bool, typer.Option("--queue", help="Queue the runs that are missing; write nothing.")] = False,
-    rev: Revisions = ("HEAD",),
 ) -> None:
     """Write docs/sweep.json, docs/bits.json or docs/real-models.json, and its pictures, from the finished runs of the sweep."""
     swept = SWEEPS[axis]

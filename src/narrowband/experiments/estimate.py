@@ -38,11 +38,11 @@ CUE, NEW = 8, 4
 EXAMINED = 200
 """Test questions whose tokens the diagnosis looks at."""
 
-CURVE = 18
-"""Approximate number of systems on the rate-quality curve."""
+CURVE = 20
+"""Number of systems on the rate-quality curve at the committed parameters, with the control."""
 
-REPLAYS = 150
-"""Approximate number of answers that the diagnosis generates."""
+REPLAYED = 48
+"""Answers that the diagnosis generates beside one batch for each system."""
 
 PER_RECORD = 2
 """Approximate number of candidates per SFT record, rejected ones included."""
@@ -58,7 +58,7 @@ LARGE = 50_000_000
 
 
 STAGES = ("generate_data", "train_phase1", "train_phase2", "train_reader", "evaluate", "baselines", "diagnose")
-"""Stages that take time, in their order."""
+"""Stages whose time is estimated, in their order."""
 
 
 class Speed(NamedTuple):
@@ -190,15 +190,16 @@ class _Costs:
 def estimate(params: Params, lm: FrozenLM, asked: Asked, speed: Speed) -> Estimate:
     """Estimate all stages, for prompts like those in `asked` and answers of maximum length."""
     costs, test = _Costs(params, lm, asked, speed), asked.test
+    replays = len(TITLES) * params.generation.batch_size + REPLAYED
     seconds = (
         costs.records(),
         costs.phase(params.phase1, costs.phase1_step()),
         costs.phase(params.phase2, costs.phase2_step()),
         costs.reader(),
         costs.answers(test, params.data.test, len(TITLES) - 1, 1),
-        costs.answers(test, params.baselines.questions, CURVE),
+        costs.answers(test, params.baselines.questions, CURVE, 1),
         # Replays with the uncompressed model, and searches for nearest tokens without answers.
-        costs.answers(test, REPLAYS, 0, 1) + costs.answers(test, EXAMINED, len(TITLES) - 1, 1 - len(TITLES)),
+        costs.answers(test, replays, 0, 1) + costs.answers(test, EXAMINED, len(TITLES) - 1, 1 - len(TITLES)),
     )
     rows = min(params.phase2.micro_batch or params.phase2.batch_size, params.phase2.batch_size)
     memory = {

@@ -152,5 +152,5 @@ def run_dvc(*arguments: str) -> str:
     done = subprocess.run([sys.executable, "-m", "dvc", *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[0].removeprefix("ERROR: ")
-        raise InputError(f"dvc {' '.join(arguments[:2])} failed: {reason}")
+        raise InputError(f"dvc {' '.join(arguments[:2])} failed: {reason}; correct that and run the command again")
     return done.stdout

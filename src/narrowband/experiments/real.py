@@ -4,13 +4,14 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from narrowband.evaluation.headline import TITLES
 from narrowband.experiments.queue import Experiments, Rows, Runs, with_details
 from narrowband.params import Params
 
-RESULTS = Path("docs/real-models.json")
+ROWS = Path("docs/real-models.json")
 PICTURES = Path("docs/pictures")
 
-SYSTEMS = ("uncompressed", "pca", "phase1", "phase2")
+SYSTEMS = tuple(TITLES)
 FIGURES = ("f1", "em", "agreement", "cosine", "norm_ratio", "token_match", "relative_error", "seen", "unseen")
 
 
@@ -58,7 +59,7 @@ def real_runs(params: Params, hidden: int) -> Runs:
 
 
 def real_rows(experiments: Experiments) -> Rows:
-    """A row for each finished run and system, after the rows in `RESULTS` of runs that are not among them.
+    """A row for each finished run and system, after the rows in `ROWS` of runs that are not among them.
 
     Runs take hours, so those of several commits are kept together; each row names its commit.
     """
@@ -72,7 +73,7 @@ def real_rows(experiments: Experiments) -> Rows:
         )
     ]
     done = {_run_of(row) for row in rows}
-    earlier = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
+    earlier = json.loads(ROWS.read_text(encoding="utf-8")) if ROWS.exists() else []
     return sorted([row for row in earlier if _run_of(row) not in done] + rows, key=_run_of)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from narrowband.experiments.queue import STAGE, Experiments, Rows, Runs, read_result, with_details
-from narrowband.experiments.real import PICTURES, RESULTS, SYSTEMS, real_pictures, real_rows, real_runs
+from narrowband.experiments.real import PICTURES, ROWS, SYSTEMS, real_pictures, real_rows, real_runs
 from narrowband.params import InputError, Params
 from narrowband.runtime.files import write_json
 
@@ -171,5 +171,5 @@ SWEEPS = {
         ),
         "rate_chart",
     ),
-    Axis.REAL: Sweep(STAGE, RESULTS, real_pictures, real_runs, real_rows, "f1_and_cosine_chart"),
+    Axis.REAL: Sweep(STAGE, ROWS, real_pictures, real_runs, real_rows, "f1_and_cosine_chart"),
 }

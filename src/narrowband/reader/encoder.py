@@ -80,12 +80,12 @@ class ContextEncoder(nn.Module):
         self, embeddings: Float[Tensor, "batch seq hidden"], contexts: Contexts
     ) -> Float[Tensor, "vectors hidden"]:
         """The vectors of all `contexts`, one context after the other; `embeddings` are those of their ids."""
-        coded = contexts.coded.to(embeddings.device)
-        means = pooled(embeddings, coded, self.k)
-        read = [cut(embeddings, coded, self.k) / self.scale]  # [vectors, k * hidden], zeros beyond the context's end
+        inside = contexts.inside.to(embeddings.device)
+        means = pooled(embeddings, inside, self.k)
+        read = [cut(embeddings, inside, self.k) / self.scale]  # [vectors, k * hidden], zeros beyond the context's end
         if self.copy is not None:
             states = self.copy(inputs_embeds=embeddings, use_cache=False).last_hidden_state
-            read.append(pooled(states, coded, self.k))
+            read.append(pooled(states, inside, self.k))
         added = self.leave(F.gelu(self.enter(self.norm(torch.cat(read, -1)))))
         return means + self.scale * added
 

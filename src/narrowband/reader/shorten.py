@@ -58,7 +58,7 @@ class MeanPooling:
         self, embeddings: Float[Tensor, "batch seq hidden"], contexts: Contexts
     ) -> Float[Tensor, "vectors hidden"]:
         """The means."""
-        return pooled(embeddings, contexts.coded, self.k)
+        return pooled(embeddings, contexts.inside, self.k)
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ class EveryKth:
         self, embeddings: Float[Tensor, "batch seq hidden"], contexts: Contexts
     ) -> Float[Tensor, "vectors hidden"]:
         """The embeddings of the tokens that are kept."""
-        place = contexts.coded.long().cumsum(-1) - 1
-        return embeddings[(contexts.coded & (place % self.k == 0)).to(embeddings.device)]
+        place = contexts.inside.long().cumsum(-1) - 1
+        return embeddings[(contexts.inside & (place % self.k == 0)).to(embeddings.device)]
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,9 @@ class Beginning:
         self, embeddings: Float[Tensor, "batch seq hidden"], contexts: Contexts
     ) -> Float[Tensor, "vectors hidden"]:
         """The embeddings of the tokens that are kept."""
-        tokens = contexts.coded.sum(-1, keepdim=True)
-        place = contexts.coded.long().cumsum(-1)
-        return embeddings[(contexts.coded & (place <= -(-tokens // self.k))).to(embeddings.device)]
+        tokens = contexts.inside.sum(-1, keepdim=True)
+        place = contexts.inside.long().cumsum(-1)
+        return embeddings[(contexts.inside & (place <= -(-tokens // self.k))).to(embeddings.device)]
 
 
 @dataclass(frozen=True)
@@ -106,10 +106,9 @@ class Surprising:
     ) -> Float[Tensor, "vectors hidden"]:
         """The embeddings of the tokens that are kept."""
         rows = []
-        for row, ids, coded in zip(embeddings, contexts.ids.to(embeddings.device), contexts.coded, strict=True):
-            coded = coded.to(embeddings.device)
-            tokens = int(coded.sum())
-            end = int(coded.nonzero()[-1]) + 1
+        for row, ids, inside in zip(embeddings, contexts.ids.to(embeddings.device), contexts.inside, strict=True):
+            tokens = int(inside.sum())
+            end = int(inside.nonzero()[-1]) + 1
             mask = torch.ones(1, end, dtype=torch.bool, device=embeddings.device)
             logits = self.lm.logits(row[None, :end], mask, end)[0]
             surprisal = F.cross_entropy(logits[:-1], ids[1:end], reduction="none")

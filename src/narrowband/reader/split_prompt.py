@@ -33,7 +33,7 @@ class Contexts(NamedTuple):
     """
 
     ids: Int[Tensor, "batch seq"]
-    coded: Bool[Tensor, "batch seq"]
+    inside: Bool[Tensor, "batch seq"]
 
 
 def split_prompt(tokenizer: PreTrainedTokenizerBase, context: str, question: str, prompt: Prompt) -> SplitPrompt:
@@ -74,9 +74,9 @@ def split_prompts(tokenizer: PreTrainedTokenizerBase, examples: Iterable[Example
 def lay_contexts(prompts: Sequence[SplitPrompt], pad_id: int) -> Contexts:
     """Heads and contexts of `prompts` as the rows of a batch."""
     longest = max(len(prompt.head) + len(prompt.context) for prompt in prompts)
-    ids, coded = [], []
+    ids, inside = [], []
     for head, context, _ in prompts:
         padding = longest - len(head) - len(context)
         ids.append(head + context + [pad_id] * padding)
-        coded.append([False] * len(head) + [True] * len(context) + [False] * padding)
-    return Contexts(torch.tensor(ids), torch.tensor(coded))
+        inside.append([False] * len(head) + [True] * len(context) + [False] * padding)
+    return Contexts(torch.tensor(ids), torch.tensor(inside))

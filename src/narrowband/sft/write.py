@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
 
+from narrowband.data.settled import told
 from narrowband.lm.bos import BosChoice, is_chat_delimiter, measure_bos
 from narrowband.lm.frozen import FrozenLM
 from narrowband.lm.model_revision import model_revision
@@ -122,7 +123,7 @@ def _details(run: Run, bos: BosChoice, found: Examination, folder: Path) -> dict
     """All figures of a run, for `manifest.json`."""
     examples = {example.id: example for example in run.sources.pool}
     return {
-        "bos_choice": {name: value for name, value in bos._asdict().items() if value is not None},
+        "bos_choice": told(bos),
         "sentinels": {"kind": found.kind, "verdict": found.verdict, **found._asdict()},
         "critic": {**run.reliability._asdict(), "verdict": run.reliability.verdict},
         **run.figures(),

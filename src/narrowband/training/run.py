@@ -11,15 +11,12 @@ from rich.console import Console
 from rich.markup import escape
 from torch import nn
 
-from narrowband.codec.codec import Codec, require_match
-from narrowband.codec.coder import LatentCoder
+from narrowband.codec.codec import Codec
 from narrowband.codec.config import CodecConfig
-from narrowband.codec.pca import PCA
-from narrowband.codec.token_windows import embedded
 from narrowband.data.prompts import encode_answer
 from narrowband.data.squad import Example, read_squad
 from narrowband.evaluation.answer import QuestionAnswerer
-from narrowband.evaluation.systems import calibration_prompts
+from narrowband.evaluation.systems import Fitted
 from narrowband.evaluation.tokens import marked, token_view
 from narrowband.lm.device import mixed_precision
 from narrowband.params import Training
@@ -37,7 +34,8 @@ if TYPE_CHECKING:
     from dvclive import Live
 
 HEADLINE = ("f1", "cosine", "norm_ratio", "best_step", "sft_kl")
-"""Figures on validation questions written to `metrics/PHASE.json`, those of the reader to `results/reader.json`."""
+"""Figures on validation questions (`sft_kl`: on held-out records) that are written to `metrics/PHASE.json`, those of the reader to
+`results/reader.json`."""
 
 
 class StepLog:
@@ -184,12 +182,5 @@ def starting_codec(
     Raises:
         InputError: an artifact is missing, was changed, or was made with other settings than `config`.
     """
-    lm = answerer.lm
-    pca = PCA.load(paths.PCA, config.geometry)
-    coder = LatentCoder.load(paths.PCA, pca.to(lm.device), config)
-    if start == "phase1":
-        return Codec.load(require_match(paths.PHASE1, config, pca), lm.device).with_rate(config, coder)
-    codec = Codec(pca.to(lm.device), config, coder, seed=seed)
-    if config.magnitude == "calibrated":
-        codec.calibrate(embedded(lm, calibration_prompts(answerer), answerer.batch_size))
-    return codec
+    fitted = Fitted.load(answerer, config)
+    return fitted.trained(paths.PHASE1) if start == "phase1" else fitted.codec(seed=seed)
