@@ -73,9 +73,10 @@ def test_rows_of_all_rates_are_put_together_and_what_has_one_rate_stands_there_o
 PICTURES = {
     Axis.NUMBERS: ["f1-and-cosine.svg", "f1-and-cosine-window-1.svg"],
     Axis.BITS: ["f1-against-bits.svg"],
+    Axis.POSITIONS: [],
     Axis.REAL: ["f1-and-cosine-gemma.svg"],
 }
-WINDOWS = {Axis.NUMBERS: [{"window": 16}, {"window": 1}], Axis.BITS: [{}], Axis.REAL: [{}]}
+WINDOWS = {Axis.NUMBERS: [{"window": 16}, {"window": 1}], Axis.BITS: [{}], Axis.POSITIONS: [{}], Axis.REAL: [{}]}
 
 
 @pytest.mark.parametrize("axis", Axis)

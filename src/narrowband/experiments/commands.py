@@ -92,11 +92,11 @@ def hypotheses(
 def sweep(
     rev: Revisions,
     axis: Annotated[
-        Axis, typer.Argument(help="2x to 64x fewer numbers, 2 to 256 bits per token, or a real model.")
+        Axis, typer.Argument(help="2x to 64x fewer numbers, 2 to 256 bits per token, fewer positions, or a real model.")
     ] = Axis.NUMBERS,
     queue: Annotated[bool, typer.Option("--queue", help="Queue the runs that are missing; write nothing.")] = False,
 ) -> None:
-    """Write docs/sweep.json, docs/bits.json or docs/real-models.json, and its pictures, from the finished runs of the sweep."""
+    """Write docs/sweep.json, bits.json, positions.json or real-models.json, and pictures, from the finished runs of the sweep."""
     swept = SWEEPS[axis]
     experiments = collect(rev)
     if queue:
@@ -108,7 +108,9 @@ def sweep(
         return
     rows = swept.rows(experiments)
     drawn = swept.write(rows)
-    console.print(f"{len(rows)} rows in {swept.data}, drawn in {', '.join(map(str, drawn))}")
+    console.print(
+        ", drawn in ".join([f"{len(rows)} rows in {swept.data}", *([", ".join(map(str, drawn))] if drawn else [])])
+    )
 
 
 @profiles.command(name="list")

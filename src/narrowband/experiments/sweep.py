@@ -5,6 +5,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from narrowband.experiments.positions import reader_rows, reader_runs
 from narrowband.experiments.queue import STAGE, Experiments, Rows, Runs, read_result, with_details
 from narrowband.experiments.real import PICTURES, ROWS, SYSTEMS, real_pictures, real_rows, real_runs
 from narrowband.params import InputError, Params
@@ -33,6 +34,7 @@ class Axis(StrEnum):
 
     NUMBERS = "numbers"
     BITS = "bits"
+    POSITIONS = "positions"
     REAL = "real"
 
 
@@ -47,7 +49,7 @@ class Sweep(NamedTuple):
     """Overrides by name of the experiment, for the parameters in params.yaml and a base model's hidden size."""
     rows: Callable[[Experiments], Rows]
     chart: str
-    """The function of `report/charts.py` that draws it."""
+    """The function of `report/charts.py` that draws its pictures, if it has any."""
 
     def write(self, rows: Rows) -> list[Path]:
         """Write the rows, and pictures of those with seed 0; return the paths of the pictures.
@@ -170,6 +172,9 @@ SWEEPS = {
             lambda name: read_result(experiments, name, BASELINES)["rows"], [*experiments.finished]
         ),
         "rate_chart",
+    ),
+    Axis.POSITIONS: Sweep(
+        STAGE, Path("docs/positions.json"), lambda rows: {}, lambda params, hidden: reader_runs(), reader_rows, ""
     ),
     Axis.REAL: Sweep(STAGE, ROWS, real_pictures, real_runs, real_rows, "f1_and_cosine_chart"),
 }

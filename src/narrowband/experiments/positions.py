@@ -1,0 +1,54 @@
+"""The experiments on fewer positions: tokens per position, and what each part of the reader's training and encoder buys."""
+
+from typing import Any, NamedTuple
+
+from narrowband.experiments.queue import DETAILS, Experiments, Rows, Runs, read_result
+
+FIGURES = ("f1", "em", "agreement", "positions_ratio", "bits_per_token")
+
+
+class ReaderRun(NamedTuple):
+    """One experiment: context tokens per position, its name if it is an ablation, and what the ablation changes."""
+
+    tokens_per_position: int
+    ablation: str
+    overrides: dict[str, str | int | float]
+
+    @property
+    def name(self) -> str:
+        """The name of the DVC experiment."""
+        return f"reader-k{self.tokens_per_position}" + (f"-{self.ablation}" if self.ablation else "")
+
+
+RUNS = (
+    *(ReaderRun(k, "", {}) for k in (2, 4, 8)),
+    ReaderRun(2, "embeddings", {"reader.encoder": "embeddings"}),
+    ReaderRun(2, "answers-alone", {"reader.pretrain_steps": 0, "reader.steps": 3500}),
+    ReaderRun(2, "scratch", {"reader.encoder": "scratch"}),
+    ReaderRun(2, "depth-2", {"reader.depth": 2}),
+)
+"""In the order in which they are queued."""
+
+
+def reader_runs() -> Runs:
+    """Overrides of every run by the name of its experiment."""
+    return {run.name: {"reader.tokens_per_position": run.tokens_per_position, **run.overrides} for run in RUNS}
+
+
+def reader_rows(experiments: Experiments) -> Rows:
+    """Rows of all finished runs: the uncompressed model, the reader, and the untrained ways to read as few positions."""
+    return [
+        row
+        for run in RUNS
+        if run.name in experiments.finished
+        for row in _rows(run, experiments.finished[run.name], read_result(experiments, run.name, DETAILS))
+    ]
+
+
+def _rows(run: ReaderRun, metrics: dict[str, Any], details: dict[str, Any]) -> Rows:
+    about = {"tokens_per_position": run.tokens_per_position, "ablation": run.ablation}
+    found = {name: {**metrics[name], **details[name]} for name in ("uncompressed", "reader")}
+    return [
+        {**about, "system": system, **{name: row[name] for name in FIGURES if name in row}, **row["f1_interval"]}
+        for system, row in (found | details["fewer_positions"]).items()
+    ]
