@@ -28,31 +28,31 @@ def drawn(lm: FrozenLM, config: ReaderConfig) -> ContextEncoder:
 
 
 @torch.no_grad()
-def by_hand(lm: FrozenLM, encoder: ContextEncoder, prompt: SplitPrompt) -> Tensor:
-    """The vectors of one context without padding, group by group, with the states of the frozen model itself."""
+def by_hand(lm: FrozenLM, encoder: ContextEncoder, prompt: SplitPrompt, k: int) -> Tensor:
+    """The vectors of one context without padding, `k` tokens at a time, with the states of the frozen model itself."""
     ids = torch.tensor([prompt.head + prompt.context])
     states = lm.model(ids, output_hidden_states=True).hidden_states[-1][0, len(prompt.head) :]
     tokens, found = lm.embed(torch.tensor(prompt.context)), []
-    for start in range(0, len(tokens), encoder.k):
-        group = tokens[start : start + encoder.k]
+    for start in range(0, len(tokens), k):
+        group = tokens[start : start + k]
         mean = group.mean(0)
         missing = torch.zeros((encoder.k - len(group)) * lm.hidden_size)
         read = torch.cat([group.flatten() / encoder.scale, missing])
         if encoder.copy is not None:
-            read = torch.cat([read, states[start : start + encoder.k].mean(0)])
+            read = torch.cat([read, states[start : start + k].mean(0)])
         added = encoder.leave(nn.functional.gelu(encoder.enter(encoder.norm(read))))
         found.append(mean + encoder.scale * added)
     return torch.stack(found)
 
 
 @pytest.mark.parametrize("start", ["pretrained", "embeddings"])
-@pytest.mark.parametrize("k", [1, 2, 3])
+@pytest.mark.parametrize(("most", "k"), [(1, 1), (2, 2), (3, 3), (4, 2), (4, 4)])
 def test_vectors_are_those_of_a_loop_over_groups_of_tokens(
-    k: int, start: str, lm: FrozenLM, prompts: list[SplitPrompt]
+    most: int, k: int, start: str, lm: FrozenLM, prompts: list[SplitPrompt]
 ) -> None:
-    encoder = drawn(lm, replace(CONFIG, tokens_per_position=k, encoder=start))
-    for vectors, prompt in zip(latents(lm, encoder, prompts), prompts, strict=True):
-        torch.testing.assert_close(vectors, by_hand(lm, encoder, prompt), rtol=1e-3, atol=1e-4)
+    encoder = drawn(lm, replace(CONFIG, tokens_per_position=most, encoder=start))
+    for vectors, prompt in zip(latents(lm, encoder.at(k), prompts), prompts, strict=True):
+        torch.testing.assert_close(vectors, by_hand(lm, encoder, prompt, k), rtol=1e-3, atol=1e-4)
 
 
 def test_an_untrained_encoder_is_mean_pooling_and_at_one_token_changes_no_logits(

@@ -56,6 +56,19 @@ def test_contexts_are_repeated_and_continued_first_and_questions_answered_after(
     assert [lesson.answer for lesson in then] == golds
 
 
+@pytest.mark.parametrize(
+    ("most", "expected"),
+    [(2, [2] * 7), (3, [2, 2, 2, 3, 3, 3, 3]), (4, [2, 2, 2, 4, 4, 4, 4]), (8, [2, 2, 4, 4, 8, 8, 8])],
+)
+def test_pretraining_begins_at_two_tokens_a_position_and_doubles(
+    lm: FrozenLM, params: Params, most: int, expected: list[int]
+) -> None:
+    lessons = Lessons(lm.tokenizer, params.prompt, fresh_questions(0, 4), pretrain_steps=6)
+    assert [lessons.tokens_per_position(step, most) for step in range(7)] == expected
+    without = Lessons(lm.tokenizer, params.prompt, fresh_questions(0, 4), pretrain_steps=0)
+    assert without.tokens_per_position(0, most) == most
+
+
 @pytest.mark.parametrize("step", [0, 1])
 def test_the_loss_is_that_of_one_lesson_at_a_time_without_padding(
     step: int, lm: FrozenLM, lessons: Lessons, params: Params

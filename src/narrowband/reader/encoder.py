@@ -17,7 +17,7 @@ from narrowband.lm.frozen import FrozenLM
 from narrowband.lm.model_revision import model_revision
 from narrowband.lm.split import blocks
 from narrowband.params import InputError, Params
-from narrowband.reader.shorten import pooled
+from narrowband.reader.shorten import Shortener, pooled
 from narrowband.reader.split_prompt import Contexts
 from narrowband.runtime import distributed
 from narrowband.runtime.artifacts import checked, read_config, write_config
@@ -76,16 +76,22 @@ class ContextEncoder(nn.Module):
         """Tokens per vector."""
         return self.config.tokens_per_position
 
+    def at(self, k: int) -> Shortener:
+        """The encoder with a vector for every `k` tokens, at most as many as it is made for."""
+        return _Finer(self, k)
+
     def forward(
-        self, embeddings: Float[Tensor, "batch seq hidden"], contexts: Contexts
+        self, embeddings: Float[Tensor, "batch seq hidden"], contexts: Contexts, k: int | None = None
     ) -> Float[Tensor, "vectors hidden"]:
         """The vectors of all `contexts`, one context after the other; `embeddings` are those of their ids."""
+        k = k or self.k
         inside = contexts.inside.to(embeddings.device)
-        means = pooled(embeddings, inside, self.k)
-        read = [cut(embeddings, inside, self.k) / self.scale]  # [vectors, k * hidden], zeros beyond the context's end
+        means = pooled(embeddings, inside, k)
+        tokens = cut(embeddings, inside, k) / self.scale  # [vectors, k * hidden], zeros beyond the context's end
+        read = [F.pad(tokens, (0, (self.k - k) * embeddings.shape[-1]))]
         if self.copy is not None:
             states = self.copy(inputs_embeds=embeddings, use_cache=False).last_hidden_state
-            read.append(pooled(states, inside, self.k))
+            read.append(pooled(states, inside, k))
         added = self.leave(F.gelu(self.enter(self.norm(torch.cat(read, -1)))))
         return means + self.scale * added
 
@@ -105,6 +111,20 @@ class ContextEncoder(nn.Module):
         encoder = cls(lm, config)
         encoder.load_state_dict(load_file(checked(folder / FILE)))
         return encoder
+
+
+@dataclass(frozen=True)
+class _Finer:
+    """`encoder`, with a vector for every `k` tokens."""
+
+    encoder: ContextEncoder
+    k: int
+
+    def __call__(
+        self, embeddings: Float[Tensor, "batch seq hidden"], contexts: Contexts
+    ) -> Float[Tensor, "vectors hidden"]:
+        vectors: Tensor = self.encoder(embeddings, contexts, self.k)
+        return vectors
 
 
 def trainable_copy(lm: FrozenLM, start: Literal["pretrained", "scratch"], depth: int) -> nn.Module:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,7 @@ from narrowband.lm.frozen import FrozenLM
 from narrowband.reader.split_prompt import Contexts, SplitPrompt, lay_contexts
 
 
+@runtime_checkable
 class Shortener(Protocol):
     """One vector for every `k` tokens of a context, counted from its first, and one for the rest."""
 

@@ -17,7 +17,7 @@ from narrowband.evaluation.reading import read_answers
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import GenerationLoss, Prompt
 from narrowband.reader.encoder import ContextEncoder
-from narrowband.reader.shorten import latents, lay_rows
+from narrowband.reader.shorten import Shortener, latents, lay_rows
 from narrowband.reader.split_prompt import SplitPrompt, split_prompts
 from narrowband.runtime.progress import bar
 from narrowband.training.draws import Draws
@@ -69,6 +69,16 @@ class Lessons:
     questions: Questions
     pretrain_steps: int
 
+    def tokens_per_position(self, step: int, most: int) -> int:
+        """Context tokens per position at `step`: in pretraining 2, 4 and so on up to `most`, in equal shares, then `most`.
+
+        From mean pooling, an encoder learns to merge two tokens in some hundred steps, and hardly ever four (docs/log.md).
+        """
+        if step >= self.pretrain_steps:
+            return most
+        sizes = [*(2**i for i in range(1, most.bit_length()) if 2**i < most), most]
+        return sizes[step * len(sizes) // self.pretrain_steps]
+
     def at(self, step: int) -> list[ReaderLesson]:
         """The lessons of `step`; in pretraining, contexts are repeated and continued in turn."""
         examples = self.questions(step)
@@ -90,7 +100,7 @@ def _continue(prompt: SplitPrompt) -> ReaderLesson:
     return ReaderLesson(SplitPrompt(prompt.head, first, []), second)
 
 
-def reader_logits(lm: FrozenLM, encoder: ContextEncoder, lessons: Sequence[ReaderLesson]) -> AnswerLogits:
+def reader_logits(lm: FrozenLM, encoder: Shortener, lessons: Sequence[ReaderLesson]) -> AnswerLogits:
     """Logits at the answers of `lessons`, teacher-forced: after latents of the contexts, and after the contexts as text."""
     rows = _as_text(lm, lessons)
     with torch.no_grad():
@@ -112,7 +122,8 @@ def reader_loss(lm: FrozenLM, encoder: ContextEncoder, lessons: Lessons, weights
         batch = lessons.at(step)
         own = part.of(batch)
         share = sum(len(lesson.answer) for lesson in own) / sum(len(lesson.answer) for lesson in batch)
-        cross_entropy, kl = share * answer_terms(reader_logits(lm, encoder, own), weights.kl_temperature)
+        merged = encoder.at(lessons.tokens_per_position(step, encoder.k))
+        cross_entropy, kl = share * answer_terms(reader_logits(lm, merged, own), weights.kl_temperature)
         loss = weights.cross_entropy * cross_entropy + weights.kl * kl
         return StepLoss(loss, {"cross_entropy": cross_entropy.item(), "kl": kl.item()})
 
