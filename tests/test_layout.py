@@ -92,3 +92,9 @@ def test_no_function_is_longer_than_a_screen() -> None:
     }
     assert len(lengths) > 100
     assert {name: length for name, length in lengths.items() if length > LONGEST} == {}
+
+
+def test_no_two_files_of_tests_have_the_same_name() -> None:
+    """Pytest imports them by name, and stops at the second."""
+    names = [file.name for file in Path(__file__).parent.rglob("*.py")]
+    assert {name for name in names if names.count(name) > 1} <= {"conftest.py"}

@@ -24,7 +24,7 @@ stages:
       - metrics/phase1.json:
           cache: false
 """
-SWEEP = {f"rate{rate}-seed{seed}": (rate, seed) for rate in (0.001, 0.002, 0.004, 0.008) for seed in (0, 1)}
+SWEEP = {f"rate{rate}-seed{seed}": (rate, seed) for rate in (0.001, 0.004) for seed in (0, 1)}
 
 
 HELD = """
@@ -110,7 +110,7 @@ def test_a_sweep_with_two_workers_gives_what_each_run_gives_alone(project: Proje
     project.run("dvc", "queue", "start", "--jobs", "2")
     deadline = time.monotonic() + 600
     while (states := set(project.states().values())) - {"Success", "Failed"} and time.monotonic() < deadline:
-        time.sleep(10)
+        time.sleep(2)
     assert states == {"Success"}
     assert contents(project.folder) == before
     found = {name: project.metrics(name) for name in SWEEP}
