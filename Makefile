@@ -9,11 +9,10 @@ repro: .venv/installed
 	dvc repro
 	narrowband show
 
-# One process more than there are cores, as some tests wait, of one thread each: what a test starts as a process of its own takes
-# the thread count with it. A file goes to a process as a whole, in the order of tests/conftest.py. Tests of two threads have these
-# wait passively: spinning beside busy cores, they take 3.5 times as long.
-CORES_AND_ONE = $$(python -c "import os; print(1 + os.cpu_count())")
-PYTEST = OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 python -m pytest --numprocesses $(CORES_AND_ONE) --dist loadfile --no-loadscope-reorder
+# One process a core, one thread each: what a test starts as a process of its own takes the thread count with it. A file goes to
+# a process as a whole, in the order of tests/conftest.py. Tests of two threads have these wait passively: spinning beside busy
+# cores, they take 3.5 times as long.
+PYTEST = OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 test: .venv/installed
 	$(PYTEST)
 
