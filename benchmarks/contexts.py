@@ -73,14 +73,14 @@ def random_lm(examples: Sequence[Example]) -> FrozenLM:
         return FrozenLM.load(folder)
 
 
-def systems(asked: QuestionAnswerer, examples: Sequence[Example]) -> dict[str, Codec | None]:
-    """No codec, PCA, and two adapters with different random weights."""
+def systems(asked: QuestionAnswerer, examples: Sequence[Example]) -> dict[str, Codec]:
+    """PCA, and two adapters with different random weights."""
     lm, params = asked.lm, load_params().model_copy(update={"window": 1})
     params = params.model_copy(update={"compress_dim": lm.hidden_size // RATIO})
     vectors, windows = token_windows(lm, asked.encode(examples), 1)
     pca = PCA.fit(vectors, params.compress_dim, windows)
     config = CodecConfig.of(params)
-    made: dict[str, Codec | None] = {"uncompressed": None, "pca": Codec(pca, config, pca_only=True)}
+    made = {"pca": Codec(pca, config, pca_only=True)}
     for seed, name in enumerate(("phase1", "phase2")):
         codec = Codec(pca, config, seed=seed)
         nn.init.normal_(codec.adapter.leave.weight, std=1e-3, generator=torch.Generator().manual_seed(seed))
@@ -122,7 +122,8 @@ def shared_contexts() -> Row:
 
     def evaluate(name: str) -> None:
         with counting(lm) as counted:
-            found[name] = compare(ways[name], sent, examples, 0, Console(quiet=True))
+            own = ways[name].answer(None, examples)
+            found[name] = compare(ways[name], sent, own, examples, 0, Console(quiet=True))
         tokens[name] = counted()
 
     times = interleaved({name: lambda name=name: evaluate(name) for name in ways}, 1)

@@ -15,7 +15,14 @@ def main() -> None:
     from narrowband.evaluation.answer import QuestionAnswerer
     from narrowband.runtime.artifacts import checked
     from narrowband.training.phase2 import Material, phase2_loss
-    from narrowband.training.run import PhaseRun, quick_evaluation, read_lessons, starting_codec, validation_questions
+    from narrowband.training.run import (
+        PhaseRun,
+        known_evaluation,
+        quick_evaluation,
+        read_lessons,
+        starting_codec,
+        validation_questions,
+    )
     from narrowband.training.self_distillation import read_sft, response_kl
 
     set_up_torch()
@@ -32,7 +39,8 @@ def main() -> None:
     phase = PhaseRun("phase2", phase2, params.seed, stage_fingerprint("train_phase2"), console)
     evaluate = quick_evaluation("phase2", answerer, codec, validation_questions(params.data.quick), console)
     fewest = min(len(lessons), len(sft)) if share else len(lessons)
-    figures = phase.train(codec, loss, fewest, evaluate)
+    before = known_evaluation(paths.PHASE1) if phase2.start == "phase1" else None
+    figures = phase.train(codec, loss, fewest, evaluate, before)
     if held_out:
         figures["sft_kl"] = response_kl(lm, codec, held_out, answerer.batch_size)
     phase.save(codec, figures, {"base_model": params.base_model, "loss": params.loss.model_dump()})

@@ -7,16 +7,21 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import cache
+from itertools import count
 from multiprocessing import get_context
+from multiprocessing.connection import Connection, Listener
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from tempfile import mkdtemp
+from threading import Thread
 from typing import Any
 
 import yaml
 
 ROOT = Path(__file__).parent.parent
 STAGES = (
-    *("check", "generate_data", "fit_pca", "train_phase1", "train_phase2", "train_reader"),
+    *("check", "generate_data", "references", "fit_pca", "train_phase1", "train_phase2", "train_reader"),
     *("evaluate", "baselines", "diagnose"),
 )
 """Stages in their order."""
@@ -91,10 +96,12 @@ def copied(folder: Path, to: Path) -> Path:
     return shutil.copytree(folder, to, symlinks=True)
 
 
-def _run(folder: str, name: str, arguments: Sequence[str], largest_file: int, threads: int) -> None:
+def _run(
+    folder: str, name: str, arguments: Sequence[str], largest_file: int, environment: Mapping[str, str], said: str
+) -> None:
     os.chdir(folder)
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    output = os.open("output", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.environ.update(environment)
+    output = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(output, 1)
     os.dup2(output, 2)
     resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, resource.RLIM_INFINITY))
@@ -116,9 +123,35 @@ def start(
 ) -> ForkServerProcess:
     """Start a stage's script, or the `narrowband` command; what it prints goes to the file `output`."""
     words = OPTIONS.get(name, []) if arguments is None else arguments
-    process = FORKS.Process(target=_run, args=(str(folder), name, words, largest_file, threads))
+    environment = {"OMP_NUM_THREADS": str(threads)}
+    process = FORKS.Process(target=_run, args=(str(folder), name, words, largest_file, environment, "output"))
     process.start()
     return process
+
+
+@cache
+def fork_server() -> str:
+    """Start a thread that runs stages for `tests/forked_stage.py`; the address for its variable FORK_SERVER."""
+    folder = Path(mkdtemp())
+    listener = Listener(str(folder / "server"))
+
+    def serve(connection: Connection, said: str) -> None:
+        cwd, name, environment = connection.recv()
+        process = FORKS.Process(target=_run, args=(cwd, name, (), resource.RLIM_INFINITY, environment, said))
+        process.start()
+        process.join()
+        connection.send((Path(said).read_text(), process.exitcode))
+
+    def listen() -> None:
+        for i in count():
+            Thread(target=serve, args=(listener.accept(), str(folder / f"said-{i}")), daemon=True).start()
+
+    Thread(target=listen, daemon=True).start()
+    return str(listener.address)
+
+
+FORKED_STAGE = f"{sys.executable} {ROOT}/tests/forked_stage.py"
+"""A command that takes the name of a stage, and runs it as its script would run; DVC saves the time of its imports."""
 
 
 def finish(folder: Path, name: str, threads: int = 1) -> float:

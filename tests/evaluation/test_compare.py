@@ -33,8 +33,9 @@ def settings(params: Params) -> Params:
 def compared(lm: FrozenLM, examples: list[Example], settings: Params, seen: torch.Tensor | None = None) -> Comparison:
     vectors = torch.randn(40, settings.window * lm.hidden_size, generator=torch.Generator().manual_seed(0))
     codec = codec_of(PCA.fit(vectors, settings.compress_dim), settings, pca_only=True)
-    systems = {name: codec if name != "uncompressed" else None for name in TITLES}
-    return compare(answerer_of(lm, settings), systems, examples, 0, Console(file=StringIO()), seen=seen)
+    answerer, systems = answerer_of(lm, settings), {name: codec for name in TITLES if name != "uncompressed"}
+    own = answerer.answer(None, examples)
+    return compare(answerer, systems, own, examples, 0, Console(file=StringIO()), seen=seen)
 
 
 def test_prompts_that_were_cut_short_are_counted(lm: FrozenLM, settings: Params) -> None:

@@ -2,6 +2,7 @@ import re
 import textwrap
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,8 +21,9 @@ from narrowband.codec.pca import PCA
 from narrowband.codec.token_windows import coded_lengths, embedded, token_windows
 from narrowband.data.prompts import encode_prompt
 from narrowband.data.splits import world_example
-from narrowband.evaluation.baselines import SYSTEMS, Fitting, MeanVector, rates
-from narrowband.evaluation.curve import Entry, adapters, baselines, control, curve
+from narrowband.evaluation.answer import QuestionAnswerer
+from narrowband.evaluation.baselines import REFERENCES, Fitting, MeanVector, TrainingText, rates
+from narrowband.evaluation.curve import Entry, adapters, baselines, curve, references
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import Params
 
@@ -46,12 +48,16 @@ def entries(lm: FrozenLM, params: Params) -> list[Entry]:
     pca_codec = codec_of(pca, params, pca_only=True)
     if params.magnitude == "calibrated":
         pca_codec.calibrate(embedded(lm, prompts, 4))
-    fitting = Fitting(answerer_of(lm, params), pca_codec, prompts, params.seed)
-    return baselines(fitting) + adapters(fitting, codec_of(pca, params), codec_of(pca, params))
+    fitting = Fitting(answerer_of(lm, params), prompts, params.seed, params.latent_coding.bits_per_token, pca_codec)
+    return references(fitting)[:-1] + baselines(fitting) + adapters(fitting, *[codec_of(pca, params)] * 2)
+
+
+def rows_of(some: list[Entry], answerer: QuestionAnswerer) -> list[dict[str, Any]]:
+    return curve(answerer, some, EXAMPLES, answerer.answer(None, EXAMPLES).predictions, 0, Console(quiet=True))
 
 
 def test_rows_have_the_rate_that_can_be_counted_by_hand(lm: FrozenLM, small: Params) -> None:
-    rows = curve(answerer_of(lm, small), entries(lm, small), EXAMPLES, 0, Console(quiet=True))
+    rows = rows_of(entries(lm, small), answerer_of(lm, small))
     coded = [sum(encode_prompt(lm.tokenizer, e.context, e.question, small.prompt).coded) for e in EXAMPLES]
     windows_per_token = sum(-(-n // 2) for n in coded) / sum(coded)
     rates = {(row["system"], row["setting"]): row["bits_per_token"] for row in rows}
@@ -90,13 +96,11 @@ def test_rows_have_the_rate_that_can_be_counted_by_hand(lm: FrozenLM, small: Par
 def test_the_control_is_the_mean_of_the_coded_training_tokens_and_costs_nothing(lm: FrozenLM, small: Params) -> None:
     answerer = answerer_of(lm, small)
     prompts = answerer.encode(world_example(0, "train", i) for i in range(6))
-    vectors, windows = token_windows(lm, prompts, small.window)
-    pca = codec_of(PCA.fit(vectors, small.compress_dim, windows), small, pca_only=True)
-    entry = control(Fitting(answerer, pca, prompts, 0))
+    entry = references(TrainingText(answerer, prompts, 0, RATE))[-1]
     ids = [i for prompt in prompts for i, coded in zip(prompt.ids, prompt.coded, strict=True) if coded]
     assert isinstance(entry.system, MeanVector)
     torch.testing.assert_close(entry.system.mean, lm.embed(torch.tensor(ids)).mean(0))
-    (row,) = curve(answerer, [entry], EXAMPLES, 0, Console(quiet=True))
+    (row,) = rows_of([entry], answerer)
     assert row["bits_per_token"] == 0 and row["cosine"] < 0.9
 
 
@@ -116,9 +120,9 @@ def test_a_codec_with_a_coder_of_its_own_keeps_it(lm: FrozenLM, small: Params) -
     pca, config = PCA.fit(windows[0], small.compress_dim, windows[1]), CodecConfig.of(small)
     config = replace(config, latent_coding=coding)
     coder = LatentCoder.fit(pca, *windows, config, coded_lengths(prompts))
-    own = Fitting(answerer_of(lm, small), Codec(pca, config, coder, pca_only=True), prompts, 0)
+    own = Fitting(answerer_of(lm, small), prompts, 0, RATE, Codec(pca, config, coder, pca_only=True))
     assert own.coder is coder
-    fixed = Fitting(answerer_of(lm, small), codec_of(pca, small, pca_only=True), prompts, 0)
+    fixed = Fitting(answerer_of(lm, small), prompts, 0, RATE, codec_of(pca, small, pca_only=True))
     assert fixed.coder and torch.equal(fixed.coder.model.step, coder.model.step)
     assert list(rates(own.pca, own.coder)) == [
         f"entropy-coded to {RATE:g} bits",
@@ -162,8 +166,8 @@ def test_a_codec_added_as_the_page_says_gets_its_row(
     space = dict(vars(narrowband.evaluation.baselines))
     exec(code[0], space)
     line = next(line for line in code[1].splitlines() if '"signs"' in line)
-    monkeypatch.setitem(SYSTEMS, *next(iter(eval("{" + line + "}", space).items())))
-    rows = curve(answerer_of(lm, small), entries(lm, small), EXAMPLES, 0, Console(quiet=True))
+    monkeypatch.setitem(REFERENCES, *next(iter(eval("{" + line + "}", space).items())))
+    rows = rows_of(entries(lm, small), answerer_of(lm, small))
     (row,) = [row for row in rows if row["system"] == "signs"]
     assert row["setting"] == "1 bit a component" and row["bits_per_token"] == 32 + 16 and 0 < row["cosine"] < 1
 

@@ -17,7 +17,7 @@ from narrowband.data.prompts import collate
 from narrowband.data.splits import world_example
 from narrowband.evaluation.baselines import Fitting, entropy_coded
 from narrowband.evaluation.compare import compare
-from narrowband.evaluation.curve import adapters, baselines, curve, curve_table
+from narrowband.evaluation.curve import adapters, baselines, curve, curve_table, references
 from narrowband.evaluation.headline import headline_table
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import Params
@@ -71,8 +71,8 @@ def test_a_codec_without_loss_gives_the_models_own_answers(
     codec = codec_of(fit_pca(split, train, width, 2), settings, pca_only=True)
     answerer = answerer_of(split, settings)
     seen = torch.arange(50)
-    systems = {"uncompressed": None, **dict.fromkeys(("pca", "phase1", "phase2"), codec)}
-    found = compare(answerer, systems, EXAMPLES, 0, Console(quiet=True), seen=seen)
+    systems, own = dict.fromkeys(("pca", "phase1", "phase2"), codec), answerer.answer(None, EXAMPLES)
+    found = compare(answerer, systems, own, EXAMPLES, 0, Console(quiet=True), seen=seen)
     row = found.headline["pca"]
     assert row.keys() == {"f1", "em", "agreement", "cosine", "norm_ratio"}
     assert row["cosine"] == pytest.approx(1, abs=1e-4) and row["norm_ratio"] == pytest.approx(1, abs=1e-4)
@@ -101,14 +101,18 @@ def test_baselines_are_those_that_need_no_embedding_table(
     split: FrozenLM, small: Params, train: EncodedPrompts, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pca = fit_pca(split, train, 8, 1)
-    fitting = Fitting(answerer_of(split, small), codec_of(pca, small, pca_only=True), train, 0)
+    answerer = answerer_of(split, small)
+    fitting = Fitting(answerer, train, 0, RATE, codec_of(pca, small, pca_only=True))
     states, counts = fitting.tokens
     torch.testing.assert_close(states, reference_states(split, train), rtol=1e-3, atol=1e-4)
     assert counts.tolist() == [1] * len(states)
     assert isinstance(fitting.coder, LatentCoder)
-    entries = baselines(fitting) + adapters(fitting, codec_of(pca, small), codec_of(pca, small))
-    assert "no rows for pca lookup and token id" in capsys.readouterr().out
-    rows = curve(answerer_of(split, small), entries, EXAMPLES, 0, Console(quiet=True))
+    codecs = adapters(fitting, codec_of(pca, small), codec_of(pca, small))
+    entries = references(fitting)[:-1] + baselines(fitting) + codecs
+    said = capsys.readouterr().out
+    assert "no rows for pca lookup:" in said and "no rows for token id:" in said
+    own = answerer.answer(None, EXAMPLES).predictions
+    rows = curve(answerer, entries, EXAMPLES, own, 0, Console(quiet=True))
     found = {row["system"]: row for row in rows}
     assert found.keys() == {
         *("truncation", "random projection", "scalar quantiser", "residual quantiser", "product quantiser"),

@@ -45,14 +45,16 @@ def test_stages_by_hand(small: Params, lm: FrozenLM) -> None:
     per_entry = 0.01 * embedded / (sum(p.numel() for p in lm.model.parameters()) - embedded)
     writing = small.generation.max_new_tokens * 0.1
     assert list(found.seconds) == list(STAGES)
-    assert found.seconds["evaluate"] == pytest.approx(
-        small.data.test * (4 * (40 * 0.01 + writing) + 3 * 39 * per_entry)
-    )
+    assert found.seconds["evaluate"] == pytest.approx(small.data.test * 3 * (40 * 0.01 + writing + 39 * per_entry))
     phase2 = small.phase2
-    evaluations = 1 + phase2.steps // phase2.evaluate_every
+    evaluations = phase2.steps // phase2.evaluate_every  # of Phase 1's result, with which it starts, there is one
     steps = phase2.steps * phase2.batch_size * 40 * 3 * 0.004  # the student's two passes and the teacher's, padded
     answers = small.data.quick * (30 * (0.01 + per_entry) + writing)
     assert found.seconds["train_phase2"] == pytest.approx(steps + evaluations * answers)
+    scratch = small.model_copy(update={"phase2": phase2.model_copy(update={"start": "scratch"})})
+    assert estimate(scratch, lm, ASKED, SPEED).seconds["train_phase2"] == pytest.approx(
+        steps + (1 + evaluations) * answers
+    )
     assert found.memory["activations"] == phase2.batch_size * 40 * 1000
     assert found.memory["vocabulary"] == 512 * 32 * 4
 
@@ -106,8 +108,14 @@ def test_a_model_is_measured_and_left_as_it_was(small: Params, lm: FrozenLM) -> 
 
 
 def test_the_last_stage_ends_the_estimate_and_an_unknown_one_is_refused(small: Params, lm: FrozenLM) -> None:
-    assert list(estimate(small, lm, ASKED, SPEED).until("train_phase1").seconds) == ["generate_data", "train_phase1"]
-    with pytest.raises(InputError, match="no estimate of a stage fit_pca; choose generate_data, train_phase1, "):
+    assert list(estimate(small, lm, ASKED, SPEED).until("train_phase1").seconds) == [
+        "generate_data",
+        "references",
+        "train_phase1",
+    ]
+    with pytest.raises(
+        InputError, match="no estimate of a stage fit_pca; choose generate_data, references, train_phase1, "
+    ):
         require_stage("fit_pca")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tiny_project import STAGES, change
+from tiny_project import FORKED_STAGE, STAGES, change, fork_server
 
 ROOT = Path(__file__).parent.parent.parent
 SMALL = {
@@ -34,7 +34,10 @@ pytestmark = pytest.mark.integration
 
 
 class Project:
-    """A clone of the project with a tiny base model and small parameters, all committed."""
+    """A clone of the project with a tiny base model and small parameters, all committed.
+
+    DVC runs its stages as forks of a process that has imported their libraries.
+    """
 
     def __init__(self, folder: Path, model: Path) -> None:
         self.folder = folder
@@ -43,6 +46,7 @@ class Project:
             shutil.copytree(ROOT / name, folder / name, ignore=ignored)
         for name in ("dvc.yaml", "params.yaml", "requirements.lock", ".gitignore", ".dvcignore"):
             shutil.copy(ROOT / name, folder)
+        (folder / "stages" / "run").write_text(f'exec {FORKED_STAGE} "$1"\n')
         shutil.copytree(model, folder / "models" / "base")
         self.change(SMALL)
         self.run("git", "init", "-q")
@@ -55,7 +59,8 @@ class Project:
             f"GIT_{who}_{what}": "test@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
         }
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        environment = {**os.environ, **identity, "PATH": path, "OMP_NUM_THREADS": "1", "DVC_NO_ANALYTICS": "1"}
+        settings = {"OMP_NUM_THREADS": "1", "DVC_NO_ANALYTICS": "1", "FORK_SERVER": fork_server()}
+        environment = {**os.environ, **identity, **settings, "PATH": path}
         done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True)
         assert (done.returncode == 0) == ok, done.stdout + done.stderr
         return done.stdout + done.stderr

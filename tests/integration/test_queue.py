@@ -9,14 +9,14 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny_project import ROOT, change, contents, finish, make_project
+from tiny_project import FORKED_STAGE, ROOT, change, contents, finish, fork_server, make_project
 
 pytestmark = pytest.mark.integration
 
 DVC_YAML = f"""
 stages:
   train_phase1:
-    cmd: python {ROOT}/stages/train_phase1.py
+    cmd: {FORKED_STAGE} train_phase1
     deps: [data/qa, artifacts/pca]
     params: [seed, phase1]
     outs: [artifacts/phase1, artifacts/log/phase1]
@@ -52,7 +52,8 @@ class Workspace:
             f"GIT_{role}_{what}": "test@example.org" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
         }
         path = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT / "src")}
-        environment = {**os.environ, **who, **path, "OMP_NUM_THREADS": "1", "DVC_NO_ANALYTICS": "1"}
+        settings = {"OMP_NUM_THREADS": "1", "DVC_NO_ANALYTICS": "1", "FORK_SERVER": fork_server()}
+        environment = {**os.environ, **who, **path, **settings}
         # A file and no pipe: the queue's workers would hold the pipe open long after their last experiment.
         with (self.folder / "output").open("w") as output:
             return subprocess.Popen(command, cwd=self.folder, env=environment, stdout=output, stderr=output, text=True)

@@ -1,6 +1,7 @@
 """`narrowband restore` after a failure of each stage: the real DAG in DVC, with stages that take no time."""
 
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -36,6 +37,7 @@ LEFT_ALONE = {".git", ".dvc", ".checkpoints"}
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory, stopping_model: Path) -> Project:
     project = Project(tmp_path_factory.mktemp("project"), stopping_model)
+    (project.folder / "stages" / "run").write_text(f'exec {sys.executable} "stages/$1.py"\n')
     for stage in STAGES:
         (project.folder / "stages" / f"{stage}.py").write_text(FAKE)
     fail_in(project, "none")

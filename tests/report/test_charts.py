@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from narrowband.evaluation.baselines import SYSTEMS
+from narrowband.evaluation.baselines import OF_CODEC, REFERENCES
 from narrowband.evaluation.headline import TITLES
 from narrowband.report.charts import (
     f1_and_cosine_chart,
@@ -170,7 +170,7 @@ def test_charts_have_no_ground_of_their_own() -> None:
 
 
 def test_a_system_looks_the_same_in_every_chart_and_no_two_of_a_chart_alike() -> None:
-    many = [TITLES.get(name, name) for name in (*SYSTEMS, "phase1", "phase2")]
+    many = [TITLES.get(name, name) for name in (*REFERENCES, *OF_CODEC, "phase1", "phase2")]
     found = looks(many)
     for part in ("color", "marker", "linestyle"):
         assert len({look[part] for look in found.values()}) == len(many)

@@ -62,7 +62,9 @@ def inputs(lm: FrozenLM, tiny_model: Path) -> Inputs:
     }
     examples = [world_example(0, "test", i) for i in range(12)]
     answerer = answerer_of(lm, params)
-    comparison = compare(answerer, systems, examples, params.seed, Console(quiet=True))
+    own = answerer.answer(None, examples)
+    codecs = {name: codec for name, codec in systems.items() if codec}
+    comparison = compare(answerer, codecs, own, examples, params.seed, Console(quiet=True))
     diagnosis = diagnose(answerer, systems, examples, comparison.predictions, params.seed)
     figures = summary(diagnosis, verdicts(diagnosis, params, lm.hidden_size))
     shown = first_examples(answerer, systems, examples, comparison.predictions)

@@ -78,7 +78,7 @@ assert held / sum(p.numel() for p in weights) == (0.5 if kind == "use_fsdp" else
 """
 """Stages as a launcher runs them, but importing torch once."""
 
-PHASES = ["train_phase1", "train_phase2", "evaluate"]
+PHASES = ["references", "train_phase1", "train_phase2", "evaluate"]
 
 
 def run(project: Path, kind: str, stages: list[str], launcher: list[str]) -> Path:
@@ -114,6 +114,6 @@ def test_two_processes_have_the_losses_and_answers_of_one(project: Path, alone: 
         expected = losses(alone, phase)
         assert len(expected) == 4 and max(expected) - min(expected) > 5e-4
         assert losses(together, phase) == pytest.approx(expected, rel=0, abs=1e-4)
-    for file in alone.rglob("predictions_*.json"):
+    for file in (*alone.rglob("predictions_*.json"), *alone.rglob("answers.json")):
         assert json.loads((together / file.relative_to(alone)).read_text()) == json.loads(file.read_text())
     assert {*contents(together), "metrics/pca.json"} == contents(alone).keys()

@@ -159,7 +159,8 @@ def test_phase_2_starts_from_phase_1_or_from_scratch_as_asked(
         write_squad(tmp_path / "data" / "qa" / f"{split}.json", split, [world_example(0, split, i) for i in range(3)])
     codec.pca.save(tmp_path / "artifacts" / "pca", codec.config.geometry)
     torch.nn.init.constant_(codec.adapter.leave.bias, 7.0)
-    codec.save(tmp_path / "artifacts" / "phase1", {})
+    known = {"f1": 100.0, "em": 99.0, "cosine": 0.5, "norm_ratio": 1.0}
+    codec.save(tmp_path / "artifacts" / "phase1", {"validation": {**known, "best_step": 8}})
     seal_questions(tmp_path / "data" / "qa", settings)
 
     monkeypatch.chdir(tmp_path)
@@ -167,6 +168,8 @@ def test_phase_2_starts_from_phase_1_or_from_scratch_as_asked(
     stage["main"]()
     trained = load_file(tmp_path / "artifacts" / "phase2" / "adapter.safetensors")["adapter.leave.bias"]
     torch.testing.assert_close(trained, torch.full_like(trained, first_bias), rtol=0, atol=1e-6)
+    first = (tmp_path / "artifacts" / "log" / "phase2" / "evaluations.csv").read_text().splitlines()[1]
+    assert (first == "0,100,99,0.5,1") == (start == "phase1")  # the evaluation that ended Phase 1 is not made again
 
 
 def test_a_long_context_loses_its_end_and_keeps_question_and_cue(lm: FrozenLM, params: Params) -> None:

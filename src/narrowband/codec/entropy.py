@@ -62,6 +62,11 @@ class EntropyModel:
         Raises:
             InputError: there are no latents, some are not finite, or `step` cuts a component into more than 65,536 cells.
         """
+        return cls._fitted(latents, step)[0]
+
+    @classmethod
+    def _fitted(cls, latents: Float[Tensor, "n compress"], step: float) -> "tuple[EntropyModel, float]":
+        """The model of `fit`, and the ideal bits that a vector of `latents` costs with it, on average."""
         if not len(latents):
             raise InputError("an entropy model needs at least one training vector but there is none; raise data.train")
         latents = latents.detach().cpu().double()
@@ -73,7 +78,8 @@ class EntropyModel:
         weights = counts + PRIOR * _gaussian(latents, middles, sizes, step)
         frequencies = _whole(_with_escapes(weights, len(latents), sizes), sizes)
         scale = torch.tensor([step], dtype=torch.float64)
-        return cls(scale, low.int(), sizes.int(), frequencies.int(), points.float())
+        bits = float(counts @ _bits(frequencies)) / len(latents)  # no training latent is outside its alphabet
+        return cls(scale, low.int(), sizes.int(), frequencies.int(), points.float()), bits
 
     @classmethod
     def fit_rate(cls, latents: Float[Tensor, "n compress"], bits: float) -> "EntropyModel":
@@ -89,7 +95,7 @@ class EntropyModel:
             )
 
         def root(some: Tensor, start: float, stride: float) -> float:
-            surplus = cache(lambda log_step: cls.fit(some, math.exp(log_step)).mean_bits(some) - bits)
+            surplus = cache(lambda log_step: cls._fitted(some, math.exp(log_step))[1] - bits)
             fine = coarse = start
             while surplus(fine) < 0:
                 coarse, fine = fine, fine - stride
@@ -131,12 +137,7 @@ class EntropyModel:
     def ideal_bits(self, symbols: Int[Tensor, "n compress"]) -> Float[Tensor, " n"]:
         """The ideal code length of each vector of symbols: minus the base-2 logarithm of its probability."""
         index, escaped = self.index(symbols)
-        bits = PRECISION - self.frequencies[index + self.starts].double().log2()
-        return (bits + ESCAPE_BITS * escaped).sum(1)
-
-    def mean_bits(self, latents: Float[Tensor, "n compress"]) -> float:
-        """Ideal bits that a vector of `latents` costs, on average."""
-        return float(self.ideal_bits(self.quantize(latents)).mean())
+        return (_bits(self.frequencies)[index + self.starts] + ESCAPE_BITS * escaped).sum(1)
 
     @cached_property
     def least_bits(self) -> float:
@@ -150,6 +151,11 @@ class EntropyModel:
         last = self.sizes.long() - 1
         escaped = (last > 0) & ((index < 0) | (index >= last))
         return torch.where(escaped, last, index), escaped
+
+
+def _bits(frequencies: Tensor) -> Tensor:
+    """The ideal code length of each table entry."""
+    return PRECISION - frequencies.double().log2()
 
 
 def _rounded(latents: Tensor, step: Tensor | float) -> Tensor:

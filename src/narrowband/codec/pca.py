@@ -58,11 +58,10 @@ class PCA:
     ) -> "PCA":
         """The leading components of data with that mean and covariance, in float64; `covariance` is overwritten."""
         total_variance = covariance.diagonal().sum()
-        leading = len(covariance) - compress_dim, len(covariance) - 1
-        values, eigenvectors = scipy.linalg.eigh(
-            covariance.T.numpy(), subset_by_index=leading, overwrite_a=True, check_finite=False
-        )
-        components = np.ascontiguousarray(eigenvectors[:, ::-1].T)
+        n = len(covariance)
+        leading = {"driver": "evd"} if compress_dim > n / 4 else {"subset_by_index": (n - compress_dim, n - 1)}
+        values, eigenvectors = scipy.linalg.eigh(covariance.T.numpy(), **leading, overwrite_a=True, check_finite=False)
+        values, components = values[-compress_dim:], np.ascontiguousarray(eigenvectors[:, : -compress_dim - 1 : -1].T)
         signs = np.sign(components[np.arange(compress_dim), np.abs(components).argmax(1)])
         return cls(
             torch.from_numpy(components * signs[:, None]).float(),

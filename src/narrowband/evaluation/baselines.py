@@ -121,16 +121,16 @@ class RandomProjection:
 
 
 @dataclass(frozen=True)
-class Fitting:
-    """What systems may be fitted on: training prompts, the base model, the PCA as a codec without adapter, a random seed.
+class TrainingText:
+    """What systems may be fitted on that do not depend on the codec: training prompts, the base model, a random seed.
 
     Systems with an adjustable rate are fitted to that of the codec: `bits_per_token`, stream headers included.
     """
 
     answerer: QuestionAnswerer
-    pca: Codec
     train: Sequence[EncodedPrompt]
     seed: int
+    bits_per_token: float
 
     @property
     def vocabulary(self) -> Float[Tensor, "vocab hidden"]:
@@ -141,12 +141,6 @@ class Fitting:
     def hidden(self) -> int:
         """Width of a token embedding."""
         return self.answerer.lm.hidden_size
-
-    @property
-    def windows(self) -> Iterator[Float[Tensor, "_ vector"]]:
-        """Windows of training prompts, batch by batch."""
-        batches = embedded(self.answerer.lm, self.train, self.answerer.batch_size)
-        return (cut(embeddings, coded, self.pca.window) for embeddings, coded in batches)
 
     @cached_property
     def counts(self) -> Int[Tensor, " vocab"]:
@@ -179,18 +173,26 @@ class Fitting:
         return torch.cat([states[coded].cpu()[::every] for states, coded in batches])[:MOST_TOKENS]
 
     @property
-    def bits_per_token(self) -> float:
-        """The rate that other systems are fitted to."""
-        return self.pca.config.latent_coding.bits_per_token
-
-    @property
     def symbol_bits(self) -> float:
         """Bits per token that stream headers leave for symbols."""
         return self.bits_per_token - STREAM_BITS * len(self.train) / int(self.counts.sum())
 
+
+@dataclass(frozen=True)
+class Fitting(TrainingText):
+    """What systems may be fitted on that depend on the codec: the PCA, as a codec without adapter, too."""
+
+    pca: Codec
+
+    @property
+    def windows(self) -> Iterator[Float[Tensor, "_ vector"]]:
+        """Windows of training prompts, batch by batch."""
+        batches = embedded(self.answerer.lm, self.train, self.answerer.batch_size)
+        return (cut(embeddings, coded, self.pca.window) for embeddings, coded in batches)
+
     @cached_property
     def coder(self) -> LatentCoder | None:
-        """The codec's own coder, or one fitted to `bits_per_token`; `None` if latents can't be sent at that rate."""
+        """The codec's own coder, or one fitted to its `bits_per_token`; `None` if latents can't be sent at that rate."""
         if self.pca.coder:
             return self.pca.coder
         train = self.train[:: -(-len(self.train) // MOST_PROMPTS)]
@@ -250,61 +252,65 @@ def lookups(fitting: Fitting) -> dict[str, System]:
     return {rate: Lookup.fit(codec, *known) for rate, codec in kept.items()}
 
 
-def scalar_quantizers(fitting: Fitting) -> dict[str, System]:
+def scalar_quantizers(text: TrainingText) -> dict[str, System]:
     """One step for all components, at the codec's rate; empty if that rate can't be met."""
-    vectors, counts = fitting.tokens
+    vectors, counts = text.tokens
     places = torch.arange(len(counts)).repeat_interleave(counts)
     drawn = vectors[places[:: -(-len(places) // MOST_TOKENS)]]
     try:
-        model = EntropyModel.fit_rate(drawn, fitting.symbol_bits)
+        model = EntropyModel.fit_rate(drawn, text.symbol_bits)
     except InputError:
         return {}
-    return {f"to {fitting.bits_per_token:g} bits": ScalarQuantizer(model.to(fitting.vocabulary.device))}
+    return {f"to {text.bits_per_token:g} bits": ScalarQuantizer(model.to(text.vocabulary.device))}
 
 
 def vector_quantizers(
     fit: Callable[[Tensor, Tensor, float, int], VectorQuantizer],
-) -> Callable[[Fitting], dict[str, System]]:
+) -> Callable[[TrainingText], dict[str, System]]:
     """A vector quantiser of at most the codec's rate, and of at least 1 bit."""
 
-    def fitted(fitting: Fitting) -> dict[str, System]:
-        if fitting.symbol_bits < 1:
+    def fitted(text: TrainingText) -> dict[str, System]:
+        if text.symbol_bits < 1:
             return {}
-        quantizer = fit(*fitting.tokens, fitting.symbol_bits, fitting.seed)
-        return {f"up to {fitting.bits_per_token:g} bits": quantizer.to(fitting.vocabulary.device)}
+        quantizer = fit(*text.tokens, text.symbol_bits, text.seed)
+        return {f"up to {text.bits_per_token:g} bits": quantizer.to(text.vocabulary.device)}
 
     return fitted
 
 
-def rotations(fitting: Fitting) -> dict[str, System]:
+def rotations(text: TrainingText) -> dict[str, System]:
     """One and two bits a component."""
-    drawn = {depth: RotationQuantizer.draw(fitting.hidden, depth, fitting.seed) for depth in ROTATION_DEPTHS}
-    return {f"{2**depth} levels": one.to(fitting.vocabulary.device) for depth, one in drawn.items()}
+    drawn = {depth: RotationQuantizer.draw(text.hidden, depth, text.seed) for depth in ROTATION_DEPTHS}
+    return {f"{2**depth} levels": one.to(text.vocabulary.device) for depth, one in drawn.items()}
 
 
-def token_ids(fitting: Fitting) -> dict[str, System]:
+def token_ids(text: TrainingText) -> dict[str, System]:
     """Token ids: of fixed length, under the training text's unigram model, and under the base model's predictions."""
-    plain, lm = TokenId(fitting.vocabulary), fitting.answerer.lm
-    before = tuple(Frame.known(fitting.answerer).before)
+    plain, lm = TokenId(text.vocabulary), text.answerer.lm
+    before = tuple(Frame.known(text.answerer).before)
     return {
         f"{plain.depth} bits": plain,
-        "unigram model": UnigramTokenId(fitting.vocabulary, code_lengths(fitting.counts)),
-        "base model": PredictedTokenId(fitting.vocabulary, lm, before),
+        "unigram model": UnigramTokenId(text.vocabulary, code_lengths(text.counts)),
+        "base model": PredictedTokenId(text.vocabulary, lm, before),
     }
 
 
-SYSTEMS: dict[str, Callable[[Fitting], Mapping[str, System]]] = {
-    "truncation": truncations,
-    "random projection": random_projections,
+REFERENCES: dict[str, Callable[[TrainingText], Mapping[str, System]]] = {
     "scalar quantiser": scalar_quantizers,
     "residual quantiser": vector_quantizers(VectorQuantizer.residual),
     "product quantiser": vector_quantizers(VectorQuantizer.product),
     "rotation": rotations,
-    "pca": lambda fitting: rates(fitting.pca, fitting.coder),
-    "pca lookup": lookups,
     "token id": token_ids,
 }
-"""Every way to send embeddings without gradient training, by name; each gives one system per setting."""
+"""Ways to send embeddings that do not depend on the codec, by name; each gives one system per setting."""
+
+OF_CODEC: dict[str, Callable[[Fitting], Mapping[str, System]]] = {
+    "truncation": truncations,
+    "random projection": random_projections,
+    "pca": lambda fitting: rates(fitting.pca, fitting.coder),
+    "pca lookup": lookups,
+}
+"""Ways without gradient training that depend on the codec's `compress_dim`, its window or its PCA."""
 
 TABLE_SYSTEMS = ("pca lookup", "token id")
 """Systems that look tokens up in the embedding table, so they can't send states after a block."""

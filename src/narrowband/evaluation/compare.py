@@ -30,26 +30,26 @@ class Comparison(NamedTuple):
 
 def compare(
     answerer: QuestionAnswerer,
-    systems: Mapping[str, Codec | None],
+    systems: Mapping[str, Codec],
+    own: Evaluated,
     examples: Sequence[Example],
     seed: int,
     console: Console,
     *,
     seen: Int[Tensor, " known"] | None = None,
 ) -> Comparison:
-    """Evaluate every system; F1, EM and agreement are 0 to 100, `seed` is that of the bootstrap.
+    """Evaluate every system, beside the uncompressed model (`own`); F1, EM and agreement are 0 to 100.
 
-    With `seen`, the ids of the tokens coded in training, the details have the quality of these tokens and of all others.
+    `seed` is that of the bootstrap. With `seen`, the ids of the tokens coded in training, the details have the quality of these
+    tokens and of all others.
     """
-    answered = {}
+    answered = {"uncompressed": own}
     with bar("questions", len(examples) * len(systems), console) as advance:
         for name, system in systems.items():
             answered[name] = answerer.answer(system, examples, seen=seen, advance=advance)
-    own = answered["uncompressed"]
     say_truncated(own.truncated_share, answerer.prompt, console)
     headline: dict[str, Any] = {name: _headline(result, own) for name, result in answered.items()}
-    codec = next(system for system in systems.values() if system)
-    headline["compression_ratio"] = codec.compression_ratio
+    headline["compression_ratio"] = next(iter(systems.values())).compression_ratio
     headline["bits_per_token"] = answered["phase2"].bits_per_token
     headline["f1_retained"] = answered["phase2"].f1 / max(own.f1, 1e-9)
     details: dict[str, Any] = {name: _details(result, examples, seed) for name, result in answered.items()}

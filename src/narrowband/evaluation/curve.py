@@ -1,7 +1,7 @@
 """The rate-quality curve: F1 against bits per token, of PCA with and without adapter and of the baselines."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from rich.console import Console
 from rich.table import Table
@@ -9,12 +9,15 @@ from rich.table import Table
 from narrowband.codec.codec import Codec
 from narrowband.data.squad import Example
 from narrowband.evaluation.answer import Evaluated, QuestionAnswerer, System
-from narrowband.evaluation.baselines import SYSTEMS, TABLE_SYSTEMS, Fitting, rate_of, rates
+from narrowband.evaluation.baselines import OF_CODEC, REFERENCES, TABLE_SYSTEMS, Fitting, TrainingText, rate_of, rates
 from narrowband.evaluation.reconstruction import HEADLINE
-from narrowband.evaluation.scoring import agreements
+from narrowband.evaluation.scoring import Predictions, agreements
 from narrowband.evaluation.significance import interval
 from narrowband.runtime.entry import console
 from narrowband.runtime.progress import bar
+
+CONTROL = "mean vector", "nothing sent"
+"""System and setting of the control."""
 
 
 class Entry(NamedTuple):
@@ -25,18 +28,26 @@ class Entry(NamedTuple):
     system: System
 
 
+def references(text: TrainingText) -> list[Entry]:
+    """Every system of `REFERENCES`, fitted on training prompts, and the control: what the model answers if nothing is sent."""
+    return [*_entries(REFERENCES, text), Entry(*CONTROL, text.mean_vector)]
+
+
 def baselines(fitting: Fitting) -> list[Entry]:
-    """Every system of `SYSTEMS`, fitted on training prompts; of states after a block, those that need no embedding table."""
-    skipped = TABLE_SYSTEMS if fitting.answerer.lm.sender_blocks else ()
-    if skipped:
-        console.print(f"no rows for {' and '.join(skipped)}: states after a block are in no embedding table")
-    made = {name: make(fitting) for name, make in SYSTEMS.items() if name not in skipped}
-    return [Entry(name, setting, system) for name, systems in made.items() for setting, system in systems.items()]
+    """Every system of `OF_CODEC`, fitted on training prompts."""
+    return _entries(OF_CODEC, fitting)
 
 
-def control(fitting: Fitting) -> Entry:
-    """What the model answers if nothing is sent."""
-    return Entry("mean vector", "nothing sent", fitting.mean_vector)
+Text = TypeVar("Text", bound=TrainingText)
+
+
+def _entries(systems: Mapping[str, Callable[[Text], Mapping[str, System]]], text: Text) -> list[Entry]:
+    """All settings of `systems`; of states after a block, only of those that need no embedding table."""
+    skipped = systems.keys() & set(TABLE_SYSTEMS) if text.answerer.lm.sender_blocks else set()
+    for name in sorted(skipped):
+        console.print(f"no rows for {name}: states after a block are in no embedding table")
+    made = {name: make(text) for name, make in systems.items() if name not in skipped}
+    return [Entry(name, setting, system) for name, settings in made.items() for setting, system in settings.items()]
 
 
 def adapters(fitting: Fitting, phase1: Codec, phase2: Codec) -> list[Entry]:
@@ -48,16 +59,23 @@ def adapters(fitting: Fitting, phase1: Codec, phase2: Codec) -> list[Entry]:
 
 
 def curve(
-    answerer: QuestionAnswerer, entries: Sequence[Entry], examples: Sequence[Example], seed: int, console: Console
+    answerer: QuestionAnswerer,
+    entries: Sequence[Entry],
+    examples: Sequence[Example],
+    own: Predictions,
+    seed: int,
+    console: Console,
 ) -> list[dict[str, Any]]:
-    """A row per system: bits per coded token, F1 and agreement with 95% intervals, EM, reconstruction figures."""
-    own = answerer.answer(None, examples).predictions
+    """A row per system: bits per coded token, F1 and agreement with 95% intervals, EM, reconstruction figures.
+
+    `own` are the uncompressed model's answers, to these questions and maybe others.
+    """
     with bar("questions", len(examples) * len(entries), console) as advance:
         return [_row(entry, answerer.answer(entry.system, examples, advance=advance), own, seed) for entry in entries]
 
 
-def _row(entry: Entry, result: Evaluated, own: Mapping[str, str], seed: int) -> dict[str, Any]:
-    agreed = agreements(result.predictions, own)
+def _row(entry: Entry, result: Evaluated, own: Predictions, seed: int) -> dict[str, Any]:
+    agreed = agreements(result.predictions, {id_: own[id_] for id_ in result.predictions})
     return {
         "system": entry.name,
         "setting": entry.setting,

@@ -75,16 +75,19 @@ def calibration_prompts(answerer: QuestionAnswerer) -> EncodedPrompts:
     return answerer.encode(read_squad(checked(paths.QA / "train.json"))[:CALIBRATION_PROMPTS])
 
 
-def evaluated(answerer: QuestionAnswerer, config: CodecConfig, questions: Path) -> dict[str, Any]:
-    """What predictions were made with: settings, checksums of worked examples, questions and artifact folders."""
-    artifacts = (paths.PCA, paths.PHASE1, paths.PHASE2)
+def asked(answerer: QuestionAnswerer, questions: Path) -> dict[str, Any]:
+    """What any answers are made with, whatever the codec: settings, checksums of worked examples and questions."""
     return {
-        **config.as_json(),
         "prompt": answerer.prompt.model_dump(exclude={"examples"}),
         "examples": hashlib.sha256(examples_of(answerer.prompt).encode()).hexdigest(),
         "max_new_tokens": answerer.max_new_tokens,
         "batch_size": answerer.batch_size,
         "stop": answerer.stop,
         "questions": sha256([questions]),
-        **{folder.name: sha256([folder / CONFIG]) for folder in artifacts},
     }
+
+
+def evaluated(answerer: QuestionAnswerer, config: CodecConfig, questions: Path) -> dict[str, Any]:
+    """What predictions were made with: settings, checksums of worked examples, questions and artifact folders."""
+    artifacts = {folder.name: sha256([folder / CONFIG]) for folder in (paths.PCA, paths.PHASE1, paths.PHASE2)}
+    return {**config.as_json(), **asked(answerer, questions), **artifacts}

@@ -38,8 +38,8 @@ CUE, NEW = 8, 4
 EXAMINED = 200
 """Test questions whose tokens the diagnosis looks at."""
 
-CURVE = 20
-"""Number of systems on the rate-quality curve at the committed parameters, with the control."""
+REFERENCES, BASELINES = 9, 11
+"""Number of settings in the stages `references` (with the control) and `baselines` at the committed parameters."""
 
 REPLAYED = 48
 """Answers that the diagnosis generates beside one batch for each system."""
@@ -57,7 +57,10 @@ LARGE = 50_000_000
 """`check` times base models with at least this many weights; with smaller ones a run takes minutes."""
 
 
-STAGES = ("generate_data", "train_phase1", "train_phase2", "train_reader", "evaluate", "baselines", "diagnose")
+STAGES = (
+    *("generate_data", "references", "train_phase1", "train_phase2", "train_reader"),
+    *("evaluate", "baselines", "diagnose"),
+)
 """Stages whose time is estimated, in their order."""
 
 
@@ -155,9 +158,9 @@ class _Costs:
         search = searched * self.speed.read * self.entries / self.blocks
         return ((codecs + plain) * (read + write) + codecs * search) * count / len(some)
 
-    def phase(self, training: Training, step: float) -> float:
-        """All steps, and all quick evaluations, including the one before the first step."""
-        evaluations = 1 + -(-training.steps // training.evaluate_every)
+    def phase(self, training: Training, step: float, known: bool = False) -> float:
+        """All steps, and all quick evaluations, including the one before the first step unless its result is known."""
+        evaluations = (not known) + -(-training.steps // training.evaluate_every)
         return training.steps * step + evaluations * self.answers(self.asked.train, self.params.data.quick, 1)
 
     def phase1_step(self) -> float:
@@ -193,11 +196,12 @@ def estimate(params: Params, lm: FrozenLM, asked: Asked, speed: Speed) -> Estima
     replays = len(TITLES) * params.generation.batch_size + REPLAYED
     seconds = (
         costs.records(),
+        costs.answers(test, params.data.test, 0, 1) + costs.answers(test, params.baselines.questions, REFERENCES, 0),
         costs.phase(params.phase1, costs.phase1_step()),
-        costs.phase(params.phase2, costs.phase2_step()),
+        costs.phase(params.phase2, costs.phase2_step(), known=params.phase2.start == "phase1"),
         costs.reader(),
-        costs.answers(test, params.data.test, len(TITLES) - 1, 1),
-        costs.answers(test, params.baselines.questions, CURVE, 1),
+        costs.answers(test, params.data.test, len(TITLES) - 1, 0),
+        costs.answers(test, params.baselines.questions, BASELINES, 0),
         # Replays with the uncompressed model, and searches for nearest tokens without answers.
         costs.answers(test, replays, 0, 1) + costs.answers(test, EXAMINED, len(TITLES) - 1, 1 - len(TITLES)),
     )

@@ -8,7 +8,7 @@ FIGURES = ("f1", "em", "agreement", "positions_ratio", "bits_per_token")
 
 
 class ReaderRun(NamedTuple):
-    """One experiment: context tokens per position, its name if it is an ablation, and what the ablation changes."""
+    """One experiment: context tokens per position, and if it is an ablation, its name and what it changes."""
 
     tokens_per_position: int
     ablation: str
@@ -20,12 +20,16 @@ class ReaderRun(NamedTuple):
         return f"reader-k{self.tokens_per_position}" + (f"-{self.ablation}" if self.ablation else "")
 
 
+SHORT: dict[str, str | int | float] = {"reader.pretrain_steps": 300, "reader.steps": 300, "reader.evaluate_every": 300}
+"""A sixth of the training, with which ablations are compared."""
+
 RUNS = (
     *(ReaderRun(k, "", {}) for k in (2, 4, 8)),
-    ReaderRun(2, "embeddings", {"reader.encoder": "embeddings"}),
-    ReaderRun(2, "answers-alone", {"reader.pretrain_steps": 0, "reader.steps": 3500}),
-    ReaderRun(2, "scratch", {"reader.encoder": "scratch"}),
-    ReaderRun(2, "depth-2", {"reader.depth": 2}),
+    ReaderRun(2, "short", SHORT),
+    ReaderRun(2, "short-embeddings", {**SHORT, "reader.encoder": "embeddings"}),
+    ReaderRun(2, "short-answers-alone", {**SHORT, "reader.pretrain_steps": 0, "reader.steps": 600}),
+    ReaderRun(2, "short-scratch", {**SHORT, "reader.encoder": "scratch"}),
+    ReaderRun(2, "short-depth-2", {**SHORT, "reader.depth": 2}),
 )
 """In the order in which they are queued."""
 

@@ -86,15 +86,15 @@ def train(
     log: Callable[[int, Mapping[str, float]], None],
     console: Console,
     title: str,
+    before: Evaluation | None = None,
 ) -> Outcome:
     """Train the parameters of `module` that require gradients.
 
     `step_losses(i)` yields the losses of the parts of batch `i` that this process computes; those of all parts in all
-    processes add up to the batch's.
-
-    Everything random in step `i` depends on `seed` and `i` alone, so a run that was killed and started again with the
-    same `fingerprint` continues from `checkpoint` and ends with the same weights as one that was not. Weights are
-    evaluated before the first step, every `schedule.evaluate_every` steps and after the last; the best are returned.
+    processes add up to the batch's. Everything random in step `i` depends on `seed` and `i` alone, so a run that was killed and
+    started again with the same `fingerprint` continues from `checkpoint` and ends with the same weights as one that was not.
+    Weights are evaluated first (unless the result is known `before`), every `schedule.evaluate_every` steps and last; the best
+    are returned.
 
     Raises:
         FloatingPointError: the loss or the gradient norm is not finite; the last checkpoint is kept.
@@ -106,7 +106,7 @@ def train(
         advance(progress.step)
         module.train()
         if progress.best_step < 0:
-            run.assess(evaluate)
+            run.assess((lambda: before) if before else evaluate)
         while not schedule.ends(progress):
             torch.manual_seed(seed * 1_000_003 + progress.step)
             run.update(step_losses(progress.step))

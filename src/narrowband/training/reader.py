@@ -72,7 +72,8 @@ class Lessons:
     def tokens_per_position(self, step: int, most: int) -> int:
         """Context tokens per position at `step`: in pretraining 2, 4 and so on up to `most`, in equal shares, then `most`.
 
-        From mean pooling, an encoder learns to merge two tokens in some hundred steps, and hardly ever four (docs/log.md).
+        From mean pooling, an encoder learns to merge two tokens in some hundred steps; two runs that began at four, of 500 and of
+        1,000 steps, learned nothing (docs/log.md).
         """
         if step >= self.pretrain_steps:
             return most

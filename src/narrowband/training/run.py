@@ -21,7 +21,7 @@ from narrowband.evaluation.tokens import marked, token_view
 from narrowband.lm.device import mixed_precision
 from narrowband.params import Training
 from narrowband.runtime import distributed, paths
-from narrowband.runtime.artifacts import checked
+from narrowband.runtime.artifacts import checked, read_config
 from narrowband.runtime.files import write_json, write_text
 from narrowband.runtime.progress import bar
 from narrowband.runtime.rounding import rounded
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 HEADLINE = ("f1", "cosine", "norm_ratio", "best_step", "sft_kl")
 """Figures on validation questions (`sft_kl`: on held-out records) that are written to `metrics/PHASE.json`, those of the reader to
 `results/reader.json`."""
+
+VALIDATION = "validation"
+"""All figures on validation questions, in the `config.json` of a phase."""
 
 
 class StepLog:
@@ -63,8 +66,9 @@ class StepLog:
     def close(self) -> None:
         """Finish the log and write `evaluations.csv`."""
         self._live.end()
-        rows = [",".join(f"{value:.6g}" for value in row.values()) for row in self._evaluations]
-        write_text(self.folder / "evaluations.csv", "\n".join([",".join(self._evaluations[0]), *rows]) + "\n")
+        names = list(self._evaluations[0])
+        rows = [",".join(f"{row[name]:.6g}" for name in names) for row in self._evaluations]
+        write_text(self.folder / "evaluations.csv", "\n".join([",".join(names), *rows]) + "\n")
 
 
 def read_lessons(answerer: QuestionAnswerer, path: Path) -> list[Lesson]:
@@ -93,18 +97,24 @@ class PhaseRun:
     console: Console
 
     def train(
-        self, module: nn.Module, loss: PhaseLoss, n_lessons: int, evaluate: Callable[[], Evaluation]
+        self,
+        module: nn.Module,
+        loss: PhaseLoss,
+        n_lessons: int,
+        evaluate: Callable[[], Evaluation],
+        before: Evaluation | None = None,
     ) -> dict[str, float]:
         """Train the parameters of `module` that require gradients and load the best ones; return their evaluation's figures.
 
-        `n_lessons` is the number of questions, or of SFT records if fewer, that batches are drawn from.
+        `n_lessons` is the number of questions, or of SFT records if fewer, that batches are drawn from; `before` is the
+        evaluation of the weights as they are, if it is known.
         """
         trainable = [p for p in module.parameters() if p.requires_grad]
         self.console.print(f"{self.name}: {sum(p.numel() for p in trainable):,} trainable parameters")
         steps = StepLog(paths.LOG / self.name) if distributed.is_main() else None
         outcome = train(
             module,
-            [torch.optim.AdamW(trainable, lr=self.training.lr)],
+            [torch.optim.AdamW(trainable, lr=self.training.lr, fused=True)],
             self._step_losses(loss, n_lessons),
             evaluate,
             schedule=Schedule.of(self.training),
@@ -114,6 +124,7 @@ class PhaseRun:
             log=steps.record if steps else lambda step, values: None,
             console=self.console,
             title=self.name,
+            before=before,
         )
         module.load_state_dict(outcome.best, strict=False)
         if steps:
@@ -124,7 +135,7 @@ class PhaseRun:
         """Write the module and the headline of its figures; delete the checkpoint."""
         if not distributed.is_main():
             return
-        settings = {"phase": self.name, "seed": self.seed, "training": self.training.model_dump()}
+        settings = {"phase": self.name, "seed": self.seed, "training": self.training.model_dump(), VALIDATION: figures}
         module.save(paths.ARTIFACTS / self.name, {**settings, **trained_with})
         headline = {name: value for name, value in figures.items() if name in HEADLINE}
         folder = paths.RESULTS if self.name == "reader" else paths.METRICS  # metrics hold 40 numbers at most
@@ -167,6 +178,17 @@ def quick_evaluation(
         return Evaluation(result.f1, {"f1": result.f1, "em": result.em, **result.quality})
 
     return evaluate
+
+
+def known_evaluation(folder: Path) -> Evaluation:
+    """The evaluation on validation questions of the codec that a phase saved in `folder`.
+
+    Raises:
+        InputError: it is missing or was changed.
+    """
+    figures = read_config(folder)[VALIDATION]
+    del figures["best_step"]
+    return Evaluation(figures["f1"], figures)
 
 
 def validation_questions(quick: int) -> list[Example]:

@@ -1,0 +1,33 @@
+from pathlib import Path
+
+import pytest
+from making import answerer_of
+
+from narrowband.data.splits import world_example
+from narrowband.evaluation.uncompressed import read_uncompressed, write_uncompressed
+from narrowband.lm.frozen import FrozenLM
+from narrowband.params import InputError, Params
+
+EXAMPLES = [world_example(0, "test", i) for i in range(4)]
+ASKED = {"stop": "line", "max_new_tokens": 16}
+
+
+def test_kept_answers_are_those_that_were_given(
+    lm: FrozenLM, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = answerer_of(lm, params).answer(None, EXAMPLES)
+    write_uncompressed(found, ASKED)
+    assert read_uncompressed(EXAMPLES, ASKED) == found
+
+
+def test_answers_to_other_questions_or_with_other_settings_are_refused(
+    lm: FrozenLM, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_uncompressed(answerer_of(lm, params).answer(None, EXAMPLES), ASKED)
+    with pytest.raises(InputError, match="artifacts/uncompressed was made with stop line, not sentence"):
+        read_uncompressed(EXAMPLES, {**ASKED, "stop": "sentence"})
+    (tmp_path / "artifacts" / "uncompressed" / "answers.json").write_text("{}")
+    with pytest.raises(InputError, match=r"answers\.json"):
+        read_uncompressed(EXAMPLES, ASKED)

@@ -1,0 +1,12 @@
+"""`forked_stage.py NAME` runs a stage where tests have its libraries imported; see `tiny_project.fork_server`."""
+
+import os
+import sys
+from multiprocessing.connection import Client
+from pathlib import Path
+
+with Client(os.environ["FORK_SERVER"]) as server:
+    server.send((str(Path.cwd()), sys.argv[1], dict(os.environ)))
+    said, code = server.recv()
+sys.stdout.write(said)
+sys.exit(code)
