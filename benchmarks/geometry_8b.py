@@ -64,7 +64,7 @@ SMALL = {
 }
 QUESTIONS = {"train": 512, "validation": 16, "test": 64}
 SMALL_QUESTIONS = {"train": 16, "validation": 2, "test": 2}
-STAGES = ("references", "fit_pca", "train_phase1", "train_phase2", "evaluate")
+STAGES = ("uncompressed", "fit_pca", "train_phase1", "train_phase2", "evaluate")
 REPETITIONS = 5
 
 

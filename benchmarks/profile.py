@@ -22,7 +22,9 @@ from narrowband.runtime.entry import console, set_up_torch
 from narrowband.training.draws import Draws
 
 WINDOW = 16
-SYSTEMS = 4
+SYSTEMS = 3
+"""How many systems `evaluate` answers with."""
+
 ADAMW_BYTES = 28
 """Bytes that AdamW moves for each float32 parameter: four numbers read, three written."""
 
@@ -86,7 +88,7 @@ def phase_parts(phase: str) -> list[Part]:
     lm, made, params = base_lm(), codec(WINDOW).train(), setting(WINDOW)
     training = params.phase1 if phase == "phase1" else params.phase2
     trainable = [p for p in made.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trainable, lr=1e-9)
+    optimizer = torch.optim.AdamW(trainable, lr=1e-9, fused=True)
     taught = lessons(600)
     asked, draws = [lesson.prompt for lesson in taught], Draws(params.seed, training.batch_size)
     step_loss = phase_loss(phase, lm, made, taught, params)

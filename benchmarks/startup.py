@@ -14,7 +14,8 @@ from narrowband.runtime.paths import CHECKED
 ROOT = Path(__file__).parent.parent
 
 STAGES = [
-    *("check", "generate_data", "references", "fit_pca", "train_phase1", "train_phase2", "train_reader"),
+    *("check", "generate_data", "uncompressed", "references"),
+    *("fit_pca", "train_phase1", "train_phase2", "train_reader"),
     *("evaluate", "baselines", "diagnose"),
 ]
 """Every stage with parameters."""

@@ -29,7 +29,7 @@ SHOTS = 2
 def stepper(module: nn.Module, step_loss: Callable[[int], StepLoss]) -> Callable[[], None]:
     """A step of training as `training.loop` does it: loss, gradients, clipping, AdamW."""
     trainable = [p for p in module.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trainable, lr=1e-6)
+    optimizer = torch.optim.AdamW(trainable, lr=1e-6, fused=True)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)

@@ -15,26 +15,26 @@ def main() -> None:
     from narrowband.evaluation.answer import QuestionAnswerer
     from narrowband.evaluation.baselines import Fitting
     from narrowband.evaluation.curve import adapters, baselines, curve, curve_table
-    from narrowband.evaluation.systems import asked, load_systems
+    from narrowband.evaluation.systems import answer_settings, load_systems
     from narrowband.evaluation.uncompressed import read_uncompressed
-    from narrowband.runtime.artifacts import checked
+    from narrowband.runtime.artifacts import checked, read_config
     from narrowband.runtime.files import read_json, write_json
     from narrowband.runtime.rounding import rounded
 
     set_up_torch()
     answerer, questions = QuestionAnswerer.load(params), checked(paths.QA / "test.json")
-    systems = load_systems(answerer, CodecConfig.of(params))
-    pca, phase1, phase2 = (systems[name] for name in ("pca", "phase1", "phase2"))
-    assert pca and phase1 and phase2
+    config = CodecConfig.of(params)
+    systems = load_systems(answerer, config)
     train = answerer.encode(stream_squad(checked(paths.QA / "train.json")))
     say_truncated(truncated_share(train), answerer.prompt, console)
-    fitting = Fitting(answerer, train, params.seed, params.latent_coding.bits_per_token, pca)
-    entries = [*baselines(fitting), *adapters(fitting, phase1, phase2)]
-    examples = read_squad(questions)
-    own = read_uncompressed(examples, asked(answerer, questions)).predictions
-    few = examples[: params.baselines.questions]
+    fitting = Fitting(answerer, train, params.seed, params.latent_coding.bits_per_token, systems["pca"])
+    entries = [*baselines(fitting), *adapters(fitting, systems["phase1"], systems["phase2"])]
+    examples, count = read_squad(questions), params.baselines.questions
+    settings = answer_settings(answerer, questions, config.base_model_revision, config.source)
+    own = read_uncompressed(examples, settings).predictions
+    read_config(paths.REFERENCES, fitting.settings(settings, count))
     *references, control = read_json(checked(paths.REFERENCES / "rows.json"))
-    rows = [*references, *curve(answerer, entries, few, own, params.seed, console)]
+    rows = [*references, *curve(answerer, entries, examples[:count], own, params.seed, console)]
     write_json(paths.RESULTS / "baselines.json", rounded({"rows": rows, "control": control}))
     console.print(curve_table([*rows, control]))
 

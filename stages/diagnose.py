@@ -26,6 +26,7 @@ def write_nothing(source: str) -> None:
 
 def write_diagnosis(params: Params) -> None:
     """Diagnose all systems; write figures, page and plots, and print the verdicts."""
+    from narrowband.codec.codec import Codec
     from narrowband.codec.config import CodecConfig
     from narrowband.codec.spectrum import prompt_spectrum
     from narrowband.data.prompts import coded_counts, say_truncated, truncated_share
@@ -44,7 +45,7 @@ def write_diagnosis(params: Params) -> None:
 
     set_up_torch()
     config, answerer = CodecConfig.of(params), QuestionAnswerer.load(params)
-    systems = load_systems(answerer, config)
+    systems: dict[str, Codec | None] = {"uncompressed": None, **load_systems(answerer, config)}
     questions = checked(paths.QA / "test.json")
     examples = read_squad(questions)
     read_config(paths.PREDICTIONS, evaluated(answerer, config, questions))

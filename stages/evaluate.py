@@ -16,7 +16,7 @@ def main() -> None:
     from narrowband.evaluation.compare import compare, with_reader
     from narrowband.evaluation.headline import headline_table
     from narrowband.evaluation.reading import read_by_all
-    from narrowband.evaluation.systems import asked, evaluated, load_systems
+    from narrowband.evaluation.systems import answer_settings, evaluated, load_systems
     from narrowband.evaluation.uncompressed import read_uncompressed
     from narrowband.reader.encoder import ContextEncoder, ReaderConfig
     from narrowband.runtime import distributed
@@ -27,10 +27,11 @@ def main() -> None:
     set_up_torch()
     config, answerer = CodecConfig.of(params), QuestionAnswerer.load(params)
     questions = checked(paths.QA / "test.json")
-    systems = {name: codec for name, codec in load_systems(answerer, config).items() if codec}
+    systems = load_systems(answerer, config)
     seen, _ = coded_counts(answerer.encode(stream_squad(checked(paths.QA / "train.json"))))
     examples, reading = read_squad(questions), ReaderConfig.of(params)
-    own = read_uncompressed(examples, asked(answerer, questions))
+    settings = answer_settings(answerer, questions, config.base_model_revision, config.source)
+    own = read_uncompressed(examples, settings)
     comparison = compare(answerer, systems, own, examples, params.seed, console, seen=seen)
     if reading.tokens_per_position > 1:
         encoder = ContextEncoder.load(paths.READER, answerer.lm, reading)

@@ -1,4 +1,4 @@
-"""Answers that do not depend on the codec: the uncompressed model's, and of other ways to send embeddings."""
+"""Ways to send embeddings that do not depend on the codec: F1 against bits per token."""
 
 from narrowband.params import load_params
 from narrowband.runtime import paths
@@ -6,38 +6,32 @@ from narrowband.runtime.entry import console, run, set_up_torch
 
 
 def main() -> None:
-    """Answer the test questions uncompressed, the first `baselines.questions` of them by every reference, too."""
+    """Evaluate every reference on the first `baselines.questions` test questions; write the rows to artifacts/references."""
     params = load_params()
 
-    from narrowband.data.prompts import say_truncated
+    from narrowband.data.prompts import say_truncated, truncated_share
     from narrowband.data.squad import read_squad, stream_squad
     from narrowband.evaluation.answer import QuestionAnswerer
     from narrowband.evaluation.baselines import TrainingText
-    from narrowband.evaluation.curve import curve, references
-    from narrowband.evaluation.systems import asked
-    from narrowband.evaluation.uncompressed import write_uncompressed
-    from narrowband.runtime import distributed
+    from narrowband.evaluation.curve import curve, curve_table, references
+    from narrowband.evaluation.systems import answer_settings
+    from narrowband.evaluation.uncompressed import read_uncompressed
+    from narrowband.lm.model_revision import model_revision
     from narrowband.runtime.artifacts import checked, write_config
     from narrowband.runtime.files import write_json
-    from narrowband.runtime.progress import bar
 
     set_up_torch()
     answerer, questions = QuestionAnswerer.load(params), checked(paths.QA / "test.json")
-    examples = read_squad(questions)
-    with bar("questions, uncompressed", len(examples), console) as advance:
-        own = answerer.answer(None, examples, advance=advance)
-    say_truncated(own.truncated_share, answerer.prompt, console)
     train = answerer.encode(stream_squad(checked(paths.QA / "train.json")))
+    say_truncated(truncated_share(train), answerer.prompt, console)
     text = TrainingText(answerer, train, params.seed, params.latent_coding.bits_per_token)
-    few = examples[: params.baselines.questions]
-    rows = curve(answerer, references(text), few, own.predictions, params.seed, console)
-    if not distributed.is_main():
-        return
-    settings = asked(answerer, questions)
-    write_uncompressed(own, settings)
+    settings = answer_settings(answerer, questions, model_revision(params.base_model), params.source)
+    examples, count = read_squad(questions), params.baselines.questions
+    own = read_uncompressed(examples, settings).predictions
+    rows = curve(answerer, references(text), examples[:count], own, params.seed, console)
     write_json(paths.REFERENCES / "rows.json", rows)
-    write_config(paths.REFERENCES, {**settings, "bits_per_token": text.bits_per_token})
-    console.print(f"uncompressed: F1 {own.f1:.2f}, EM {own.em:.2f}", highlight=False)
+    write_config(paths.REFERENCES, text.settings(settings, count))
+    console.print(curve_table(rows))
 
 
 if __name__ == "__main__":

@@ -17,11 +17,19 @@ def main() -> None:
     from narrowband.runtime.artifacts import checked
     from narrowband.training.draws import Draws
     from narrowband.training.phase1 import phase1_loss
-    from narrowband.training.run import PhaseRun, quick_evaluation, starting_codec, validation_questions
+    from narrowband.training.run import (
+        VALIDATED_WITH,
+        PhaseRun,
+        quick_evaluation,
+        starting_codec,
+        validated_with,
+        validation_questions,
+    )
 
     set_up_torch()
     phase1, answerer = params.phase1, QuestionAnswerer.load(params)
-    codec = starting_codec(answerer, CodecConfig.of(params), "scratch", params.seed)
+    config = CodecConfig.of(params)
+    codec = starting_codec(answerer, config, "scratch", params.seed)
     prompts = answerer.encode(stream_squad(checked(paths.QA / "train.json")))
     say_truncated(truncated_share(prompts), answerer.prompt, console)
     draws, share = Draws(params.seed, phase1.batch_size), params.vocabulary_share
@@ -29,7 +37,8 @@ def main() -> None:
     phase = PhaseRun("phase1", phase1, params.seed, stage_fingerprint("train_phase1"), console)
     evaluate = quick_evaluation("phase1", answerer, codec, validation_questions(params.data.quick), console)
     figures = phase.train(codec, loss, len(prompts), evaluate)
-    phase.save(codec, figures, {"base_model": params.base_model, "loss": params.loss.phase1.model_dump()})
+    made_with = {"base_model": params.base_model, "loss": params.loss.phase1.model_dump()}
+    phase.save(codec, figures, {**made_with, VALIDATED_WITH: validated_with(answerer, config, params.data.quick)})
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ def main() -> None:
         quick_evaluation,
         read_lessons,
         starting_codec,
+        validated_with,
         validation_questions,
     )
     from narrowband.training.self_distillation import read_sft, response_kl
@@ -30,7 +31,8 @@ def main() -> None:
     lm = answerer.lm
     if phase2.gradient_checkpointing:
         lm.checkpoint_gradients()
-    codec = starting_codec(answerer, CodecConfig.of(params), phase2.start, params.seed)
+    config = CodecConfig.of(params)
+    codec = starting_codec(answerer, config, phase2.start, params.seed)
     lessons = read_lessons(answerer, checked(paths.QA / "train.json"))
     say_truncated(truncated_share([lesson.prompt for lesson in lessons]), answerer.prompt, console)
     sft, held_out = read_sft(paths.SFT, lm.tokenizer)
@@ -39,7 +41,8 @@ def main() -> None:
     phase = PhaseRun("phase2", phase2, params.seed, stage_fingerprint("train_phase2"), console)
     evaluate = quick_evaluation("phase2", answerer, codec, validation_questions(params.data.quick), console)
     fewest = min(len(lessons), len(sft)) if share else len(lessons)
-    before = known_evaluation(paths.PHASE1) if phase2.start == "phase1" else None
+    settings = validated_with(answerer, config, params.data.quick)
+    before = known_evaluation(paths.PHASE1, settings) if phase2.start == "phase1" else None
     figures = phase.train(codec, loss, fewest, evaluate, before)
     if held_out:
         figures["sft_kl"] = response_kl(lm, codec, held_out, answerer.batch_size)

@@ -190,6 +190,13 @@ TABLE: list[tuple[str, Change, str]] = [
         "artifacts/phase2/adapter.safetensors is not the file",
     ),
     ("evaluate", model(flipped("models/bad/model.safetensors", -1)), "made with base_model_revision sha256:"),
+    ("evaluate", flipped("artifacts/uncompressed/answers.json", 30), "answers.json is not the file that was written"),
+    ("evaluate", params(generation__max_new_tokens=3), "artifacts/uncompressed was made with max_new_tokens 16, not 3"),
+    (
+        "baselines",
+        params(latent_coding__bits_per_token=8),
+        "artifacts/references was made with bits_per_token 32.0, not 8.0",
+    ),
     ("baselines", params(compress_dim=8), "artifacts/pca was made with compress_dim 16, not 8"),
     (
         "diagnose",

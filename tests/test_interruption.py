@@ -15,6 +15,7 @@ KILLED = (*STAGES, "pretrain_base")
 MOMENTS = {
     "check": 2,
     "generate_data": 4,
+    "uncompressed": 2,
     "references": 2,
     "fit_pca": 2,
     "train_phase1": 4,

@@ -3,6 +3,7 @@
 import os
 import resource
 import runpy
+import shlex
 import shutil
 import sys
 import time
@@ -21,7 +22,8 @@ import yaml
 
 ROOT = Path(__file__).parent.parent
 STAGES = (
-    *("check", "generate_data", "references", "fit_pca", "train_phase1", "train_phase2", "train_reader"),
+    *("check", "generate_data", "uncompressed", "references"),
+    *("fit_pca", "train_phase1", "train_phase2", "train_reader"),
     *("evaluate", "baselines", "diagnose"),
 )
 """Stages in their order."""
@@ -97,13 +99,13 @@ def copied(folder: Path, to: Path) -> Path:
 
 
 def _run(
-    folder: str, name: str, arguments: Sequence[str], largest_file: int, environment: Mapping[str, str], said: str
+    folder: str, name: str, arguments: Sequence[str], largest_file: int, environment: Mapping[str, str], output: str
 ) -> None:
     os.chdir(folder)
     os.environ.update(environment)
-    output = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
+    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
     resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, resource.RLIM_INFINITY))
     sys.argv = [name, *arguments]
     if name == "narrowband":
@@ -135,23 +137,30 @@ def fork_server() -> str:
     folder = Path(mkdtemp())
     listener = Listener(str(folder / "server"))
 
-    def serve(connection: Connection, said: str) -> None:
+    def serve(connection: Connection, output: str) -> None:
         cwd, name, environment = connection.recv()
-        process = FORKS.Process(target=_run, args=(cwd, name, (), resource.RLIM_INFINITY, environment, said))
+        process = FORKS.Process(target=_run, args=(cwd, name, (), resource.RLIM_INFINITY, environment, output))
         process.start()
         process.join()
-        connection.send((Path(said).read_text(), process.exitcode))
+        connection.send((Path(output).read_text(), process.exitcode))
 
     def listen() -> None:
         for i in count():
-            Thread(target=serve, args=(listener.accept(), str(folder / f"said-{i}")), daemon=True).start()
+            Thread(target=serve, args=(listener.accept(), str(folder / f"output-{i}")), daemon=True).start()
 
     Thread(target=listen, daemon=True).start()
     return str(listener.address)
 
 
-FORKED_STAGE = f"{sys.executable} {ROOT}/tests/forked_stage.py"
-"""A command that takes the name of a stage, and runs it as its script would run; DVC saves the time of its imports."""
+FORKED_STAGE = shlex.join([sys.executable, str(ROOT / "tests" / "forked_stage.py")])
+"""Followed by the name of a stage, runs that stage in a fork that has its libraries imported."""
+
+
+def commands() -> dict[str, str]:
+    """The environment of commands in a project: this Python first, someone who commits, one thread, the server of forks."""
+    who = {f"GIT_{role}_{what}": "test@example.org" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    settings = {"OMP_NUM_THREADS": "1", "DVC_NO_ANALYTICS": "1", "FORK_SERVER": fork_server()}
+    return {**os.environ, **who, **settings, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
 
 def finish(folder: Path, name: str, threads: int = 1) -> float:

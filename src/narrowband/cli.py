@@ -128,9 +128,7 @@ def _sender(params: Params) -> "tuple[QuestionAnswerer, Codec]":
     from narrowband.evaluation.systems import load_systems
 
     answerer = _answerer(params)
-    codec = load_systems(answerer, CodecConfig.of(params))["phase2"]
-    assert codec
-    return answerer, codec
+    return answerer, load_systems(answerer, CodecConfig.of(params))["phase2"]
 
 
 def _require_embeddings(params: Params, what: str, why: str) -> None:

@@ -108,7 +108,7 @@ class LatentCoding(Section):
     """How latents are coded: `fixed`, a grid of `latent_bits` bits per latent, or `entropy`, one step for all, entropy-coded.
 
     `step` is in units of the latents; 0 fits it so that training prompts cost `bits_per_token`. The other systems in
-    `baselines` are fitted to `bits_per_token` whatever the kind.
+    `references` and `baselines` are fitted to `bits_per_token` whatever the kind.
     """
 
     kind: Literal["fixed", "entropy"]

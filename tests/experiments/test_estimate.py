@@ -46,8 +46,9 @@ def test_stages_by_hand(small: Params, lm: FrozenLM) -> None:
     writing = small.generation.max_new_tokens * 0.1
     assert list(found.seconds) == list(STAGES)
     assert found.seconds["evaluate"] == pytest.approx(small.data.test * 3 * (40 * 0.01 + writing + 39 * per_entry))
+    assert found.seconds["uncompressed"] == pytest.approx(small.data.test * (40 * 0.01 + writing))
     phase2 = small.phase2
-    evaluations = phase2.steps // phase2.evaluate_every  # of Phase 1's result, with which it starts, there is one
+    evaluations = phase2.steps // phase2.evaluate_every  # none before the first step: Phase 1's is known
     steps = phase2.steps * phase2.batch_size * 40 * 3 * 0.004  # the student's two passes and the teacher's, padded
     answers = small.data.quick * (30 * (0.01 + per_entry) + writing)
     assert found.seconds["train_phase2"] == pytest.approx(steps + evaluations * answers)
@@ -110,11 +111,11 @@ def test_a_model_is_measured_and_left_as_it_was(small: Params, lm: FrozenLM) -> 
 def test_the_last_stage_ends_the_estimate_and_an_unknown_one_is_refused(small: Params, lm: FrozenLM) -> None:
     assert list(estimate(small, lm, ASKED, SPEED).until("train_phase1").seconds) == [
         "generate_data",
-        "references",
+        "uncompressed",
         "train_phase1",
     ]
     with pytest.raises(
-        InputError, match="no estimate of a stage fit_pca; choose generate_data, references, train_phase1, "
+        InputError, match="no estimate of a stage fit_pca; choose generate_data, uncompressed, train_phase1, "
     ):
         require_stage("fit_pca")
 

@@ -1,15 +1,13 @@
 """The queue, `--temp` and DVC's lock, around the real Phase 1 on a tiny model."""
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from tiny_project import FORKED_STAGE, ROOT, change, contents, finish, fork_server, make_project
+from tiny_project import FORKED_STAGE, change, commands, contents, finish, make_project
 
 pytestmark = pytest.mark.integration
 
@@ -48,15 +46,9 @@ class Workspace:
         self.run("git", "commit", "-q", "-m", "state")
 
     def start(self, *command: str) -> "subprocess.Popen[str]":
-        who = {
-            f"GIT_{role}_{what}": "test@example.org" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
-        }
-        path = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT / "src")}
-        settings = {"OMP_NUM_THREADS": "1", "DVC_NO_ANALYTICS": "1", "FORK_SERVER": fork_server()}
-        environment = {**os.environ, **who, **path, **settings}
         # A file and no pipe: the queue's workers would hold the pipe open long after their last experiment.
         with (self.folder / "output").open("w") as output:
-            return subprocess.Popen(command, cwd=self.folder, env=environment, stdout=output, stderr=output, text=True)
+            return subprocess.Popen(command, cwd=self.folder, env=commands(), stdout=output, stderr=output, text=True)
 
     def run(self, *command: str, ok: bool = True) -> str:
         code = self.start(*command).wait()

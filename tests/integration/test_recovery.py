@@ -4,6 +4,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from shlex import quote
 
 import pytest
 from test_dag import Project
@@ -14,6 +15,7 @@ pytestmark = pytest.mark.integration
 FAKE = """
 import sys
 from pathlib import Path
+from shlex import quote
 import yaml
 
 name = Path(__file__).stem
@@ -28,7 +30,7 @@ for entry in sum((stage.get(kind, []) for kind in ("outs", "metrics", "plots")),
         out.write_text(made)
     else:
         out.mkdir(parents=True, exist_ok=True)
-        for file in ("prompt.json", "train.json", "validation.json", "train.jsonl", "evaluations.csv"):
+        for file in ("prompt.json", "train.json", "validation.json", "test.json", "train.jsonl", "evaluations.csv"):
             (out / file).write_text(made)
 """
 LEFT_ALONE = {".git", ".dvc", ".checkpoints"}
@@ -37,7 +39,7 @@ LEFT_ALONE = {".git", ".dvc", ".checkpoints"}
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory, stopping_model: Path) -> Project:
     project = Project(tmp_path_factory.mktemp("project"), stopping_model)
-    (project.folder / "stages" / "run").write_text(f'exec {sys.executable} "stages/$1.py"\n')
+    (project.folder / "stages" / "run").write_text(f'exec {quote(sys.executable)} "stages/$1.py"\n')
     for stage in STAGES:
         (project.folder / "stages" / f"{stage}.py").write_text(FAKE)
     fail_in(project, "none")

@@ -78,7 +78,7 @@ assert held / sum(p.numel() for p in weights) == (0.5 if kind == "use_fsdp" else
 """
 """Stages as a launcher runs them, but importing torch once."""
 
-PHASES = ["references", "train_phase1", "train_phase2", "evaluate"]
+PHASES = ["uncompressed", "train_phase1", "train_phase2", "evaluate"]
 
 
 def run(project: Path, kind: str, stages: list[str], launcher: list[str]) -> Path:

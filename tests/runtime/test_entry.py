@@ -49,7 +49,10 @@ def test_any_other_runtime_error_keeps_its_traceback(monkeypatch: pytest.MonkeyP
         entry.run(main)
 
 
-@pytest.mark.parametrize("name", ["generate_data", "fit_pca", "train_phase1", "train_phase2", "evaluate", "baselines"])
+@pytest.mark.parametrize(
+    "name",
+    ["generate_data", "uncompressed", "references", "fit_pca", "train_phase1", "train_phase2", "evaluate", "baselines"],
+)
 def test_the_fix_that_a_stage_names_is_a_parameter_that_exists(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,11 +11,13 @@ from safetensors.torch import load_file
 
 from narrowband.codec.adapter import Shape, make_adapter
 from narrowband.codec.codec import Codec
+from narrowband.codec.config import CodecConfig
 from narrowband.codec.pca import PCA
 from narrowband.data.encoded import EncodedPrompt
 from narrowband.data.prompts import collate, encode_answer, encode_prompt
 from narrowband.data.splits import world_example
 from narrowband.data.squad import write_squad
+from narrowband.evaluation.answer import QuestionAnswerer
 from narrowband.lm.device import mixed_precision
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import Params
@@ -23,7 +25,7 @@ from narrowband.training.draws import Draws
 from narrowband.training.loop import Evaluation, StepLoss
 from narrowband.training.losses import Reconstruction, reconstruction_loss
 from narrowband.training.phase2 import Lesson
-from narrowband.training.run import PhaseRun
+from narrowband.training.run import PhaseRun, validated_with
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -160,10 +162,10 @@ def test_phase_2_starts_from_phase_1_or_from_scratch_as_asked(
     codec.pca.save(tmp_path / "artifacts" / "pca", codec.config.geometry)
     torch.nn.init.constant_(codec.adapter.leave.bias, 7.0)
     known = {"f1": 100.0, "em": 99.0, "cosine": 0.5, "norm_ratio": 1.0}
-    codec.save(tmp_path / "artifacts" / "phase1", {"validation": {**known, "best_step": 8}})
     seal_questions(tmp_path / "data" / "qa", settings)
-
     monkeypatch.chdir(tmp_path)
+    settled = validated_with(QuestionAnswerer.load(settings), CodecConfig.of(settings), settings.data.quick)
+    codec.save(Path("artifacts/phase1"), {"validation": known, "validated_with": settled})
     stage = runpy.run_path(str(ROOT / "stages" / "train_phase2.py"))
     stage["main"]()
     trained = load_file(tmp_path / "artifacts" / "phase2" / "adapter.safetensors")["adapter.leave.bias"]

@@ -59,8 +59,9 @@ class PCA:
         """The leading components of data with that mean and covariance, in float64; `covariance` is overwritten."""
         total_variance = covariance.diagonal().sum()
         n = len(covariance)
-        leading = {"driver": "evd"} if compress_dim > n / 4 else {"subset_by_index": (n - compress_dim, n - 1)}
-        values, eigenvectors = scipy.linalg.eigh(covariance.T.numpy(), **leading, overwrite_a=True, check_finite=False)
+        leading = {"subset_by_index": (n - compress_dim, n - 1)}
+        options = leading if compress_dim <= n / 4 else {"driver": "evd"}  # which computes all, and is faster for many
+        values, eigenvectors = scipy.linalg.eigh(covariance.T.numpy(), **options, overwrite_a=True, check_finite=False)
         values, components = values[-compress_dim:], np.ascontiguousarray(eigenvectors[:, : -compress_dim - 1 : -1].T)
         signs = np.sign(components[np.arange(compress_dim), np.abs(components).argmax(1)])
         return cls(

@@ -4,6 +4,7 @@ import torch
 from rich.table import Table
 from rich.text import Text
 
+from narrowband.codec.codec import Codec
 from narrowband.codec.config import CodecConfig
 from narrowband.data.prompts import collate, encode_prompt, require_texts
 from narrowband.evaluation.answer import QuestionAnswerer
@@ -24,7 +25,8 @@ def ask_systems(context: str, question: str, answerer: QuestionAnswerer, config:
     batch = collate([prompt], lm.pad_id)
     original = lm.embed(batch.ids)
     shown = Table("system", "answer", "token match", "cosine", "nearest tokens", show_lines=True)
-    for name, codec in load_systems(answerer, config).items():
+    systems: dict[str, Codec | None] = {"uncompressed": None, **load_systems(answerer, config)}
+    for name, codec in systems.items():
         with torch.no_grad():
             embeddings = codec(original, batch.coded) if codec else original
         (reply,) = answerer.generate(embeddings, batch.mask, batch.shared)

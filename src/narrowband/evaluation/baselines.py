@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -132,6 +132,10 @@ class TrainingText:
     seed: int
     bits_per_token: float
 
+    def settings(self, answers: Mapping[str, Any], count: int) -> dict[str, Any]:
+        """What rows of `count` questions are made with, `answers` being the settings of any answers."""
+        return {**answers, "questions_asked": count, "seed": self.seed, "bits_per_token": self.bits_per_token}
+
     @property
     def vocabulary(self) -> Float[Tensor, "vocab hidden"]:
         """The embedding of every token."""
@@ -180,7 +184,7 @@ class TrainingText:
 
 @dataclass(frozen=True)
 class Fitting(TrainingText):
-    """What systems may be fitted on that depend on the codec: the PCA, as a codec without adapter, too."""
+    """The same, and the PCA as a codec without adapter, for systems that depend on the codec."""
 
     pca: Codec
 

@@ -16,6 +16,8 @@ from narrowband.evaluation.significance import interval
 from narrowband.runtime.entry import console
 from narrowband.runtime.progress import bar
 
+T = TypeVar("T", bound=TrainingText)
+
 CONTROL = "mean vector", "nothing sent"
 """System and setting of the control."""
 
@@ -38,10 +40,7 @@ def baselines(fitting: Fitting) -> list[Entry]:
     return _entries(OF_CODEC, fitting)
 
 
-Text = TypeVar("Text", bound=TrainingText)
-
-
-def _entries(systems: Mapping[str, Callable[[Text], Mapping[str, System]]], text: Text) -> list[Entry]:
+def _entries(systems: Mapping[str, Callable[[T], Mapping[str, System]]], text: T) -> list[Entry]:
     """All settings of `systems`; of states after a block, only of those that need no embedding table."""
     skipped = systems.keys() & set(TABLE_SYSTEMS) if text.answerer.lm.sender_blocks else set()
     for name in sorted(skipped):

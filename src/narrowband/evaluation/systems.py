@@ -18,15 +18,14 @@ from narrowband.runtime import paths
 from narrowband.runtime.artifacts import CONFIG, checked, sha256
 
 
-def load_systems(answerer: QuestionAnswerer, config: CodecConfig) -> dict[str, Codec | None]:
-    """`uncompressed` (no codec), `pca`, `phase1` and `phase2`, on the base model's device.
+def load_systems(answerer: QuestionAnswerer, config: CodecConfig) -> dict[str, Codec]:
+    """`pca`, `phase1` and `phase2`, on the base model's device.
 
     Raises:
         InputError: an artifact is missing, was changed, or was made with other settings than `config`.
     """
     fitted = Fitted.load(answerer, config)
     return {
-        "uncompressed": None,
         "pca": fitted.codec(pca_only=True),
         "phase1": fitted.trained(paths.PHASE1),
         "phase2": fitted.trained(paths.PHASE2),
@@ -75,9 +74,14 @@ def calibration_prompts(answerer: QuestionAnswerer) -> EncodedPrompts:
     return answerer.encode(read_squad(checked(paths.QA / "train.json"))[:CALIBRATION_PROMPTS])
 
 
-def asked(answerer: QuestionAnswerer, questions: Path) -> dict[str, Any]:
-    """What any answers are made with, whatever the codec: settings, checksums of worked examples and questions."""
+def answer_settings(answerer: QuestionAnswerer, questions: Path, revision: str, source: str) -> dict[str, Any]:
+    """What answers are made with, whatever the codec: settings, checksums of worked examples and questions.
+
+    `revision` is that of the base model.
+    """
     return {
+        "base_model_revision": revision,
+        "source": source,
         "prompt": answerer.prompt.model_dump(exclude={"examples"}),
         "examples": hashlib.sha256(examples_of(answerer.prompt).encode()).hexdigest(),
         "max_new_tokens": answerer.max_new_tokens,
@@ -90,4 +94,5 @@ def asked(answerer: QuestionAnswerer, questions: Path) -> dict[str, Any]:
 def evaluated(answerer: QuestionAnswerer, config: CodecConfig, questions: Path) -> dict[str, Any]:
     """What predictions were made with: settings, checksums of worked examples, questions and artifact folders."""
     artifacts = {folder.name: sha256([folder / CONFIG]) for folder in (paths.PCA, paths.PHASE1, paths.PHASE2)}
-    return {**config.as_json(), **asked(answerer, questions), **artifacts}
+    settings = answer_settings(answerer, questions, config.base_model_revision, config.source)
+    return {**config.as_json(), **settings, **artifacts}

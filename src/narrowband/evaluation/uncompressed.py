@@ -13,20 +13,20 @@ from narrowband.runtime.files import read_json, write_json
 FILE = "answers.json"
 
 
-def write_uncompressed(found: Evaluated, asked: Mapping[str, Any]) -> None:
-    """Write answers, and what they were `asked` with."""
+def write_uncompressed(found: Evaluated, made_with: Mapping[str, Any]) -> None:
+    """Write answers, and what they were `made_with`."""
     kept = {"predictions": found.predictions, "truncated_share": found.truncated_share, "form": found.form}
     write_json(paths.UNCOMPRESSED / FILE, kept)
-    write_config(paths.UNCOMPRESSED, asked)
+    write_config(paths.UNCOMPRESSED, made_with)
 
 
-def read_uncompressed(examples: Sequence[Example], asked: Mapping[str, Any]) -> Evaluated:
+def read_uncompressed(examples: Sequence[Example], made_with: Mapping[str, Any]) -> Evaluated:
     """The answers that `write_uncompressed` wrote, scored.
 
     Raises:
-        InputError: they are missing, were changed, or were asked with other settings.
+        InputError: they are missing, were changed, or were made with other settings.
     """
-    read_config(paths.UNCOMPRESSED, asked)
+    read_config(paths.UNCOMPRESSED, made_with)
     kept = read_json(checked(paths.UNCOMPRESSED / FILE))
     scores = score_all(kept["predictions"], examples)
     return Evaluated(kept["predictions"], scores, {}, 0.0, kept["truncated_share"], kept["form"], {})

@@ -58,8 +58,8 @@ LARGE = 50_000_000
 
 
 STAGES = (
-    *("generate_data", "references", "train_phase1", "train_phase2", "train_reader"),
-    *("evaluate", "baselines", "diagnose"),
+    *("generate_data", "uncompressed", "train_phase1", "train_phase2", "train_reader"),
+    *("evaluate", "references", "baselines", "diagnose"),
 )
 """Stages whose time is estimated, in their order."""
 
@@ -196,11 +196,12 @@ def estimate(params: Params, lm: FrozenLM, asked: Asked, speed: Speed) -> Estima
     replays = len(TITLES) * params.generation.batch_size + REPLAYED
     seconds = (
         costs.records(),
-        costs.answers(test, params.data.test, 0, 1) + costs.answers(test, params.baselines.questions, REFERENCES, 0),
+        costs.answers(test, params.data.test, 0, 1),
         costs.phase(params.phase1, costs.phase1_step()),
         costs.phase(params.phase2, costs.phase2_step(), known=params.phase2.start == "phase1"),
         costs.reader(),
         costs.answers(test, params.data.test, len(TITLES) - 1, 0),
+        costs.answers(test, params.baselines.questions, REFERENCES, 0),
         costs.answers(test, params.baselines.questions, BASELINES, 0),
         # Replays with the uncompressed model, and searches for nearest tokens without answers.
         costs.answers(test, replays, 0, 1) + costs.answers(test, EXAMINED, len(TITLES) - 1, 1 - len(TITLES)),

@@ -93,8 +93,8 @@ def train(
     `step_losses(i)` yields the losses of the parts of batch `i` that this process computes; those of all parts in all
     processes add up to the batch's. Everything random in step `i` depends on `seed` and `i` alone, so a run that was killed and
     started again with the same `fingerprint` continues from `checkpoint` and ends with the same weights as one that was not.
-    Weights are evaluated first (unless the result is known `before`), every `schedule.evaluate_every` steps and last; the best
-    are returned.
+    Weights are evaluated before the first step (`before` is that evaluation, if it is known), every
+    `schedule.evaluate_every` steps and after the last; the best are returned.
 
     Raises:
         FloatingPointError: the loss or the gradient norm is not finite; the last checkpoint is kept.

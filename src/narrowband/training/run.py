@@ -16,7 +16,7 @@ from narrowband.codec.config import CodecConfig
 from narrowband.data.prompts import encode_answer
 from narrowband.data.squad import Example, read_squad
 from narrowband.evaluation.answer import QuestionAnswerer
-from narrowband.evaluation.systems import Fitted
+from narrowband.evaluation.systems import Fitted, answer_settings
 from narrowband.evaluation.tokens import marked, token_view
 from narrowband.lm.device import mixed_precision
 from narrowband.params import Training
@@ -38,7 +38,10 @@ HEADLINE = ("f1", "cosine", "norm_ratio", "best_step", "sft_kl")
 `results/reader.json`."""
 
 VALIDATION = "validation"
-"""All figures on validation questions, in the `config.json` of a phase."""
+"""Key in a phase's `config.json`: the figures of its best evaluation on validation questions."""
+
+VALIDATED_WITH = "validated_with"
+"""Key in a phase's `config.json`: see `validated_with`."""
 
 
 class StepLog:
@@ -135,8 +138,9 @@ class PhaseRun:
         """Write the module and the headline of its figures; delete the checkpoint."""
         if not distributed.is_main():
             return
-        settings = {"phase": self.name, "seed": self.seed, "training": self.training.model_dump(), VALIDATION: figures}
-        module.save(paths.ARTIFACTS / self.name, {**settings, **trained_with})
+        validation = {name: value for name, value in figures.items() if name not in ("best_step", "sft_kl")}
+        settings = {"phase": self.name, "seed": self.seed, "training": self.training.model_dump()}
+        module.save(paths.ARTIFACTS / self.name, {**settings, VALIDATION: validation, **trained_with})
         headline = {name: value for name, value in figures.items() if name in HEADLINE}
         folder = paths.RESULTS if self.name == "reader" else paths.METRICS  # metrics hold 40 numbers at most
         write_json(folder / f"{self.name}.json", rounded(headline))
@@ -180,20 +184,33 @@ def quick_evaluation(
     return evaluate
 
 
-def known_evaluation(folder: Path) -> Evaluation:
-    """The evaluation on validation questions of the codec that a phase saved in `folder`.
-
-    Raises:
-        InputError: it is missing or was changed.
-    """
-    figures = read_config(folder)[VALIDATION]
-    del figures["best_step"]
-    return Evaluation(figures["f1"], figures)
-
-
 def validation_questions(quick: int) -> list[Example]:
     """The first `quick` questions of the validation split."""
     return read_squad(checked(paths.QA / "validation.json"))[:quick]
+
+
+def validated_with(answerer: QuestionAnswerer, config: CodecConfig, quick: int) -> dict[str, Any]:
+    """What the figures of quick evaluations depend on, beside the weights."""
+    questions = paths.QA / "validation.json"
+    settings = answer_settings(answerer, questions, config.base_model_revision, config.source)
+    return {
+        **settings,
+        "quick": quick,
+        "latent_bits": config.latent_bits,
+        "latent_coding": config.as_json()["latent_coding"],
+    }
+
+
+def known_evaluation(folder: Path, settings: Mapping[str, Any]) -> Evaluation | None:
+    """The best evaluation of the codec that a phase saved in `folder`; `None` if it was not made with `settings`.
+
+    Raises:
+        InputError: the folder is not complete, or was changed.
+    """
+    saved = read_config(folder)
+    if saved.get(VALIDATED_WITH) != settings:
+        return None
+    return Evaluation(saved[VALIDATION]["f1"], saved[VALIDATION])
 
 
 def starting_codec(
