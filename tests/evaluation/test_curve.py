@@ -24,6 +24,7 @@ from narrowband.data.splits import world_example
 from narrowband.evaluation.answer import QuestionAnswerer
 from narrowband.evaluation.baselines import REFERENCES, Fitting, MeanVector, TrainingText, rates
 from narrowband.evaluation.curve import Entry, adapters, baselines, curve, references
+from narrowband.experiments.estimate import CODEC_SYSTEMS, REFERENCE_SYSTEMS
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import Params
 
@@ -91,6 +92,13 @@ def test_rows_have_the_rate_that_can_be_counted_by_hand(lm: FrozenLM, small: Par
         }
         for name in ("f1", "agreement"):
             assert row[f"{name}_interval"]["low"] <= row[name] <= row[f"{name}_interval"]["high"]
+
+
+def test_the_estimate_of_time_counts_every_system(lm: FrozenLM, small: Params) -> None:
+    found = entries(lm, small.model_copy(update={"latent_bits": 16}))
+    names = [entry.name for entry in found]
+    codec = names.index("truncation")  # the first that depends on the codec
+    assert (codec + 1, len(names) - codec) == (REFERENCE_SYSTEMS, CODEC_SYSTEMS)  # with the control
 
 
 def test_the_control_is_the_mean_of_the_coded_training_tokens_and_costs_nothing(lm: FrozenLM, small: Params) -> None:

@@ -11,7 +11,14 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 BARE = {"PATH": "/usr/bin:/bin", "HOME": os.environ["HOME"], "DVC_NO_ANALYTICS": "1"}
-STAGE = "import sys\nfrom pathlib import Path\nPath('out').write_text(sys.prefix)\n"
+STAGE = """
+import sys
+from pathlib import Path
+import narrowband
+
+assert Path(narrowband.__file__).resolve() == Path("src/narrowband.py").resolve()  # this folder's code, not an installed one
+Path("out").write_text(sys.prefix)
+"""
 DVC_YAML = "stages: {probe: {cmd: sh stages/run probe, outs: [out]}}"
 
 pytestmark = pytest.mark.integration
@@ -24,6 +31,8 @@ def folder(tmp_path: Path) -> Path:
     (folder / "stages").mkdir(parents=True)
     shutil.copy(ROOT / "stages/run", folder / "stages")
     (folder / "stages/probe.py").write_text(STAGE)
+    (folder / "src").mkdir()
+    (folder / "src/narrowband.py").touch()
     return folder
 
 

@@ -38,7 +38,7 @@ CUE, NEW = 8, 4
 EXAMINED = 200
 """Test questions whose tokens the diagnosis looks at."""
 
-REFERENCES, BASELINES = 9, 11
+REFERENCE_SYSTEMS, CODEC_SYSTEMS = 9, 11
 """Number of settings in the stages `references` (with the control) and `baselines` at the committed parameters."""
 
 REPLAYED = 48
@@ -201,8 +201,8 @@ def estimate(params: Params, lm: FrozenLM, asked: Asked, speed: Speed) -> Estima
         costs.phase(params.phase2, costs.phase2_step(), known=params.phase2.start == "phase1"),
         costs.reader(),
         costs.answers(test, params.data.test, len(TITLES) - 1, 0),
-        costs.answers(test, params.baselines.questions, REFERENCES, 0),
-        costs.answers(test, params.baselines.questions, BASELINES, 0),
+        costs.answers(test, params.baselines.questions, REFERENCE_SYSTEMS, 0),
+        costs.answers(test, params.baselines.questions, CODEC_SYSTEMS, 0),
         # Replays with the uncompressed model, and searches for nearest tokens without answers.
         costs.answers(test, replays, 0, 1) + costs.answers(test, EXAMINED, len(TITLES) - 1, 1 - len(TITLES)),
     )
