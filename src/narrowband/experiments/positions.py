@@ -25,6 +25,7 @@ SHORT: dict[str, str | int | float] = {"reader.pretrain_steps": 300, "reader.ste
 
 RUNS = (
     *(ReaderRun(k, "", {}) for k in (2, 4, 8)),
+    ReaderRun(4, "long", {"reader.steps": 3000}),
     ReaderRun(2, "short", SHORT),
     ReaderRun(2, "short-embeddings", {**SHORT, "reader.encoder": "embeddings"}),
     ReaderRun(2, "short-answers-alone", {**SHORT, "reader.pretrain_steps": 0, "reader.steps": 600}),
