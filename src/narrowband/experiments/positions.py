@@ -26,6 +26,7 @@ SHORT: dict[str, str | int | float] = {"reader.pretrain_steps": 300, "reader.ste
 RUNS = (
     *(ReaderRun(k, "", {}) for k in (2, 4, 8)),
     ReaderRun(4, "long", {"reader.steps": 3000}),
+    *(ReaderRun(k, "embeddings", {"reader.encoder": "embeddings"}) for k in (2, 4, 8)),
     ReaderRun(2, "short", SHORT),
     ReaderRun(2, "short-embeddings", {**SHORT, "reader.encoder": "embeddings"}),
     ReaderRun(2, "short-answers-alone", {**SHORT, "reader.pretrain_steps": 0, "reader.steps": 600}),
@@ -41,7 +42,10 @@ def reader_runs() -> Runs:
 
 
 def reader_rows(experiments: Experiments) -> Rows:
-    """Rows of all finished runs: the uncompressed model, the reader, and the untrained ways to read as few positions."""
+    """Rows of all finished runs: the reader, and beside it, unless the run is an ablation, what it is compared with.
+
+    That is the uncompressed model, and the untrained ways to read as few positions.
+    """
     return [
         row
         for run in RUNS
@@ -52,8 +56,11 @@ def reader_rows(experiments: Experiments) -> Rows:
 
 def _rows(run: ReaderRun, metrics: dict[str, Any], details: dict[str, Any]) -> Rows:
     about = {"tokens_per_position": run.tokens_per_position, "ablation": run.ablation}
-    found = {name: {**metrics[name], **details[name]} for name in ("uncompressed", "reader")}
+    found = {name: {**metrics[name], **details[name]} for name in ("uncompressed", "reader")} | details[
+        "fewer_positions"
+    ]
     return [
         {**about, "system": system, **{name: row[name] for name in FIGURES if name in row}, **row["f1_interval"]}
-        for system, row in (found | details["fewer_positions"]).items()
+        for system, row in found.items()
+        if system == "reader" or not run.ablation
     ]
