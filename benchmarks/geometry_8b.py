@@ -67,6 +67,9 @@ SMALL_QUESTIONS = {"train": 16, "validation": 2, "test": 2}
 STAGES = ("uncompressed", "fit_pca", "train_phase1", "train_phase2", "evaluate")
 REPETITIONS = 5
 
+FORKS = get_context("forkserver")
+FORKS.set_forkserver_preload(["benchmarks.geometry_8b", "narrowband.training.run"])  # imported once, not in each process
+
 
 def settings(smoke: bool) -> Params:
     """The original run's setting, 4x at window 1, for a few steps; small numbers of everything for a smoke test."""
@@ -115,7 +118,7 @@ def prepare(folder: Path, geometry: dict[str, Any], questions: dict[str, int], p
 
 def fresh(folder: Path, work: Callable[..., dict[str, Any]], *arguments: str) -> dict[str, Any]:
     """Run `work` in a new process in `folder`; return its result with wall time and peak memory."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, mp_context=FORKS) as pool:
         return pool.submit(_measured, folder, work, arguments).result()
 
 
