@@ -68,9 +68,8 @@ STAGES = ("uncompressed", "fit_pca", "train_phase1", "train_phase2", "evaluate")
 REPETITIONS = 5
 
 FORKS = get_context("forkserver")
-FORKS.set_forkserver_preload(
-    ["benchmarks.geometry_8b", "narrowband.training.run"]
-)  # imported once, not in each process
+FORKS.set_forkserver_preload(["benchmarks.geometry_8b", "narrowband.training.run"])
+"""A server of processes in which libraries are imported once."""
 
 
 def settings(smoke: bool) -> Params:
