@@ -4,7 +4,7 @@ PYTHON ?= python3
 # Experiments at a time. On two cores, two of one thread each are faster than one of two: JOBS=2 OMP_NUM_THREADS=1
 JOBS ?= 1
 
-.PHONY: repro test test-real real check sweep fuzz base lint audit hypotheses bench bench-contexts bench-pipeline bench-positions bench-profile bench-scaling
+.PHONY: repro test test-real real check sweep fuzz base lint audit hypotheses bench bench-contexts bench-pipeline bench-positions bench-profile bench-real bench-scaling
 repro: .venv/installed
 	dvc repro
 	narrowband show
@@ -74,7 +74,7 @@ audit:
 bench: .venv/installed
 	python -m benchmarks.run
 
-bench-contexts bench-pipeline bench-positions bench-profile bench-scaling: bench-%: .venv/installed
+bench-contexts bench-pipeline bench-positions bench-profile bench-real bench-scaling: bench-%: .venv/installed
 	python -m benchmarks.$*
 
 base: .venv/installed

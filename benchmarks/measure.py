@@ -54,9 +54,9 @@ def interleaved(runs: dict[str, Callable[[], Any]], repetitions: int) -> dict[st
     return {name: min(values) for name, values in times.items()}
 
 
-def matmul_peak(size: int = 2048, repetitions: int = 8) -> float:
-    """FLOPs per second of a square float32 matrix product, the best of several."""
-    a, b = torch.randn(size, size), torch.randn(size, size)
+def matmul_peak(size: int = 2048, repetitions: int = 8, dtype: torch.dtype = torch.float32) -> float:
+    """FLOPs per second of a square matrix product, the best of several."""
+    a, b = torch.randn(size, size, dtype=dtype), torch.randn(size, size, dtype=dtype)
     a @ b
     return 2 * size**3 / min(seconds(lambda: a @ b) for _ in range(repetitions))
 

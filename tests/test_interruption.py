@@ -1,5 +1,6 @@
-"""Stages that are killed, stopped or out of disk space, and what the same command makes of it when it is run again."""
+"""Stages that are killed, stopped or out of disk space end as undisturbed ones, to the byte; on other threads within tolerance."""
 
+import json
 import os
 import shutil
 import signal
@@ -9,7 +10,9 @@ from random import Random
 
 import pytest
 from safetensors import safe_open
-from tiny_project import STAGES, contents, copied, finish, make_project, start
+from tiny_project import ROOT, STAGES, contents, copied, finish, finish_all, make_project, start
+
+from narrowband.experiments.verify import compare_metrics, read_tolerances
 
 KILLED = (*STAGES, "pretrain_base")
 MOMENTS = {
@@ -115,3 +118,23 @@ def test_a_file_that_can_not_be_written_is_a_sentence_and_keeps_the_last_checkpo
     assert {path.name for path in (project / ".checkpoints").iterdir()} == {"phase1.safetensors", "checked.json"}
     finish(project, "train_phase1")
     assert contents(project) == after("train_phase1", before)
+
+
+def test_two_threads_stay_within_tolerance_of_one(before: Before, stopping_model: Path, tmp_path: Path) -> None:
+    make_project(tmp_path, stopping_model)
+    finish_all(tmp_path, threads=2)
+    one, two = (
+        {
+            f"{folder}/{path.name}": json.loads(path.read_text())
+            for folder in ("metrics", "results")
+            for path in (made / folder).glob("*.json")
+        }
+        for made in (before["end"][0], tmp_path)
+    )
+    drifts = compare_metrics(one, two, read_tolerances(ROOT / "metrics" / "tolerance.yaml"))
+    compared = {drift.name.partition(".json")[0] for drift in drifts}
+    assert compared == {
+        *(f"metrics/{name}" for name in ("data", "pca", "phase1", "phase2", "evaluate")),
+        *(f"results/{name}" for name in ("baselines", "data", "diagnosis", "evaluate", "reader")),
+    }
+    assert [drift for drift in drifts if not drift.ok] == []

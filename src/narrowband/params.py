@@ -180,8 +180,8 @@ class Phase2(Training):
 class Reader(Training):
     """Contexts are read as latents, one per `tokens_per_position` tokens; 1 trains nothing and reads them as text.
 
-    The encoder copies the first `depth` blocks of the base model (0: all), with their weights (`pretrained`) or new ones
-    (`scratch`); `embeddings` copies none and pools token embeddings. It learns to repeat and continue contexts for
+    The encoder is an MLP on token embeddings. It also reads the states of a copy of the base model's first `depth` blocks (0:
+    all), if `encoder` is `pretrained` or, with new weights, `scratch`. It learns to repeat and continue contexts for
     `pretrain_steps`, then to answer for `steps`.
     """
 

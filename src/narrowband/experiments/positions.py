@@ -21,17 +21,18 @@ class ReaderRun(NamedTuple):
 
 
 SHORT: dict[str, str | int | float] = {"reader.pretrain_steps": 300, "reader.steps": 300, "reader.evaluate_every": 300}
-"""A sixth of the training, with which ablations are compared."""
+"""An eighth of the training, with which ablations are compared."""
+
+BLOCKS: dict[str, str | int | float] = {"reader.encoder": "pretrained"}
+"""Beside the embeddings, states of a copy of the base model."""
 
 RUNS = (
     *(ReaderRun(k, "", {}) for k in (2, 4, 8)),
-    ReaderRun(4, "long", {"reader.steps": 3000}),
-    *(ReaderRun(k, "embeddings", {"reader.encoder": "embeddings"}) for k in (2, 4, 8)),
-    ReaderRun(2, "short", SHORT),
-    ReaderRun(2, "short-embeddings", {**SHORT, "reader.encoder": "embeddings"}),
-    ReaderRun(2, "short-answers-alone", {**SHORT, "reader.pretrain_steps": 0, "reader.steps": 600}),
-    ReaderRun(2, "short-scratch", {**SHORT, "reader.encoder": "scratch"}),
-    ReaderRun(2, "short-depth-2", {**SHORT, "reader.depth": 2}),
+    ReaderRun(4, "short", SHORT),
+    ReaderRun(4, "short-answers-alone", {**SHORT, "reader.pretrain_steps": 0, "reader.steps": 600}),
+    ReaderRun(4, "short-blocks", {**SHORT, **BLOCKS}),
+    ReaderRun(4, "short-two-blocks", {**SHORT, **BLOCKS, "reader.depth": 2}),
+    ReaderRun(4, "short-scratch", {**SHORT, "reader.encoder": "scratch"}),
 )
 """In the order in which they are queued."""
 

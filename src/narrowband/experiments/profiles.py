@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from ruamel.yaml import YAML
 
-from narrowband.params import PARAMS_FILE, InputError, load_params, parse_params
+from narrowband.params import PARAMS_FILE, InputError, Params, load_params, parse_params
 from narrowband.runtime.files import write_text
 
 PROFILES = Path("profiles")
@@ -38,6 +38,23 @@ def use_profile(name: str) -> Profile:
     Raises:
         InputError: there is no such profile, or `params.yaml` can't be used.
     """
+    profile, text = _applied(name)
+    profile_params(name)
+    write_text(PARAMS_FILE, text)
+    return profile
+
+
+def profile_params(name: str) -> Params:
+    """The parameters of `params.yaml` with those of a profile.
+
+    Raises:
+        InputError: as `use_profile`.
+    """
+    return parse_params(_applied(name)[1], PROFILES / f"{name}.yaml")
+
+
+def _applied(name: str) -> tuple[Profile, str]:
+    """A profile, and the text of `params.yaml` with its parameters."""
     profiles = read_profiles()
     if name not in profiles:
         raise InputError(f"there is no profile {name}; choose {', '.join(profiles)}")
@@ -46,9 +63,7 @@ def use_profile(name: str) -> Profile:
     _set(content, profiles[name].params)
     changed = StringIO()
     _yaml().dump(content, changed)
-    parse_params(changed.getvalue(), PROFILES / f"{name}.yaml")
-    write_text(PARAMS_FILE, changed.getvalue())
-    return profiles[name]
+    return profiles[name], changed.getvalue()
 
 
 def _set(section: MutableMapping[str, Any], values: MutableMapping[str, Any]) -> None:

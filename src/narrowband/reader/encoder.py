@@ -1,4 +1,4 @@
-"""The context encoder: a trainable copy of the base model's blocks, whose states are pooled into fewer positions."""
+"""The context encoder: an MLP on groups of token embeddings, and on the states of a trainable copy of the model if asked for."""
 
 from collections.abc import Mapping
 from copy import deepcopy
@@ -25,7 +25,7 @@ from narrowband.runtime.files import write_tensors
 
 FILE = "encoder.safetensors"
 HIDDEN_MULT = 4
-"""Hidden width of the MLP, as a multiple of the hidden size."""
+"""Hidden width of the MLP, as a multiple of the width of its input, as in the codec's adapter."""
 
 SAMPLED = 4096
 """Number of evenly spaced vocabulary tokens that the RMS of embeddings is measured on."""
@@ -63,9 +63,10 @@ class ContextEncoder(nn.Module):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.copy = None if config.encoder == "embeddings" else trainable_copy(lm, config.encoder, config.depth)
-            self.norm = nn.LayerNorm((self.k + (self.copy is not None)) * hidden)
-            self.enter = nn.Linear(self.norm.normalized_shape[0], HIDDEN_MULT * hidden)
-            self.leave = nn.Linear(HIDDEN_MULT * hidden, hidden)
+            width = (self.k + (self.copy is not None)) * hidden
+            self.norm = nn.LayerNorm(width)
+            self.enter = nn.Linear(width, HIDDEN_MULT * width)
+            self.leave = nn.Linear(HIDDEN_MULT * width, hidden)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
         self.register_buffer("scale", embedding_rms(lm))

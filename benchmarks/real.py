@@ -1,0 +1,209 @@
+"""`make bench-real`: steps of both phases and reading prompts, on a real model, against what they take at least.
+
+The model is Gemma 3 270M at 16x, as its profile has it, on questions of the file in `DATA`; `make test-real` fetches the model.
+"""
+
+import os
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from benchmarks.measure import Row, flops, in_child, interleaved, matmul_peak
+from benchmarks.results import save
+from benchmarks.run import HEADER, cells
+from benchmarks.training import stepper
+from narrowband.codec.codec import Codec
+from narrowband.codec.config import CodecConfig
+from narrowband.codec.pca import PCA
+from narrowband.codec.token_windows import token_windows
+from narrowband.data.prompts import SettledPrompt, collate, encode_answer, encode_prompts
+from narrowband.data.settled import draw_shots, with_examples
+from narrowband.data.squad import read_squad
+from narrowband.experiments.profiles import profile_params
+from narrowband.lm.device import mixed_precision, multiplies_in_bfloat16
+from narrowband.lm.frozen import FrozenLM
+from narrowband.params import Params
+from narrowband.runtime.entry import console, set_up_torch
+from narrowband.training.draws import Draws
+from narrowband.training.micro_batches import Part
+from narrowband.training.phase1 import phase1_loss
+from narrowband.training.phase2 import Lesson, Material, answer_logits, lay_out, phase2_loss
+
+PROFILE = "gemma-3-270m"
+FILE = Path(os.environ.get("DATA", "../shared/data"), "nq_oracle.json")
+QUESTIONS = 200
+"""Training questions that the PCA is fitted to and batches are drawn from."""
+
+TEACHER_TOP_K = 64
+REPETITIONS = 3
+
+
+class Setting(NamedTuple):
+    """A real model as its profile has it, a codec at the profile's ratio, and questions with their answers."""
+
+    params: Params
+    lm: FrozenLM
+    codec: Codec
+    lessons: list[Lesson]
+
+
+@cache
+def setting() -> Setting:
+    """Load the model, and fit the codec's PCA; its adapter is random."""
+    params = profile_params(PROFILE)
+    changes = {"teacher_top_k": TEACHER_TOP_K, "steps": 1}
+    params = params.model_copy(update={"phase2": params.phase2.model_copy(update=changes)})
+    lm = FrozenLM.load(params.base_model)
+    drawn = draw_shots(read_squad(FILE)[:QUESTIONS], params.prompt.shots, params.seed)
+    prompt: SettledPrompt = with_examples(params.prompt, drawn.shots).model_copy(update={"bos": "text"})
+    prompts = encode_prompts(lm.tokenizer, drawn.train, prompt)
+    answers = [encode_answer(lm.tokenizer, one.golds[0]) for one in drawn.train]
+    vectors, windows = token_windows(lm, prompts, params.window)
+    codec = Codec(PCA.fit(vectors, params.compress_dim, windows), CodecConfig.of(params), seed=params.seed)
+    torch.nn.init.normal_(codec.adapter.leave.weight, std=1e-3, generator=torch.Generator().manual_seed(0))
+    lessons = [Lesson(*pair) for pair in zip(prompts, answers, strict=True)]
+    return Setting(params, lm, codec.train(), lessons)
+
+
+def phase1_step() -> Row:
+    """Phase 1, on the distinct tokens of a batch."""
+    params, lm, codec, lessons = setting()
+    draws = Draws(params.seed, params.phase1.batch_size)
+    share = params.phase1.vocabulary_share
+    loss = phase1_loss(lm, codec, [one.prompt for one in lessons], draws, params.loss.phase1, vocabulary_share=share)
+    step = in_stage(stepper(codec, loss))
+    return against_peak("Phase 1 step", step, torch.bfloat16 if multiplies_in_bfloat16() else torch.float32)
+
+
+def phase2_step() -> Row:
+    """Phase 2 with the teacher kept, against the frozen model's forward and backward on the same micro-batches."""
+    params, lm, codec, lessons = setting()
+    parts = micro_batches(params)
+    material = Material(lessons, params.seed)
+    loss = phase2_loss(lm, codec, material, params.phase2, params.loss)
+    drawn = [lessons[i] for i in material.drawn(0, params.phase2.batch_size)]
+    drawn.sort(key=lambda one: len(one.prompt.ids))
+    rows = [lay_out(lm, part.of(drawn)) for part in parts]
+
+    def frozen() -> None:
+        for few in rows:
+            embeddings = lm.embed(few.batch.ids).requires_grad_()
+            answer_logits(lm, embeddings, few).square().mean().backward()
+
+    def all_parts(step: int) -> None:
+        for part in parts:
+            loss(step, part).loss.backward()
+
+    runs = {"step": in_stage(lambda: all_parts(0)), "frozen LM": in_stage(frozen)}
+    times = interleaved(runs, REPETITIONS)
+    tokens = sum(few.batch.ids.numel() for few in rows)
+    return Row(
+        f"Phase 2 step of {len(drawn)} prompts, with phase2.teacher_top_k: {TEACHER_TOP_K}, against the frozen LM's forward and "
+        "backward to its inputs",
+        times["step"] / times["frozen LM"],
+        1.3,
+        False,
+        times,
+        {"tokens, worked examples left out": float(tokens)},
+    )
+
+
+def prefill() -> Row:
+    """Reading prompts in evaluation."""
+    params, lm, _, lessons = setting()
+    batch = collate([one.prompt for one in lessons[: params.generation.batch_size]], lm.pad_id)
+    embeddings = lm.embed(batch.ids)
+
+    @torch.no_grad()
+    def read() -> None:
+        lm.generate(embeddings, batch.mask, 1, shared=batch.shared)
+
+    return against_peak(f"reading {len(batch.ids)} prompts of an evaluation", read, torch.float32)
+
+
+def memory() -> Row:
+    """Peak memory of a Phase 2 step."""
+    found = in_child("benchmarks.real", "step_memory")
+    needed = found["weights"] + found["kept"]
+    return Row(
+        "peak memory of a Phase 2 step, against weights and what autograd keeps of a micro-batch",
+        (found["peak_bytes"] - found["imports"]) / needed,
+        1.3,
+        False,
+        {"step": found["seconds"]},
+        {f"{name} GiB": found[name] / 2**30 for name in ("peak_bytes", "imports", "weights", "kept")},
+    )
+
+
+def step_memory() -> dict[str, float]:
+    """Bytes of imports, of all weights, and of what a micro-batch's backward pass needs beside them."""
+    set_up_torch()
+    imports = resident()
+    params, lm, codec, lessons = setting()
+    loss = phase2_loss(lm, codec, Material(lessons, params.seed), params.phase2, params.loss)
+    weights = {p.data_ptr(): p.nbytes for module in (lm.model, codec) for p in module.parameters()}
+    most = 0.0
+    for part in micro_batches(params):
+        kept: dict[int, int] = {}
+
+        def count(tensor: torch.Tensor, kept: dict[int, int] = kept) -> torch.Tensor:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor), mixed_precision():
+            found = loss(0, part)
+        found.loss.backward()
+        most = max(most, sum(size for place, size in kept.items() if place not in weights))
+    return {"imports": imports, "weights": sum(weights.values()), "kept": most}
+
+
+def resident() -> int:
+    """Bytes of this process's memory now; Linux only."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def micro_batches(params: Params) -> list[Part]:
+    """The parts that a batch of Phase 2 is computed in."""
+    count = -(-params.phase2.batch_size // (params.phase2.micro_batch or params.phase2.batch_size))
+    return [Part(index, count) for index in range(count)]
+
+
+def in_stage(run: Callable[[], object]) -> Callable[[], None]:
+    """`run` in the precision of a training stage."""
+
+    def wrapped() -> None:
+        with mixed_precision():
+            run()
+
+    return wrapped
+
+
+def against_peak(what: str, run: Callable[[], object], dtype: torch.dtype) -> Row:
+    """The share of the matmul peak in `dtype` that `run` reaches."""
+    work, peak = flops(run), matmul_peak(dtype=dtype)
+    times = interleaved({"time": run}, REPETITIONS)
+    peak = max(peak, matmul_peak(dtype=dtype))
+    return Row(
+        f"{what}: matmul FLOPs over time x matmul peak ({str(dtype).removeprefix('torch.')})",
+        work / times["time"] / peak,
+        0.6,
+        True,
+        times,
+        {"gflops": work / 1e9, "peak_gflops_a_second": peak / 1e9},
+    )
+
+
+def main() -> None:
+    """Measure, and write the rows to `benchmarks/results.json` and `docs/performance.md`."""
+    set_up_torch()
+    rows = {run.__name__: run() for run in (phase1_step, phase2_step, prefill, memory)}
+    for row in rows.values():
+        console.print(*cells(row), sep="  ", highlight=False)
+    save("real", {name: row.content for name, row in rows.items()}, HEADER, [cells(row) for row in rows.values()])
+
+
+if __name__ == "__main__":
+    main()
