@@ -46,12 +46,12 @@ def row(system: str, setting: str, bits: float) -> dict[str, Any]:
 
 
 def test_every_rate_is_a_run_whose_codecs_and_rivals_are_set_to_it() -> None:
-    runs = bit_runs(256)
+    runs = bit_runs()
     assert len(runs) == len(RATES)
     assert runs[bit_run_name(24)] == {
         **{
             "window": 1,
-            "compress_dim": 64,
+            "compress_dim": 6,
             "latent_coding.kind": "entropy",
             "latent_coding.bits_per_token": 24,
             "baselines.questions": 500,

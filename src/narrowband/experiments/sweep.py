@@ -21,8 +21,8 @@ REPEATED = (32, 64)
 RATES = (2, 8, 12, 16, 24, 32, 64, 256)
 """Bits per token that the codec and the other systems are fitted to."""
 
-BITS_COMPRESSION = 4
-"""Numbers of an embedding over latents; those with little variance take hardly any bits."""
+BITS_PER_LATENT = 4
+"""Bits per token over latents per token."""
 
 QUESTIONS = 500
 """Test questions that systems are compared on at each rate."""
@@ -119,16 +119,15 @@ def _figures(row: dict[str, Any]) -> dict[str, float]:
     return {**{name: row[name] for name in names if name in row}, **row["f1_interval"]}
 
 
-def bit_runs(hidden: int) -> Runs:
+def bit_runs() -> Runs:
     """Overrides of every run by the name of its experiment: codecs and other systems are fitted to each rate.
 
-    One vector a token, for a base model of hidden size `hidden`: a token's latents are then rounded to the same numbers wherever
-    it stands, and below 64 bits a decoder learns far more from these than from those of a longer window (docs/log.md).
+    One vector a token, of few latents: a few fine numbers tell tokens apart where many coarse ones don't (docs/log.md).
     """
     return {
         bit_run_name(rate): {
             "window": 1,
-            "compress_dim": hidden // BITS_COMPRESSION,
+            "compress_dim": max(1, rate // BITS_PER_LATENT),
             "latent_coding.kind": "entropy",
             "latent_coding.bits_per_token": rate,
             "baselines.questions": QUESTIONS,
@@ -176,7 +175,7 @@ SWEEPS = {
         "baselines",
         Path("docs/bits.json"),
         lambda rows: {PICTURES / "f1-against-bits.svg": rows},
-        lambda params, hidden: bit_runs(hidden),
+        lambda params, hidden: bit_runs(),
         lambda experiments: bit_rows(
             lambda name: read_result(experiments, name, BASELINES)["rows"], [*experiments.finished]
         ),
