@@ -6,7 +6,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from narrowband.training.loop import Evaluation, Outcome, Schedule, StepLoss, train
+from narrowband.training.loop import Evaluation, Outcome, Run, Schedule, StepLoss
 
 TARGET = torch.tensor([1.0, -2.0, 3.0])
 
@@ -33,20 +33,17 @@ def run(
         error = (module(TARGET) - TARGET).square().mean().item()
         return Evaluation(1 / (1 + error), {"error": error})
 
-    outcome = train(
+    run = Run(
         module,
         [torch.optim.AdamW(module.parameters(), lr=rate)],
-        step_losses,
-        evaluate,
-        schedule=Schedule(steps=40, warmup=5, evaluate_every=10),
-        seed=1,
-        checkpoint=folder / "state.safetensors",
-        fingerprint=fingerprint,
-        log=lambda step, values: logged.append((step, dict(values))),
-        console=Console(quiet=True),
-        title="test",
+        Schedule(steps=40, warmup=5, evaluate_every=10),
+        folder / "state.safetensors",
+        fingerprint,
+        lambda step, values: logged.append((step, dict(values))),
+        Console(quiet=True),
+        "test",
     )
-    return outcome, logged
+    return run.train(step_losses, evaluate, seed=1), logged
 
 
 @pytest.mark.parametrize("seconds", [0.0, 1e9])
@@ -102,18 +99,18 @@ def test_a_run_ends_early_once_patience_runs_out(
     scores: list[int], patience: int, last: int, best: int, tmp_path: Path
 ) -> None:
     module, left, steps = nn.Linear(1, 1), iter(scores), []
-    outcome = train(
+    run = Run(
         module,
         [torch.optim.AdamW(module.parameters())],
-        lambda step: [StepLoss(module(torch.ones(1)).sum(), {})],
-        lambda: Evaluation(next(left), {}),
-        schedule=Schedule(steps=40, warmup=5, evaluate_every=10, patience=patience),
-        seed=0,
-        checkpoint=tmp_path / "state.safetensors",
-        fingerprint="run",
-        log=lambda step, values: steps.append(step),
-        console=Console(quiet=True),
-        title="test",
+        Schedule(steps=40, warmup=5, evaluate_every=10, patience=patience),
+        tmp_path / "state.safetensors",
+        "run",
+        lambda step, values: steps.append(step),
+        Console(quiet=True),
+        "test",
+    )
+    outcome = run.train(
+        lambda step: [StepLoss(module(torch.ones(1)).sum(), {})], lambda: Evaluation(next(left), {}), seed=0
     )
     assert (steps[-1], outcome.best_step) == (last, best)
 

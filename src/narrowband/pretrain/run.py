@@ -22,7 +22,7 @@ from narrowband.pretrain.muon import Muon
 from narrowband.pretrain.tokenizer import train_tokenizer
 from narrowband.runtime.files import folder_of_files
 from narrowband.runtime.fingerprint import stage_fingerprint
-from narrowband.training.loop import Evaluation, Schedule, StepLoss, train
+from narrowband.training.loop import Evaluation, Run, Schedule, StepLoss
 from narrowband.world.completions import make_document
 from narrowband.world.names import Split
 from narrowband.world.passages import make_passage
@@ -180,19 +180,17 @@ def pretrain(recipe: Recipe, checkpoint: Path, console: Console) -> tuple[LlamaF
         logits = model(inputs_embeds=embeddings).logits
         return [StepLoss(weighted_cross_entropy(logits, ids.to(device), weights.to(device)), {})]
 
-    outcome = train(
+    run = Run(
         model,
         optimizers,
-        step_losses,
-        lambda: _evaluate(model, tokenizer),
-        schedule=Schedule(recipe.steps, recipe.warmup, recipe.evaluate_every),
-        seed=recipe.seed,
-        checkpoint=checkpoint,
-        fingerprint=stage_fingerprint("pretrain_base") + json.dumps(asdict(recipe)),
-        log=lambda step, values: None,
-        console=console,
-        title="base model",
+        Schedule(recipe.steps, recipe.warmup, recipe.evaluate_every),
+        checkpoint,
+        stage_fingerprint("pretrain_base") + json.dumps(asdict(recipe)),
+        lambda step, values: None,
+        console,
+        "base model",
     )
+    outcome = run.train(step_losses, lambda: _evaluate(model, tokenizer), recipe.seed)
     model.load_state_dict(outcome.best, strict=False)
     return model, tokenizer
 

@@ -73,56 +73,12 @@ class Schedule(NamedTuple):
         return progress.step >= self.steps or 0 < self.patience * self.evaluate_every <= since_improved
 
 
-def train(
-    module: nn.Module,
-    optimizers: Sequence[torch.optim.Optimizer],
-    step_losses: Callable[[int], Iterable[StepLoss]],
-    evaluate: Callable[[], Evaluation],
-    *,
-    schedule: Schedule,
-    seed: int,
-    checkpoint: Path,
-    fingerprint: str,
-    log: Callable[[int, Mapping[str, float]], None],
-    console: Console,
-    title: str,
-    before: Evaluation | None = None,
-) -> Outcome:
-    """Train the parameters of `module` that require gradients.
-
-    `step_losses(i)` yields the losses of the parts of batch `i` that this process computes; those of all parts in all
-    processes add up to the batch's. Everything random in step `i` depends on `seed` and `i` alone, so a run that was killed and
-    started again with the same `fingerprint` continues from `checkpoint` and ends with the same weights as one that was not.
-    Weights are evaluated before the first step (`before` is that evaluation, if it is known), every
-    `schedule.evaluate_every` steps and after the last; the best are returned.
-
-    Raises:
-        FloatingPointError: the loss or the gradient norm is not finite; the last checkpoint is kept.
-        Stopped: a signal came; the current step was finished and saved.
-    """
-    run = _Run(module, optimizers, schedule, checkpoint, fingerprint, log, console, title)
-    progress = run.progress
-    with bar(title, schedule.steps, console) as advance, postponed() as signalled:
-        advance(progress.step)
-        module.train()
-        if progress.best_step < 0:
-            run.assess((lambda: before) if before else evaluate)
-        while not schedule.ends(progress):
-            torch.manual_seed(seed * 1_000_003 + progress.step)
-            run.update(step_losses(progress.step))
-            advance(1)
-            if progress.step % schedule.evaluate_every == 0 or progress.step == schedule.steps:
-                run.assess(evaluate)
-            elif signalled() or time.monotonic() > run.due:
-                run.keep()
-            if signalled():
-                raise Stopped(signalled(), f"{title}, stopped at step {progress.step} of {schedule.steps}")
-    return run.outcome()
-
-
 @dataclass
-class _Run:
-    """A run in progress: what it trains, its progress, and where it logs."""
+class Run:
+    """A run: what it trains, how long, and where it is kept and logged.
+
+    A run that was killed and started again with the same `fingerprint` continues from `checkpoint`.
+    """
 
     module: nn.Module
     optimizers: Sequence[torch.optim.Optimizer]
@@ -142,6 +98,42 @@ class _Run:
             self.console.print(f"{self.title}: resuming at step {self.progress.step} of {self.schedule.steps}")
         for step, values in self.progress.history:
             self.log(step, values)
+
+    def train(
+        self,
+        step_losses: Callable[[int], Iterable[StepLoss]],
+        evaluate: Callable[[], Evaluation],
+        seed: int,
+        before: Evaluation | None = None,
+    ) -> Outcome:
+        """Train the parameters of `module` that require gradients.
+
+        `step_losses(i)` yields the losses of the parts of batch `i` that this process computes; those of all parts in all
+        processes add up to the batch's. Everything random in step `i` depends on `seed` and `i` alone, so a run that was killed and
+        continued ends with the same weights as one that was not. Weights are evaluated before the first step (`before` is that
+        evaluation, if it is known), every `schedule.evaluate_every` steps and after the last; the best are returned.
+
+        Raises:
+            FloatingPointError: the loss or the gradient norm is not finite; the last checkpoint is kept.
+            Stopped: a signal came; the current step was finished and saved.
+        """
+        progress, schedule = self.progress, self.schedule
+        with bar(self.title, schedule.steps, self.console) as advance, postponed() as signalled:
+            advance(progress.step)
+            self.module.train()
+            if progress.best_step < 0:
+                self.assess((lambda: before) if before else evaluate)
+            while not schedule.ends(progress):
+                torch.manual_seed(seed * 1_000_003 + progress.step)
+                self.update(step_losses(progress.step))
+                advance(1)
+                if progress.step % schedule.evaluate_every == 0 or progress.step == schedule.steps:
+                    self.assess(evaluate)
+                elif signalled() or time.monotonic() > self.due:
+                    self.keep()
+                if signalled():
+                    raise Stopped(signalled(), f"{self.title}, stopped at step {progress.step} of {schedule.steps}")
+        return self.outcome()
 
     def update(self, losses: Iterable[StepLoss]) -> None:
         """Do one step, and log it."""
