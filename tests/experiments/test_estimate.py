@@ -6,6 +6,7 @@ import pytest
 import torch
 from making import answerer_of, codec_of
 from rich.console import Console
+from torch import nn
 from transformers import PreTrainedModel
 
 from narrowband.codec.pca import PCA
@@ -15,6 +16,7 @@ from narrowband.experiments import estimate as estimates
 from narrowband.experiments.estimate import (
     STAGES,
     Asked,
+    Estimate,
     Speed,
     adapter_size,
     estimate,
@@ -27,6 +29,7 @@ from narrowband.experiments.estimate import (
 )
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import InputError, Params
+from narrowband.reader.encoder import ContextEncoder, ReaderConfig
 
 SPEED = Speed(train=0.004, read=0.01, write=0.1, kept=1000.0)
 TRAIN = [EncodedPrompt([5] * 20, [True] * 20, False), EncodedPrompt([5] * 40, [True] * 40, False)]
@@ -76,15 +79,30 @@ def test_what_saves_time_or_memory_is_counted(small: Params, lm: FrozenLM) -> No
     assert after.memory["activations"] == 2 * 40 * 1000
 
 
-def test_a_reader_takes_time_only_where_there_is_one(small: Params, lm: FrozenLM) -> None:
-    def seconds(**changes: object) -> float:
+@pytest.mark.parametrize(("kind", "depth"), [("embeddings", 0), ("pretrained", 0), ("scratch", 1)])
+def test_a_reader_takes_time_and_memory_only_where_there_is_one(
+    kind: str, depth: int, small: Params, lm: FrozenLM
+) -> None:
+    def found(**changes: object) -> Estimate:
         params = small.model_copy(update={"reader": small.reader.model_copy(update=changes)})
-        return estimate(params, lm, ASKED, SPEED).seconds["train_reader"]
+        return estimate(params, lm, ASKED, SPEED)
 
-    assert seconds() == 0
+    def numbers(*modules: nn.Module) -> int:
+        return sum(p.numel() for module in modules for p in module.parameters() if p.ndim == 2)
+
+    nothing = found(encoder=kind, depth=depth)
+    assert nothing.seconds["train_reader"] == 0
     steps = {"steps": 30, "pretrain_steps": 10, "batch_size": 2, "evaluate_every": 100}
-    whole, pooled = (seconds(tokens_per_position=2, encoder=kind, **steps) for kind in ("pretrained", "embeddings"))
-    assert whole - pooled == pytest.approx(40 * 2 * 40 * 3 * 0.004)  # forward and backward of the encoder, padded
+    shorter = found(tokens_per_position=4, encoder=kind, depth=depth, **{**steps, "steps": 20})
+    longer = found(tokens_per_position=4, encoder=kind, depth=depth, **steps)
+    encoder = ContextEncoder(lm, ReaderConfig("", 4, kind, depth))
+    mlp, copied = numbers(encoder.enter, encoder.leave), numbers(encoder.copy) if encoder.copy else 0
+    body = sum(p.numel() for p in lm.model.parameters()) - 512 * 32
+    passes = 1 + 3 * (copied + mlp / 4) / body + 2 / 4  # teacher; encoder and student forward and backward
+    step = (longer.seconds["train_reader"] - shorter.seconds["train_reader"]) / 10
+    assert step == pytest.approx(2 * 40 * 0.004 * passes, rel=1e-2)  # padded
+    assert longer.memory["adapter or encoder"] == pytest.approx(5 * 4 * (mlp + copied), rel=1e-2)
+    assert longer.memory["adapter or encoder"] > nothing.memory["adapter or encoder"]
 
 
 def test_at_window_1_each_distinct_token_is_looked_for_once(small: Params, lm: FrozenLM) -> None:

@@ -22,7 +22,9 @@ from narrowband.evaluation.headline import TITLES
 from narrowband.lm.device import best_device, mixed_precision, multiplies_in_bfloat16
 from narrowband.lm.frozen import FrozenLM
 from narrowband.lm.source import is_here
-from narrowband.params import InputError, Params, Training
+from narrowband.lm.split import blocks
+from narrowband.params import InputError, Params, Reader, Training
+from narrowband.reader.encoder import HIDDEN_MULT
 from narrowband.runtime.entry import set_up_torch
 from narrowband.world.names import Split
 
@@ -91,7 +93,7 @@ class Asked(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """Seconds by stage, and bytes by purpose in Phase 2, which needs most."""
+    """Seconds by stage, and bytes by purpose in Phase 2 or, where the encoder is larger than the adapter, of the reader's stage."""
 
     seconds: dict[str, float]
     memory: dict[str, float]
@@ -146,6 +148,7 @@ class _Costs:
         self.entries = lm.embedding.weight.numel()
         self.blocks = sum(parameter.numel() for parameter in lm.model.parameters()) - self.entries
         self.adapter = adapter_size(params, lm.hidden_size)
+        self.mlp, self.copied = encoder_size(params.reader, lm)
 
     def answers(self, prompts: Sequence[EncodedPrompt], count: int, codecs: int, plain: int = 0) -> float:
         """Answers to `count` questions like `prompts`, by `codecs` systems with a codec and `plain` ones without."""
@@ -174,11 +177,11 @@ class _Costs:
         return passes * phase2.batch_size * self.asked.padded(phase2.batch_size) * self.speed.train
 
     def reader(self) -> float:
-        """All steps (teacher forward; encoder and student forward and backward, the latter over fewer tokens) and evaluations."""
-        reader = self.params.reader
-        if reader.tokens_per_position == 1:
+        """All steps (teacher forward; encoder and student forward and backward, copied blocks on every token) and evaluations."""
+        reader, k = self.params.reader, self.params.reader.tokens_per_position
+        if k == 1:
             return 0.0
-        passes = 1 + 3 * (reader.encoder != "embeddings") + 2 / reader.tokens_per_position
+        passes = 1 + 3 * (self.copied + self.mlp / k) / self.blocks + 2 / k
         return self.phase(
             reader.whole, passes * reader.batch_size * self.asked.padded(reader.batch_size) * self.speed.train
         )
@@ -211,7 +214,7 @@ def estimate(params: Params, lm: FrozenLM, asked: Asked, speed: Speed) -> Estima
         "weights": (1 + multiplies_in_bfloat16() / 2) * sum(parameter.nbytes for parameter in lm.model.parameters()),
         "vocabulary": float(len(lm.tokenizer) * lm.hidden_size * FLOAT),
         "activations": rows * max(len(prompt.ids) for prompt in asked.train) * speed.kept,
-        "adapter": float(costs.adapter * ADAM * FLOAT),
+        "adapter or encoder": float(max(costs.adapter, costs.mlp + costs.copied) * ADAM * FLOAT),
     }
     return Estimate(dict(zip(STAGES, seconds, strict=True)), memory)
 
@@ -228,6 +231,17 @@ def adapter_size(params: Params, hidden: int) -> int:
         )
         adapter = make_adapter(pca, Shape(params.window, hidden), params.adapter)
     return sum(parameter.numel() for parameter in adapter.parameters())
+
+
+def encoder_size(reader: Reader, lm: FrozenLM) -> tuple[int, int]:
+    """Number of weights of the reader's MLP, and of the blocks that it copies; 0 and 0 without a reader."""
+    if reader.tokens_per_position == 1:
+        return 0, 0
+    with_blocks = reader.encoder != "embeddings"
+    width = (reader.tokens_per_position + with_blocks) * lm.hidden_size
+    copied = blocks(lm.model)[: reader.depth or None] if with_blocks else []
+    weights = sum(parameter.numel() for block in copied for parameter in block.parameters())
+    return HIDDEN_MULT * width * (width + lm.hidden_size), weights
 
 
 def require_stage(name: str) -> None:
@@ -273,7 +287,7 @@ def estimate_table(found: Estimate) -> Table:
     shown.add_section()
     for what, size in found.memory.items():
         shown.add_row(f"memory: {what}", f"{size / 2**30:.1f} GiB")
-    shown.add_row("memory of Phase 2", gib(found))
+    shown.add_row("memory of the largest stage", gib(found))
     return shown
 
 
