@@ -66,6 +66,7 @@ def examine(params: Params, few_shot_pool: Path, instruction_pool: Path) -> None
         console.print(
             f"source is {params.source}: phase1.vocabulary_share is not used, as a random token would change all later states"
         )
+    params.check_reader()
     require_depth(model, params.reader.depth)
     read_pool(few_shot_pool)
     read_instructions(instruction_pool)

@@ -49,5 +49,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     run(
-        main, needs_less_memory="set reader.micro_batch to fewer prompts or reader.depth to fewer blocks of the encoder"
+        main,
+        needs_less_memory="set reader.micro_batch to fewer prompts, reader.tokens_per_position to fewer tokens or, with "
+        "blocks in the encoder, reader.depth to fewer of them",
     )

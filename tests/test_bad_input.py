@@ -97,6 +97,11 @@ EXAMPLE = "- {id: a, category: b, instruction: c, completion: d}\n"
 TABLE: list[tuple[str, Change, str]] = [
     # params.yaml
     ("check", params(compress_dim=129), "compress_dim 129 is more than vector_dim 128 (window 4 x hidden 32)"),
+    (
+        "check",
+        params(reader__depth=1, reader__encoder="embeddings"),
+        "reader.depth 1 counts blocks, and reader.encoder embeddings has none",
+    ),
     ("check", params(reader__depth=3), "reader.depth 3 is more than the 2 blocks of the base model; choose 0 to 2"),
     ("check", params(compres_dim=16), "unknown parameter compres_dim; did you mean compress_dim?"),
     (

@@ -85,6 +85,15 @@ def test_show_needs_only_the_headline(project: Path) -> None:
     assert "0.0 to 100.0" in whole and "0.0 to 100.0" not in result.output
 
 
+def test_show_says_which_figure_an_older_version_did_not_write(project: Path) -> None:
+    headline = metrics(40.0)
+    del headline["phase2"]["agreement"]
+    Path("metrics/evaluate.json").write_text(json.dumps(headline))
+    result = CliRunner().invoke(app, ["show"])
+    assert isinstance(result.exception, InputError)
+    assert "metrics/evaluate.json at the workspace has no 'agreement'" in str(result.exception)
+
+
 def test_ask_refuses_text_that_is_not_utf_8(project: Path) -> None:
     shutil.copy(ROOT / "params.yaml", project)
     result = CliRunner().invoke(app, ["ask", "--context", "caf\udce9", "--question", "What?"])

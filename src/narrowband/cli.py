@@ -32,7 +32,14 @@ def show(revision: Annotated[str | None, typer.Argument(help="Commit, branch, ta
         details = read_json_at([DETAILS], revision)[DETAILS]
     except InputError:  # the table then has empty cells
         details = {}
-    console.print(headline_table(headline, details))
+    try:
+        table = headline_table(headline, details)
+    except KeyError as missing:
+        raise InputError(
+            f"{METRICS} at {revision or 'the workspace'} has no {missing}, as an older version wrote it; check that commit out "
+            "to show it"
+        ) from None
+    console.print(table)
 
 
 @app.command()
@@ -84,7 +91,8 @@ def encode_context(
     encoder = ContextEncoder.load(paths.READER, answerer.lm, ReaderConfig.of(params))
     stored = store_context(answerer, encoder, context)
     write_bytes(out, stored.content)
-    console.print(f"{stored.vectors} positions for {stored.tokens} tokens, {len(stored.content)} bytes", soft_wrap=True)
+    size = f"{stored.vectors} positions for {stored.tokens} tokens, {len(stored.content)} bytes"
+    console.print(size + _cut(params, truncated=stored.truncated), soft_wrap=True)
 
 
 @app.command()
@@ -102,10 +110,8 @@ def encode(
     written = write_stream(*_sender(params), context, question)
     write_bytes(out, written.stream)
     rate = 8 * len(written.stream) / written.n_tokens
-    cut = f"; the context was cut to prompt.max_length {params.prompt.max_length}" if written.truncated else ""
-    console.print(
-        f"{len(written.stream)} bytes for {written.n_tokens} tokens, {rate:.1f} bits a token{cut}", soft_wrap=True
-    )
+    size = f"{len(written.stream)} bytes for {written.n_tokens} tokens, {rate:.1f} bits a token"
+    console.print(size + _cut(params, truncated=written.truncated), soft_wrap=True)
 
 
 @app.command()
@@ -117,6 +123,11 @@ def decode(file: Annotated[Path, typer.Argument(metavar="IN", help="File that `n
 
     answer = answer_stream(*_sender(params), file.read_bytes())
     console.print(answer or "(nothing)", markup=False, highlight=False)
+
+
+def _cut(params: Params, *, truncated: bool) -> str:
+    """What to say of a context whose end was left out."""
+    return f"; the context was cut to prompt.max_length {params.prompt.max_length}" if truncated else ""
 
 
 def _sender(params: Params) -> "tuple[QuestionAnswerer, Codec]":

@@ -340,6 +340,18 @@ class Params(Section):
                 "reader.tokens_per_position to 1"
             )
 
+    def check_reader(self) -> None:
+        """Check that `reader.depth` is given only with an encoder that has blocks.
+
+        Raises:
+            InputError: it is not.
+        """
+        if self.reader.depth and self.reader.encoder == "embeddings":
+            raise InputError(
+                f"reader.depth {self.reader.depth} counts blocks, and reader.encoder embeddings has none; set reader.encoder to "
+                "pretrained or scratch, or reader.depth to 0"
+            )
+
     def check_length(self, positions: int | None) -> None:
         """Check that a prompt and the new tokens after it fit into the base model's `positions` (`None`: no limit).
 

@@ -96,7 +96,8 @@ def test_a_stored_context_gives_the_answers_of_the_whole_prompt(
         (tmp_path / "context").write_bytes(stored.content)
         answer = answer_stored(answerer, tmp_path / "context", "revision", example.question)
         assert answer == whole.predictions[example.id]
-        assert stored.vectors == -(-stored.tokens // 2)
+        assert stored.vectors == -(-stored.tokens // 2) and not stored.truncated
+    assert store_context(answerer, encoder, 1000 * "word ").truncated
 
 
 def test_a_file_that_is_no_stored_context_or_another_models_is_refused(

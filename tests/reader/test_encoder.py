@@ -110,5 +110,13 @@ def test_an_encoder_is_read_as_it_was_written_and_for_its_own_settings_alone(
     read = ContextEncoder.load(tmp_path, lm, CONFIG)
     for got, wanted in zip(latents(lm, read, prompts), latents(lm, encoder, prompts), strict=True):
         assert torch.equal(got, wanted)
-    with pytest.raises(InputError, match="was made with tokens_per_position 2, not 4; run dvc repro"):
-        ContextEncoder.load(tmp_path, lm, replace(CONFIG, tokens_per_position=4))
+    for name, found, wanted in (("tokens_per_position", 2, 4), ("hidden_mult", 4, 8)):
+        with pytest.raises(InputError, match=f"was made with {name} {found}, not {wanted}; run dvc repro"):
+            ContextEncoder.load(tmp_path, lm, replace(CONFIG, **{name: wanted}))
+
+
+@pytest.mark.parametrize("kind", ["pretrained", "embeddings"])
+def test_a_sharded_base_model_is_refused(kind: str, lm: FrozenLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("narrowband.runtime.distributed.sharded", lambda: True)
+    with pytest.raises(InputError, match="a reader can't be trained with --use_fsdp"):
+        ContextEncoder(lm, replace(CONFIG, encoder=kind))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from narrowband.params import Params, _names
+from narrowband.params import InputError, Params, _names
 from narrowband.runtime import entry
 
 STAGES = Path(__file__).parent.parent.parent / "stages"
@@ -64,3 +64,10 @@ def test_the_fix_that_a_stage_names_is_a_parameter_that_exists(
     fix = capsys.readouterr().err.partition(";")[2]
     named = re.findall(r"\b(?:[a-z0-9]+\.[a-z_]+|window)\b", fix)
     assert named and set(named) <= set(_names(Params))
+
+
+@pytest.mark.parametrize("asked", ["4,2", "0", "two"])
+def test_a_number_of_threads_that_is_none_is_one_sentence(asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    with pytest.raises(InputError, match=f"OMP_NUM_THREADS is {asked}, not a number of threads; set it to 1 or more"):
+        entry.set_up_torch()

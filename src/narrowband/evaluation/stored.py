@@ -22,11 +22,12 @@ STAND_IN, ANY = "It is so.", "What?"
 
 
 class Stored(NamedTuple):
-    """The bytes of an encoded context, its tokens and its vectors."""
+    """The bytes of an encoded context, its tokens and vectors, and whether its end was truncated."""
 
     content: bytes
     tokens: int
     vectors: int
+    truncated: bool
 
 
 @torch.no_grad()
@@ -47,7 +48,7 @@ def store_context(answerer: QuestionAnswerer, encoder: ContextEncoder, context: 
     (vectors,) = latents(lm, encoder, [prompt])
     header = {"prompt": answerer.prompt.model_dump(), "reader": asdict(encoder.config)}
     content = save({"vectors": vectors.half().cpu().contiguous()}, {"narrowband": json.dumps(header)})
-    return Stored(content, len(prompt.context), len(vectors))
+    return Stored(content, len(prompt.context), len(vectors), prompt.truncated)
 
 
 @torch.no_grad()

@@ -25,7 +25,7 @@ from narrowband.runtime.files import write_tensors
 
 FILE = "encoder.safetensors"
 HIDDEN_MULT = 4
-"""Hidden width of the MLP, as a multiple of the width of its input, as in the codec's adapter."""
+"""Hidden width of the MLP, as a multiple of the width of its input."""
 
 SAMPLED = 4096
 """Number of evenly spaced vocabulary tokens that the RMS of embeddings is measured on."""
@@ -39,6 +39,7 @@ class ReaderConfig:
     tokens_per_position: int
     encoder: Literal["pretrained", "scratch", "embeddings"]
     depth: int
+    hidden_mult: int = HIDDEN_MULT
 
     @classmethod
     def of(cls, params: Params) -> "ReaderConfig":
@@ -53,20 +54,25 @@ class ContextEncoder(nn.Module):
     The MLP reads the `k` embeddings side by side, as a mean does not tell which token came first, and, unless `encoder` is
     `embeddings`, the mean of the hidden states of a copy of the base model run over head and context. Its last layer starts at
     zero, so an untrained encoder is mean pooling, and the identity at `k` 1. `seed` initialises the weights.
+
+    Raises:
+        InputError: the base model has fewer blocks than are to be copied, or is sharded (`--use_fsdp`).
     """
 
     scale: Tensor
 
     def __init__(self, lm: FrozenLM, config: ReaderConfig, *, seed: int = 0) -> None:
         super().__init__()
+        if distributed.sharded():
+            raise InputError("a reader can't be trained with --use_fsdp; start the stage without it")
         self.config, hidden = config, lm.hidden_size
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.copy = None if config.encoder == "embeddings" else trainable_copy(lm, config.encoder, config.depth)
             width = (self.k + (self.copy is not None)) * hidden
             self.norm = nn.LayerNorm(width)
-            self.enter = nn.Linear(width, HIDDEN_MULT * width)
-            self.leave = nn.Linear(HIDDEN_MULT * width, hidden)
+            self.enter = nn.Linear(width, config.hidden_mult * width)
+            self.leave = nn.Linear(config.hidden_mult * width, hidden)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
         self.register_buffer("scale", embedding_rms(lm))
@@ -132,10 +138,8 @@ def trainable_copy(lm: FrozenLM, start: Literal["pretrained", "scratch"], depth:
     """The base model without head and embedding table, in float32: its first `depth` blocks (0: all), pretrained or reset.
 
     Raises:
-        InputError: the base model has fewer blocks, or is sharded (`--use_fsdp`).
+        InputError: the base model has fewer blocks.
     """
-    if distributed.sharded():
-        raise InputError("a reader can't be trained with --use_fsdp; start the stage without it")
     require_depth(lm.model, depth)
     copy: Any = deepcopy(lm.model.base_model, {id(lm.embedding): nn.Identity()}).float()
     first, *others = blocks(copy)

@@ -14,11 +14,15 @@ from narrowband.params import InputError, Prompt
 
 
 class SplitPrompt(NamedTuple):
-    """Token ids of everything before the context (including worked examples), of the context, and of question and cue."""
+    """Token ids of everything before the context (including worked examples), of the context, and of question and cue.
+
+    `truncated` says that the end of the context did not fit.
+    """
 
     head: list[int]
     context: list[int]
     question: list[int]
+    truncated: bool = False
 
     @property
     def ids(self) -> list[int]:
@@ -43,7 +47,7 @@ def split_prompt(tokenizer: PreTrainedTokenizerBase, context: str, question: str
         InputError: nothing of the context is left, because question and cue fill `prompt.max_length` or it is empty.
     """
     whole = tokenise(tokenizer, context, question, prompt)
-    ids = fit_prompt(tokenizer, whole, len(context), prompt).ids
+    ids, _, truncated, _ = fit_prompt(tokenizer, whole, len(context), prompt)
     start = len(examples_of(prompt)) + len(HEAD)
     bos = prompt.bos != "none" and tokenizer.bos_token_id is not None
     first = bos + sum(stop <= start for _, stop in whole.spans)
@@ -53,7 +57,7 @@ def split_prompt(tokenizer: PreTrainedTokenizerBase, context: str, question: str
             f"no token of the context fits beside a question of {len(ids) - last} tokens; give a longer context, raise "
             f"prompt.max_length {prompt.max_length} or shorten the question"
         )
-    return SplitPrompt(ids[:first], ids[first:last], ids[last:])
+    return SplitPrompt(ids[:first], ids[first:last], ids[last:], truncated)
 
 
 def split_prompts(tokenizer: PreTrainedTokenizerBase, examples: Iterable[Example], prompt: Prompt) -> list[SplitPrompt]:
@@ -75,7 +79,7 @@ def lay_contexts(prompts: Sequence[SplitPrompt], pad_id: int) -> Contexts:
     """Heads and contexts of `prompts` as the rows of a batch."""
     longest = max(len(prompt.head) + len(prompt.context) for prompt in prompts)
     ids, inside = [], []
-    for head, context, _ in prompts:
+    for head, context, *_ in prompts:
         padding = longest - len(head) - len(context)
         ids.append(head + context + [pad_id] * padding)
         inside.append([False] * len(head) + [True] * len(context) + [False] * padding)

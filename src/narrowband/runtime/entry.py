@@ -66,6 +66,9 @@ def set_up_torch() -> None:
     """Use deterministic kernels, and OMP_NUM_THREADS threads, by default one per core.
 
     If there are several processes, only the main one prints.
+
+    Raises:
+        InputError: OMP_NUM_THREADS is not a number of threads.
     """
     import torch
 
@@ -76,4 +79,7 @@ def set_up_torch() -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # filling: 8% of a step
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", cores)))
+    asked = os.environ.get("OMP_NUM_THREADS") or f"{cores}"
+    if not asked.isdecimal() or int(asked) < 1:
+        raise InputError(f"OMP_NUM_THREADS is {asked}, not a number of threads; set it to 1 or more, or unset it")
+    torch.set_num_threads(int(asked))
