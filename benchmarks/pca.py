@@ -37,15 +37,15 @@ def zipf(tokens: int) -> Tensor:
     return torch.cat(drawn)[:, None]
 
 
-def fit_tokens(tokens: int) -> None:
-    """Fit to `tokens` tokens."""
-    PCA.fit(spectrum(), COMPRESS, zipf(tokens))
+def fit_tokens(tokens: int) -> dict[str, float]:
+    """Fit to `tokens` tokens; the number of components."""
+    return {"components": len(PCA.fit(spectrum(), COMPRESS, zipf(tokens)).components)}
 
 
-def fit_windows(repeats: int) -> None:
-    """Fit to the windows of a tenth of the prompts, repeated `repeats` times."""
+def fit_windows(repeats: int) -> dict[str, float]:
+    """Fit to the windows of a tenth of the prompts, repeated `repeats` times; the number of components."""
     vectors, windows = token_windows(base_lm(), prompts(PROMPTS // 10), WINDOW)
-    PCA.fit(vectors, COMPRESS, windows.repeat(repeats, 1))
+    return {"components": len(PCA.fit(vectors, COMPRESS, windows.repeat(repeats, 1)).components)}
 
 
 def growth(function: str, few: int, many: int) -> float:

@@ -1,4 +1,4 @@
-"""`make bench-positions`: what fewer positions save, by length of the context; a table of `docs/positions.md`.
+"""`make bench-positions`: what fewer positions save and what a training step takes; tables of `docs/positions.md`.
 
 Times are for one question whose context is read as text, as stored vectors, or as vectors that are encoded first. They do not
 depend on the weights, so the encoders are untrained.
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from benchmarks.measure import interleaved
+from benchmarks.measure import flops, interleaved
 from benchmarks.results import save
 from benchmarks.setting import base_lm
 from narrowband.lm.frozen import FrozenLM
@@ -20,6 +20,7 @@ from narrowband.reader.encoder import ContextEncoder, ReaderConfig
 from narrowband.reader.shorten import Shortener, latents, lay_rows
 from narrowband.reader.split_prompt import SplitPrompt, split_prompt
 from narrowband.runtime.entry import console, set_up_torch
+from narrowband.training.reader import Lessons, fresh_questions, reader_loss
 
 PAGE = Path("docs/positions.md")
 LENGTHS = (128, 256, 512, 1024)
@@ -28,7 +29,11 @@ LENGTHS = (128, 256, 512, 1024)
 FEWER = (2, 4, 8)
 """Tokens per position."""
 
+QUESTIONS = 8
+"""Of a training step."""
+
 REPETITIONS = 10
+STEP_HEADER = ["tokens a position", "FLOPs counted by torch", "by the formula", "ratio"]
 HEADER = [
     *("context tokens", "tokens a position", "prefill", "its speed-up", "first token"),
     *("its speed-up", "encoder included", "key-value cache", "of that of text"),
@@ -55,7 +60,7 @@ class Asked:
         generator = torch.Generator().manual_seed(0)
         drawn = torch.randint(len(lm.tokenizer), (tokens,), generator=generator).tolist()
         self.prompt: SplitPrompt = frame._replace(context=drawn)
-        self.encoder: Shortener = ContextEncoder(lm, ReaderConfig("", k, "pretrained", 0))
+        self.encoder: Shortener = ContextEncoder(lm, ReaderConfig("", k, "embeddings", 0))
         self.vectors = self.encode()
 
     def encode(self) -> list[Tensor]:
@@ -114,8 +119,32 @@ def cells(saved: Saved, text: Saved) -> list[str]:
     ]
 
 
+class Step(NamedTuple):
+    """FLOPs of a training step on answers: as counted, and as the formula of `docs/positions.md` has them."""
+
+    tokens_per_position: int
+    counted: float
+    formula: float
+
+
+def training_step(lm: FrozenLM, k: int, questions: int = QUESTIONS) -> Step:
+    """A step of `questions` questions with `k` tokens a position."""
+    params = load_params()
+    lessons = Lessons(lm.tokenizer, params.prompt, fresh_questions(params.seed, questions), pretrain_steps=0)
+    encoder = ContextEncoder(lm, ReaderConfig("", k, "embeddings", 0))
+    loss = reader_loss(lm, encoder, lessons, params.loss.phase2)
+    counted = flops(lambda: loss(0).loss.backward())
+    table = lm.embedding.weight
+    weights = sum(p.numel() for p in lm.model.parameters() if p.ndim == 2 and p is not table)
+    drawn = lessons.at(0)
+    context = sum(len(prompt.context) for prompt, _ in drawn)
+    text = sum(len(prompt.head) + len(prompt.question) + len(answer) - 1 for prompt, answer in drawn)
+    encoding = 24 * lm.hidden_size**2 * (k + 1)
+    return Step(k, counted, context * ((2 + 4 / k) * weights + encoding) + text * 6 * weights)
+
+
 def main() -> None:
-    """Measure every length, print the table, and write it to `benchmarks/results.json` and the page."""
+    """Measure everything, print the tables, and write them to `benchmarks/results.json` and the page."""
     set_up_torch()
     lm, rows, content = base_lm(), [], []
     for tokens in LENGTHS:
@@ -125,6 +154,12 @@ def main() -> None:
         for row in rows[-len(found) :]:
             console.print(*row, sep="  ", highlight=False)
     save("positions", content, HEADER, rows, PAGE)
+    steps = [training_step(lm, k) for k in FEWER]
+    shown = [
+        [f"{one.tokens_per_position}", f"{one.counted:.3g}", f"{one.formula:.3g}", f"{one.counted / one.formula:.3f}"]
+        for one in steps
+    ]
+    save("reader_training", [one._asdict() for one in steps], STEP_HEADER, shown, PAGE)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from narrowband.lm.frozen import FrozenLM
 from narrowband.params import Params
 from narrowband.runtime.entry import console, set_up_torch
 from narrowband.training.draws import Draws
-from narrowband.training.micro_batches import Part
+from narrowband.training.micro_batches import own_parts
 from narrowband.training.phase1 import phase1_loss
 from narrowband.training.phase2 import Lesson, Material, answer_logits, lay_out, phase2_loss
 
@@ -81,7 +81,7 @@ def phase1_step() -> Row:
 def phase2_step() -> Row:
     """Phase 2 with the teacher kept, against the frozen model's forward and backward on the same micro-batches."""
     params, lm, codec, lessons = setting()
-    parts = micro_batches(params)
+    parts = own_parts(params.phase2.batch_size, params.phase2.micro_batch)
     material = Material(lessons, params.seed)
     loss = phase2_loss(lm, codec, material, params.phase2, params.loss)
     drawn = [lessons[i] for i in material.drawn(0, params.phase2.batch_size)]
@@ -146,7 +146,7 @@ def step_memory() -> dict[str, float]:
     loss = phase2_loss(lm, codec, Material(lessons, params.seed), params.phase2, params.loss)
     weights = {p.data_ptr(): p.nbytes for module in (lm.model, codec) for p in module.parameters()}
     most = 0.0
-    for part in micro_batches(params):
+    for part in own_parts(params.phase2.batch_size, params.phase2.micro_batch):
         kept: dict[int, int] = {}
 
         def count(tensor: torch.Tensor, kept: dict[int, int] = kept) -> torch.Tensor:
@@ -163,12 +163,6 @@ def step_memory() -> dict[str, float]:
 def resident() -> int:
     """Bytes of this process's memory now; Linux only."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def micro_batches(params: Params) -> list[Part]:
-    """The parts that a batch of Phase 2 is computed in."""
-    count = -(-params.phase2.batch_size // (params.phase2.micro_batch or params.phase2.batch_size))
-    return [Part(index, count) for index in range(count)]
 
 
 def in_stage(run: Callable[[], object]) -> Callable[[], None]:

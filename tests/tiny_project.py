@@ -37,7 +37,7 @@ SMALL = {
     "window": 4,
     "phase1": {**PHASE, "vocabulary_share": 0.25},
     "phase2": PHASE,
-    "reader": {**PHASE, "tokens_per_position": 2, "pretrain_steps": 8, "steps": 16},
+    "reader": {**PHASE, "encoder": "pretrained", "tokens_per_position": 2, "pretrain_steps": 8, "steps": 16},
     "data": {
         "train": 40,
         "validation": 6,

@@ -29,3 +29,9 @@ def test_at_one_token_a_position_the_first_token_is_that_of_the_prompt_as_text()
             torch.tensor([asked.prompt.ids]), max_new_tokens=1, do_sample=False, pad_token_id=0
         )[0, -1]
     )
+
+
+@pytest.mark.parametrize("k", [2, 8])
+def test_a_training_step_takes_the_flops_of_the_formula(k: int) -> None:
+    step = positions.training_step(base_lm(), k, questions=2)
+    assert step.counted == pytest.approx(step.formula, rel=0.1)

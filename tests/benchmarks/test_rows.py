@@ -41,7 +41,7 @@ def test_a_row_is_measured_and_shown(name: str) -> None:
 
 @pytest.mark.parametrize(("fit", "n"), [(pca.fit_tokens, 2_000), (pca.fit_windows, 2)])
 def test_what_a_child_fits_for_its_memory(fit, n: int) -> None:
-    fit(n)
+    assert fit(n)["components"] == pca.COMPRESS
 
 
 @pytest.mark.parametrize("parts", [profile.pca_parts, lambda: profile.phase_parts("phase1"), profile.evaluation_parts])

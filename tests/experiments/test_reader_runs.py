@@ -2,7 +2,7 @@ import pytest
 
 from narrowband.experiments import positions
 from narrowband.experiments.positions import RUNS, reader_rows, reader_runs
-from narrowband.experiments.queue import Experiments
+from narrowband.experiments.queue import Experiments, Origin
 
 
 def test_every_run_sets_its_tokens_per_position_and_no_two_are_alike() -> None:
@@ -23,12 +23,14 @@ def test_rows_are_those_of_readers_and_of_what_those_that_are_no_ablation_are_co
         "fewer_positions": {"mean pooling": {**row, **span}},
     }
     monkeypatch.setattr(positions, "read_result", lambda experiments, name, path: details)
+    origins = dict.fromkeys(("reader-k2", "reader-k4-short-scratch"), Origin("0123456789abcdef", "def"))
     finished = {"reader-k2": metrics, "reader-k4-short-scratch": metrics, "another": {}}
-    rows = reader_rows(Experiments(("abc",), finished, frozenset(), {}))
-    about = {"tokens_per_position": 2, "ablation": ""}
+    rows = reader_rows(Experiments(("abc",), finished, frozenset(), origins))
+    about = {"tokens_per_position": 2, "ablation": "", "commit": "0123456789ab"}
     assert rows.pop() == {
         "tokens_per_position": 4,
         "ablation": "short-scratch",
+        "commit": "0123456789ab",
         "system": "reader",
         **row,
         "low": 90.0,

@@ -51,12 +51,17 @@ def reader_rows(experiments: Experiments) -> Rows:
         row
         for run in RUNS
         if run.name in experiments.finished
-        for row in _rows(run, experiments.finished[run.name], read_result(experiments, run.name, DETAILS))
+        for row in _rows(
+            run,
+            experiments.origins[run.name].commit,
+            experiments.finished[run.name],
+            read_result(experiments, run.name, DETAILS),
+        )
     ]
 
 
-def _rows(run: ReaderRun, metrics: dict[str, Any], details: dict[str, Any]) -> Rows:
-    about = {"tokens_per_position": run.tokens_per_position, "ablation": run.ablation}
+def _rows(run: ReaderRun, commit: str, metrics: dict[str, Any], details: dict[str, Any]) -> Rows:
+    about = {"tokens_per_position": run.tokens_per_position, "ablation": run.ablation, "commit": commit[:12]}
     found = {name: {**metrics[name], **details[name]} for name in ("uncompressed", "reader")} | details[
         "fewer_positions"
     ]

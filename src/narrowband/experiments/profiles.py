@@ -39,7 +39,7 @@ def use_profile(name: str) -> Profile:
         InputError: there is no such profile, or `params.yaml` can't be used.
     """
     profile, text = _applied(name)
-    profile_params(name)
+    parse_params(text, PROFILES / f"{name}.yaml")
     write_text(PARAMS_FILE, text)
     return profile
 
