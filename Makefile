@@ -48,7 +48,7 @@ real: .venv/installed
 	cd $(REAL)/run && dvc repro evaluate && narrowband show
 
 # What `narrowband sweep` draws, as queued experiments: the committed parameters at 2x to 64x fewer numbers, or with AXIS=bits
-# one vector a token at 2 to 256 bits.
+# one vector a token at 8 to 256 bits.
 AXIS ?= numbers
 sweep: .venv/installed
 	narrowband sweep $(AXIS) --queue

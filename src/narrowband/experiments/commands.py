@@ -92,7 +92,7 @@ def hypotheses(
 def sweep(
     rev: Revisions,
     axis: Annotated[
-        Axis, typer.Argument(help="2x to 64x fewer numbers, 2 to 256 bits per token, fewer positions, or a real model.")
+        Axis, typer.Argument(help="2x to 64x fewer numbers, 8 to 256 bits per token, fewer positions, or a real model.")
     ] = Axis.NUMBERS,
     queue: Annotated[bool, typer.Option("--queue", help="Queue the runs that are missing; write nothing.")] = False,
 ) -> None:

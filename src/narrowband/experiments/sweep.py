@@ -18,7 +18,7 @@ WINDOWS = (16, 1)
 REPEATED = (32, 64)
 """Compression ratios at which F1 falls; with the first of `WINDOWS`, these runs are repeated with random seeds 1 and 2."""
 
-RATES = (2, 8, 12, 16, 20, 24, 32, 64, 256)
+RATES = (8, 12, 14, 16, 20, 24, 32, 64, 256)
 """Bits per token that the codec and the other systems are fitted to."""
 
 BITS_PER_LATENT = 4
