@@ -14,8 +14,8 @@ def main() -> None:
     from narrowband.data.squad import read_squad, stream_squad
     from narrowband.evaluation.answer import QuestionAnswerer
     from narrowband.evaluation.baselines import Fitting
-    from narrowband.evaluation.curve import adapters, baselines, curve, curve_table
-    from narrowband.evaluation.systems import answer_settings, load_systems
+    from narrowband.evaluation.curve import adapters, baselines, curve, curve_table, with_answers
+    from narrowband.evaluation.systems import answer_settings, load_systems, read_predictions
     from narrowband.evaluation.uncompressed import read_uncompressed
     from narrowband.runtime.artifacts import checked, read_config
     from narrowband.runtime.files import read_json, write_json
@@ -29,6 +29,7 @@ def main() -> None:
     say_truncated(truncated_share(train), answerer.prompt, console)
     fitting = Fitting(answerer, train, params.seed, params.latent_coding.bits_per_token, systems["pca"])
     entries = [*baselines(fitting), *adapters(fitting, systems["phase1"], systems["phase2"])]
+    entries = with_answers(entries, config, read_predictions(answerer, config, questions, systems))
     examples, count = read_squad(questions), params.baselines.questions
     settings = answer_settings(answerer, questions, config.base_model_revision, config.source)
     own = read_uncompressed(examples, settings).predictions

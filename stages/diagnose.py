@@ -35,11 +35,11 @@ def write_diagnosis(params: Params) -> None:
     from narrowband.diagnosis.reconstructions import histogram
     from narrowband.diagnosis.verdicts import summary, verdict_lines, verdicts
     from narrowband.evaluation.answer import QuestionAnswerer
-    from narrowband.evaluation.systems import evaluated, load_systems
+    from narrowband.evaluation.systems import load_systems, read_predictions
     from narrowband.report.examples import first_examples
     from narrowband.report.page import Diagnosed, read_results, render
-    from narrowband.runtime.artifacts import checked, read_config
-    from narrowband.runtime.files import read_json, write_json, write_text
+    from narrowband.runtime.artifacts import checked
+    from narrowband.runtime.files import write_json, write_text
     from narrowband.runtime.progress import bar
     from narrowband.runtime.rounding import rounded
 
@@ -48,9 +48,7 @@ def write_diagnosis(params: Params) -> None:
     systems: dict[str, Codec | None] = {"uncompressed": None, **load_systems(answerer, config)}
     questions = checked(paths.QA / "test.json")
     examples = read_squad(questions)
-    read_config(paths.PREDICTIONS, evaluated(answerer, config, questions))
-    results = read_results()
-    answers = {name: read_json(checked(paths.PREDICTIONS / f"predictions_{name}.json")) for name in systems}
+    results, answers = read_results(), read_predictions(answerer, config, questions, systems)
     train = answerer.encode(stream_squad(checked(paths.QA / "train.json")))
     say_truncated(truncated_share(train), answerer.prompt, console)
     seen, _ = coded_counts(train)

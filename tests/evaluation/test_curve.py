@@ -23,7 +23,7 @@ from narrowband.data.prompts import encode_prompt
 from narrowband.data.splits import world_example
 from narrowband.evaluation.answer import QuestionAnswerer
 from narrowband.evaluation.baselines import REFERENCES, Fitting, MeanVector, TrainingText, rates
-from narrowband.evaluation.curve import Entry, adapters, baselines, curve, references
+from narrowband.evaluation.curve import Entry, adapters, baselines, curve, references, with_answers
 from narrowband.experiments.estimate import CODEC_SYSTEMS, REFERENCE_SYSTEMS
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import Params
@@ -95,10 +95,29 @@ def test_rows_have_the_rate_that_can_be_counted_by_hand(lm: FrozenLM, small: Par
 
 
 def test_the_estimate_of_time_counts_every_system(lm: FrozenLM, small: Params) -> None:
-    found = entries(lm, small.model_copy(update={"latent_bits": 16}))
-    names = [entry.name for entry in found]
-    codec = names.index("truncation")  # the first that depends on the codec
-    assert (codec + 1, len(names) - codec) == (REFERENCE_SYSTEMS, CODEC_SYSTEMS)  # with the control
+    params = small.model_copy(update={"latent_bits": 16})
+    found = with_answers(entries(lm, params), CodecConfig.of(params), {"pca": {}, "phase1": {}, "phase2": {}})
+    codec = [entry.name for entry in found].index("truncation")  # the first that depends on the codec
+    asked = [entry for entry in found[codec:] if entry.answers is None]
+    assert (codec + 1, len(asked)) == (REFERENCE_SYSTEMS, CODEC_SYSTEMS)  # with the control
+
+
+def test_answers_that_evaluate_wrote_are_not_generated_again(
+    lm: FrozenLM, small: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answerer = answerer_of(lm, small)
+    found = [entry for entry in entries(lm, small) if entry.name in ("pca", "phase1", "phase2")]
+    trained = [entry for entry in found if entry.setting == "8 latents of 6 bits"]
+    answers = {entry.name: answerer.answer(entry.system, EXAMPLES).predictions for entry in trained}
+    known = with_answers(found, CodecConfig.of(small), answers)
+    assert [entry.name for entry in known if entry.answers is not None] == ["pca", "phase1", "phase2"]
+    expected = rows_of(found, answerer)
+    own = answerer.answer(None, EXAMPLES).predictions
+    calls: list[int] = []
+    generate = FrozenLM.generate
+    monkeypatch.setattr(FrozenLM, "generate", lambda *given: calls.append(1) or generate(*given))
+    assert curve(answerer, known, EXAMPLES, own, 0, Console(quiet=True)) == expected
+    assert len(calls) == sum(entry.answers is None for entry in known) * -(-len(EXAMPLES) // answerer.batch_size)
 
 
 def test_the_control_is_the_mean_of_the_coded_training_tokens_and_costs_nothing(lm: FrozenLM, small: Params) -> None:
@@ -147,9 +166,9 @@ def test_the_token_id_answers_like_the_model_without_a_codec(lm: FrozenLM, small
 
 def test_a_calibrated_scale_is_fitted_for_every_rate_of_the_pca(lm: FrozenLM, small: Params) -> None:
     calibrated = small.model_copy(update={"magnitude": "calibrated"})
-    for name, _, system in entries(lm, calibrated):
-        if name == "pca":
-            assert isinstance(system, Codec) and not torch.equal(system.scale, torch.ones(()))
+    for entry in entries(lm, calibrated):
+        if entry.name == "pca":
+            assert isinstance(entry.system, Codec) and not torch.equal(entry.system.scale, torch.ones(()))
 
 
 def test_the_plot_template_shows_rate_quality_and_interval() -> None:

@@ -49,6 +49,27 @@ def agrees(prediction: str, golds: list[str]) -> None:
     assert found.f1 == pytest.approx(float(expected["f1"]), abs=1e-4)
 
 
+OTHER_SCRIPTS = [
+    ("北京。", "北京", 100, 100),
+    ("在北京", "北京", 0, 80),  # 2 of 3 characters, and 2 of 2
+    ("1999年", "1999", 0, 200 / 3),
+    ("東京タワー", "東京", 0, 400 / 7),
+    ("القاهرة،", "القاهرة", 100, 100),
+    ("في القاهرة", "القاهرة", 0, 200 / 3),
+    ("हिन्दी भाषा।", "हिन्दी", 0, 200 / 3),
+    ("กรุงเทพ", "กรุงเทพ", 100, 100),
+    ("Москва!", "москва", 100, 100),
+    ("上海", "北京", 0, 0),
+]
+
+
+@pytest.mark.parametrize(("prediction", "gold", "em", "f1"), OTHER_SCRIPTS)
+def test_scripts_without_spaces_are_scored_by_characters_and_no_punctuation_counts(
+    prediction: str, gold: str, em: float, f1: float
+) -> None:
+    assert score(prediction, [gold]) == pytest.approx((em, f1))
+
+
 def test_each_metric_takes_its_own_best_gold_and_missing_predictions_count_zero() -> None:
     examples = [Example(str(i), "c", "q", (Answer("red fox", 0), Answer("fox", 0))) for i in range(2)]
     scores = score_all({"0": "fox"}, examples)

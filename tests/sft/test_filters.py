@@ -1,7 +1,8 @@
 import pytest
 
 from narrowband.data.squad import Answer, Example
-from narrowband.sft.filters import ROUGE_L, Contamination, Distinct, clean, has_residue, ran_on, rouge_l, words
+from narrowband.data.words import words
+from narrowband.sft.filters import ROUGE_L, Contamination, Distinct, clean, has_residue, ran_on, rouge_l
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,10 @@ from sft_fakes import FakeBackend, distinct_reply, make_run, small, written
 
 from narrowband.data.prompts import qa_prompt
 from narrowband.data.splits import world_example
+from narrowband.data.words import words
 from narrowband.params import InputError, Params
 from narrowband.sft.backend import Continuation
-from narrowband.sft.filters import ROUGE_L, Contamination, rouge_l, words
+from narrowband.sft.filters import ROUGE_L, Contamination, rouge_l
 from narrowband.sft.journal import Journal
 from narrowband.sft.pool import FORMS, CompletionPrompts, SftPrompt, read_pool
 from narrowband.world.completions import HEADER

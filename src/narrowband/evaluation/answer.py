@@ -18,7 +18,7 @@ from narrowband.data.settled import read_settled
 from narrowband.data.squad import Example
 from narrowband.evaluation.form import answer_form
 from narrowband.evaluation.reconstruction import Quality
-from narrowband.evaluation.scoring import Scored, score_all
+from narrowband.evaluation.scoring import Predictions, Scored, score_all
 from narrowband.lm.frozen import FrozenLM
 from narrowband.lm.prefill import continues
 from narrowband.lm.stop import Reply
@@ -139,13 +139,15 @@ class QuestionAnswerer:
         examples: Sequence[Example],
         *,
         seen: Int[Tensor, " known"] | None = None,
+        answered: Predictions | None = None,
         advance: Callable[[int], None] = lambda n: None,
     ) -> Evaluated:
         """Answer every example greedily from embeddings, in batches sorted by length; without a system, from the originals.
 
         A context that several questions of a batch share is read once, as far as its embeddings as sent are the same for all.
         A codec that reconstructs each token independently is folded: reconstruction and quality are computed once per distinct
-        token. `seen` are the ids of the tokens that were coded in training.
+        token. `seen` are the ids of the tokens that were coded in training. With `answered`, the system's answers to these
+        questions and maybe others, prompts are only sent and measured, and no answer counts as cut.
         """
         prompts = self.encode(examples)
         sender = _Sender(self.lm, system, prompts, seen)
@@ -154,13 +156,13 @@ class QuestionAnswerer:
         def answer_batch(rows: list[int]) -> tuple[dict[str, Reply], Quality, int]:
             batch = collate([prompts[i] for i in rows], self.lm.pad_id)
             embeddings, quality, cost = sender.send(batch)
-            answers = self.generate(embeddings, batch.mask, batch.shared, [alike[i] for i in rows], batch.ids)
+            asked, same = [examples[i].id for i in rows], [alike[i] for i in rows]
+            known = [Reply(answered[id_], cut=False) for id_ in asked] if answered else None
+            answers = known or self.generate(embeddings, batch.mask, batch.shared, same, batch.ids)
             advance(len(rows))
-            replies = {examples[i].id: reply for i, reply in zip(rows, answers, strict=True)}
-            return replies, quality, cost
+            return dict(zip(asked, answers, strict=True)), quality, cost
 
-        replies: dict[str, Reply] = {}
-        quality, bits = sender.folded_quality(), 0
+        replies, quality, bits = dict[str, Reply](), sender.folded_quality(), 0
         batches = batches_by_length(prompts, self.batch_size, alike)
         for answers, part, cost in distributed.shared_out(answer_batch, batches):
             replies |= answers

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from narrowband.codec.codec import Codec
+from narrowband.codec.config import CodecConfig
 from narrowband.data.squad import Example
 from narrowband.evaluation.answer import Evaluated, QuestionAnswerer, System
 from narrowband.evaluation.baselines import OF_CODEC, REFERENCES, TABLE_SYSTEMS, Fitting, TrainingText, rate_of, rates
@@ -23,11 +24,12 @@ CONTROL = "mean vector", "nothing sent"
 
 
 class Entry(NamedTuple):
-    """A system, with its name and the setting that distinguishes it from others of that name."""
+    """A system, with its name, the setting that distinguishes it from others of that name, and its answers if they are known."""
 
     name: str
     setting: str
     system: System
+    answers: Predictions | None = None
 
 
 def references(text: TrainingText) -> list[Entry]:
@@ -57,6 +59,12 @@ def adapters(fitting: Fitting, phase1: Codec, phase2: Codec) -> list[Entry]:
     ]
 
 
+def with_answers(entries: Sequence[Entry], config: CodecConfig, answers: Mapping[str, Predictions]) -> list[Entry]:
+    """The entries, those with the settings of `config` with the `answers` of the system of that name."""
+    own = rate_of(config)
+    return [entry._replace(answers=answers.get(entry.name)) if entry.setting == own else entry for entry in entries]
+
+
 def curve(
     answerer: QuestionAnswerer,
     entries: Sequence[Entry],
@@ -70,7 +78,10 @@ def curve(
     `own` are the uncompressed model's answers, to these questions and maybe others.
     """
     with bar("questions", len(examples) * len(entries), console) as advance:
-        return [_row(entry, answerer.answer(entry.system, examples, advance=advance), own, seed) for entry in entries]
+        return [
+            _row(entry, answerer.answer(entry.system, examples, answered=entry.answers, advance=advance), own, seed)
+            for entry in entries
+        ]
 
 
 def _row(entry: Entry, result: Evaluated, own: Predictions, seed: int) -> dict[str, Any]:

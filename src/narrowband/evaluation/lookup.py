@@ -90,14 +90,16 @@ class Lookup:
         ids = NearestTokens(self.vocabulary)(rebuilt).view(filled.shape)
         offset = self.gain * (pca.mean @ pca.components.T)
         left = (latents + offset) * self.precision.sqrt() - self._sum(ids, filled)
+        going = torch.ones(len(ids), dtype=torch.bool, device=ids.device)
         for _ in range(MOST_SWEEPS):
             before = ids.clone()
             for place, table in enumerate(self._tables):
-                on = filled[:, place]
+                on = filled[:, place] & going
                 alone = left[on] + table[ids[on, place]]
                 ids[on, place] = (alone @ table.T - table.square().sum(1) / 2 + self.prior).argmax(1)
                 left[on] = alone - table[ids[on, place]]
-            if torch.equal(ids, before):
+            going = (ids != before).any(1)  # windows that a whole sweep left as they were would stay so
+            if not going.any():
                 break
         return ids
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from narrowband.data.squad import Example
+from narrowband.data.words import is_latin, words
 from narrowband.params import InputError
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -44,7 +45,13 @@ class Scored:
 
 
 def normalize(text: str) -> str:
-    """Lower case without ASCII punctuation, articles and extra white space."""
+    """Lower case without ASCII punctuation, articles and extra white space.
+
+    The official rule takes a Chinese sentence for one word and leaves its full stop on. So of a text with a letter outside the
+    Latin script, the `words` are joined by spaces instead.
+    """
+    if not is_latin(text):
+        return " ".join(words(text))
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 

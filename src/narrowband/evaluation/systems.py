@@ -1,6 +1,7 @@
 """The systems that are compared, read from the artifacts of a run."""
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -14,8 +15,10 @@ from narrowband.data.encoded import EncodedPrompts
 from narrowband.data.prompts import examples_of
 from narrowband.data.squad import read_squad
 from narrowband.evaluation.answer import QuestionAnswerer
+from narrowband.evaluation.scoring import Predictions
 from narrowband.runtime import paths
-from narrowband.runtime.artifacts import CONFIG, checked, sha256
+from narrowband.runtime.artifacts import CONFIG, checked, read_config, sha256
+from narrowband.runtime.files import read_json
 
 
 def load_systems(answerer: QuestionAnswerer, config: CodecConfig) -> dict[str, Codec]:
@@ -89,6 +92,18 @@ def answer_settings(answerer: QuestionAnswerer, questions: Path, revision: str, 
         "stop": answerer.stop,
         "questions": sha256([questions]),
     }
+
+
+def read_predictions(
+    answerer: QuestionAnswerer, config: CodecConfig, questions: Path, systems: Iterable[str]
+) -> dict[str, Predictions]:
+    """What `evaluate` wrote of each of `systems`.
+
+    Raises:
+        InputError: it is missing, was changed, or was made with other settings or artifacts.
+    """
+    read_config(paths.PREDICTIONS, evaluated(answerer, config, questions))
+    return {name: read_json(checked(paths.PREDICTIONS / f"predictions_{name}.json")) for name in systems}
 
 
 def evaluated(answerer: QuestionAnswerer, config: CodecConfig, questions: Path) -> dict[str, Any]:

@@ -40,8 +40,8 @@ CUE, NEW = 8, 4
 EXAMINED = 200
 """Test questions whose tokens the diagnosis looks at."""
 
-REFERENCE_SYSTEMS, CODEC_SYSTEMS = 9, 11
-"""Number of settings in the stages `references` (with the control) and `baselines` at the committed parameters."""
+REFERENCE_SYSTEMS, CODEC_SYSTEMS = 9, 8
+"""Number of settings that `references` (with the control) and `baselines` generate answers for, at the committed parameters."""
 
 REPLAYED = 48
 """Answers that the diagnosis generates beside one batch for each system."""

@@ -11,8 +11,11 @@ from transformers import PreTrainedTokenizerBase, StoppingCriteria
 
 from narrowband.params import Stop
 
-SENTENCE_END = re.compile(r"(?<=\w{4}[.!?])\s+")
-"""The gap between two sentences. The word before it must have four letters, so that "St. Louis" is not split."""
+SENTENCE_END = re.compile(r"(?<=\w{4}[.!?])\s+|(?<=[؟۔।])\s+|(?<=[。！？])\s*(?=\w)")
+"""The gap between two sentences, of no width in Chinese and Japanese.
+
+Before a Latin full stop the word must have four letters, so that "St. Louis" is not split.
+"""
 
 ENDS = {"line": re.compile(r"\n|Question:"), "sentence": re.compile(rf"\n|Question:|{SENTENCE_END.pattern}")}
 """What ends an answer, after its leading white space, by `generation.stop`."""

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from statistics import mean, median
 from typing import Any
 
+from narrowband.data.words import words
 from narrowband.params import Gates, InputError
-from narrowband.sft.filters import ngrams, ran_on, words
+from narrowband.sft.filters import ngrams, ran_on
 from narrowband.sft.pool import FORMS
 
 REASONS = (

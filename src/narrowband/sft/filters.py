@@ -7,6 +7,7 @@ from datasketch import MinHash, MinHashLSH
 from rapidfuzz.distance import Indel
 
 from narrowband.data.squad import Example
+from narrowband.data.words import words
 
 BLANK_LINE = "\n\n"
 CUES = ("\nQ:", "\nA:", "\nQuestion:", "\nAnswer:", "\nContext:", "\nTask:", "\nIs the answer")
@@ -40,11 +41,6 @@ def ran_on(completion: str) -> bool:
 def has_residue(text: str) -> bool:
     """Whether delimiters, role words or special tokens are left in a text."""
     return bool(_RESIDUE.search(text))
-
-
-def words(text: str) -> list[str]:
-    """Words and numbers in lower case."""
-    return re.findall(r"\w+", text.lower())
 
 
 def ngrams(sequence: Sequence[str], n: int) -> list[tuple[str, ...]]:

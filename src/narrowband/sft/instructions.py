@@ -13,9 +13,10 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from narrowband.data.prompts import qa_prompt
 from narrowband.data.squad import Example
+from narrowband.data.words import words
 from narrowband.params import InputError, Section, first_line, parse_yaml
 from narrowband.sft.backend import Continuation
-from narrowband.sft.filters import has_residue, words
+from narrowband.sft.filters import has_residue
 from narrowband.sft.pool import FORMS, FewShotExample, InstructionType
 
 GENERATION_VERBS = {"write", "tell", "describe", "compose", "create", "invent", "make", "imagine", "draft"}

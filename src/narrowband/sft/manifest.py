@@ -58,7 +58,10 @@ def write_provenance(folder: Path, content: Mapping[str, Any], pools: Sequence[P
     write_sealed(
         folder / MANIFEST,
         {
-            "libraries": {"python": platform.python_version(), **{name: version(name) for name in libraries}},
+            "libraries": {
+                "python": ".".join(platform.python_version_tuple()[:2]),
+                **{name: version(name) for name in libraries},
+            },
             **content,
             "sha256": {path.name: sha256([path]) for path in [*files, *pools]},
         },

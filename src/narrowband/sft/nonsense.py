@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 from narrowband.data.prompts import ANCHOR
+from narrowband.data.words import words
 from narrowband.sft.backend import Continuation
-from narrowband.sft.filters import clean, has_residue, ngrams, words
+from narrowband.sft.filters import clean, has_residue, ngrams
 from narrowband.sft.pool import FewShotExample
 
 COMMON = 3

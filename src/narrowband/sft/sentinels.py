@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
+from narrowband.data.words import words
 from narrowband.lm.bos import is_chat_delimiter
 from narrowband.sft.backend import Sampling
-from narrowband.sft.filters import CUES, words
+from narrowband.sft.filters import CUES
 from narrowband.sft.model import PlainModel
 from narrowband.sft.pool import FewShotExample
 
