@@ -126,6 +126,17 @@ def test_a_model_that_is_asked_a_prompt_at_a_time_reads_whole_prompts(lm: Frozen
     assert not alone.prefixes
 
 
+def test_mixed_precision_shares_examples_too(family: FrozenLM, params: Params) -> None:
+    batch, asked = lesson_rows(family, params)
+    embeddings = family.embed(batch.ids)
+    with torch.autocast("cpu", torch.bfloat16):
+        whole, shared = (
+            family.logits_at(embeddings, batch.mask, asked, shared=beginning) for beginning in ((), batch.shared)
+        )
+    assert family.prefixes[batch.shared] is not None
+    assert (shared - whole).norm() < 0.05 * (whole - whole.mean(-1, keepdim=True)).norm()
+
+
 def test_a_wrong_cache_is_found_out(lm: FrozenLM, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = Prefix.cache
     monkeypatch.setattr(Prefix, "cache", lambda self, mask, kind: cache(self, mask.new_ones(mask.shape), kind))
