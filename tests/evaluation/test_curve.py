@@ -1,5 +1,6 @@
 import re
 import textwrap
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,22 @@ def test_the_token_id_answers_like_the_model_without_a_codec(lm: FrozenLM, small
     found = answerer_of(lm, small).answer(token_id.system, EXAMPLES)
     assert found.predictions == answerer_of(lm, small).answer(None, EXAMPLES).predictions
     assert found.quality["token_match"] == 100 and found.quality["mse"] == 0
+
+
+def test_all_rows_search_one_normalised_table(lm: FrozenLM, small: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[torch.Tensor] = []
+    monkeypatch.setattr(torch.nn.functional, "normalize", recording(torch.nn.functional.normalize, made))
+    one = replace(lm)  # without what the model has cached
+    rows_of(entries(one, small), answerer_of(one, small))
+    assert sum(torch.equal(table, one.vocabulary) for table in made) == 1
+
+
+def recording(function: Callable[..., torch.Tensor], given: list[torch.Tensor]) -> Callable[..., torch.Tensor]:
+    def called(tensor: torch.Tensor, **options: int) -> torch.Tensor:
+        given.append(tensor)
+        return function(tensor, **options)
+
+    return called
 
 
 def test_a_calibrated_scale_is_fitted_for_every_rate_of_the_pca(lm: FrozenLM, small: Params) -> None:

@@ -33,7 +33,9 @@ def codec(params: Params, table: torch.Tensor, window: int, compress: int, step:
 
 
 def lookup(pca: Codec, table: torch.Tensor) -> Lookup:
-    return Lookup.fit(pca, table, torch.ones(len(table), dtype=torch.long), windows_of(table, pca.window))
+    return Lookup.fit(
+        pca, NearestTokens(table), torch.ones(len(table), dtype=torch.long), windows_of(table, pca.window)
+    )
 
 
 def windows_of(table: torch.Tensor, window: int) -> torch.Tensor:
@@ -107,7 +109,7 @@ def test_a_frequent_token_wins_where_two_look_the_same(params: Params) -> None:
     counts[7] = 50
     for window, compress in ((1, 4), (3, 20)):
         pca = codec(params, table, window, compress)
-        one = Lookup.fit(pca, table, counts, windows_of(table, window))
+        one = Lookup.fit(pca, NearestTokens(table), counts, windows_of(table, window))
         latents = pca.received(table[3].repeat(2, window))
         filled = torch.ones(2, window, dtype=torch.bool)
         ids = one._nearest(latents) if window == 1 else one._likeliest(latents, filled)

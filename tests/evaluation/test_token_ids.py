@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from narrowband.codec.bitstream import STREAM_BITS
 from narrowband.evaluation.token_ids import PredictedTokenId, TokenId, UnigramTokenId, code_lengths
 from narrowband.lm.frozen import FrozenLM
+from narrowband.lm.nearest import NearestTokens
 
 CODED = torch.tensor([[False, True, True, True, True, True], [False, False, False, True, True, False]])
 IDS = torch.arange(12).reshape(2, 6) * 41
@@ -20,14 +21,14 @@ def vocabulary() -> torch.Tensor:
 
 @pytest.mark.parametrize(("entries", "depth"), [(2, 1), (2048, 11), (2049, 12), (128256, 17)])
 def test_a_token_id_costs_the_logarithm_of_the_vocabulary(entries: int, depth: int) -> None:
-    assert TokenId(torch.zeros(entries, 1)).bits(torch.zeros(2, 6, 1), CODED) == 7 * depth
+    assert TokenId(NearestTokens(torch.zeros(entries, 1))).bits(torch.zeros(2, 6, 1), CODED) == 7 * depth
 
 
 def test_token_ids_lose_nothing_and_leave_what_is_not_coded(vocabulary: torch.Tensor) -> None:
     embeddings = vocabulary[IDS]
-    assert torch.equal(TokenId(vocabulary)(embeddings, CODED), embeddings)
+    assert torch.equal(TokenId(NearestTokens(vocabulary))(embeddings, CODED), embeddings)
     other = embeddings + 1
-    assert torch.equal(TokenId(vocabulary)(other, CODED)[~CODED], other[~CODED])
+    assert torch.equal(TokenId(NearestTokens(vocabulary))(other, CODED)[~CODED], other[~CODED])
 
 
 def test_frequent_tokens_cost_less_and_unseen_ones_have_a_length(vocabulary: torch.Tensor) -> None:
@@ -38,13 +39,13 @@ def test_frequent_tokens_cost_less_and_unseen_ones_have_a_length(vocabulary: tor
     np.testing.assert_allclose(lengths, -np.log2(weights))
     assert np.exp2(-lengths.numpy()).sum() == pytest.approx(1)
     ids = IDS[CODED].numpy()
-    bits = UnigramTokenId(vocabulary, lengths).bits(vocabulary[IDS], CODED)
+    bits = UnigramTokenId(NearestTokens(vocabulary), lengths).bits(vocabulary[IDS], CODED)
     assert bits == math.ceil(-np.log2(weights[ids]).sum()) + 2 * STREAM_BITS
 
 
 @pytest.mark.parametrize("before", [(), (3,), (5, 6, 7)])
 def test_the_base_models_code_length_is_its_cross_entropy_token_by_token(lm: FrozenLM, before: tuple[int, ...]) -> None:
-    system = PredictedTokenId(lm.vocabulary, lm, before)
+    system = PredictedTokenId(lm.nearest, lm, before)
     expected = 0.0
     for row, on in zip(IDS, CODED, strict=True):
         sent = row[on].tolist()
@@ -60,7 +61,7 @@ def test_the_base_models_code_length_is_its_cross_entropy_token_by_token(lm: Fro
 
 
 def test_padding_in_front_costs_nothing(lm: FrozenLM) -> None:
-    system = PredictedTokenId(lm.vocabulary, lm, (3,))
+    system = PredictedTokenId(lm.nearest, lm, (3,))
     ids, coded = torch.tensor([[3, 10, 11, 12]]), torch.tensor([[False, True, True, True]])
     padded, later = F.pad(ids, (4, 0), value=lm.pad_id), F.pad(coded, (4, 0))
     assert system.bits(lm.embed(ids), coded) == system.bits(lm.embed(padded), later)

@@ -252,7 +252,7 @@ def lookups(fitting: Fitting) -> dict[str, System]:
     """PCA's latents, at their own rate and entropy-coded, decoded with the embedding table."""
     own, coded = fitting.pca, rates(fitting.pca, fitting.coder)
     kept = {rate_of(own.config): own, **{rate: codec for rate, codec in coded.items() if codec.coder}}
-    known = fitting.vocabulary, fitting.counts, next(fitting.windows)
+    known = fitting.answerer.lm.nearest, fitting.counts, next(fitting.windows)
     return {rate: Lookup.fit(codec, *known) for rate, codec in kept.items()}
 
 
@@ -290,12 +290,13 @@ def rotations(text: TrainingText) -> dict[str, System]:
 
 def token_ids(text: TrainingText) -> dict[str, System]:
     """Token ids: of fixed length, under the training text's unigram model, and under the base model's predictions."""
-    plain, lm = TokenId(text.vocabulary), text.answerer.lm
+    lm = text.answerer.lm
+    plain = TokenId(lm.nearest)
     before = tuple(Frame.known(text.answerer).before)
     return {
         f"{plain.depth} bits": plain,
-        "unigram model": UnigramTokenId(text.vocabulary, code_lengths(text.counts)),
-        "base model": PredictedTokenId(text.vocabulary, lm, before),
+        "unigram model": UnigramTokenId(lm.nearest, code_lengths(text.counts)),
+        "base model": PredictedTokenId(lm.nearest, lm, before),
     }
 
 

@@ -37,7 +37,7 @@ class Lookup:
     """
 
     codec: Codec
-    vocabulary: Float[Tensor, "vocab hidden"]
+    nearest: NearestTokens
     prior: Float[Tensor, " vocab"]
     """Natural logarithms."""
     gain: Float[Tensor, " compress"]
@@ -47,7 +47,7 @@ class Lookup:
     def fit(
         cls,
         codec: Codec,
-        vocabulary: Float[Tensor, "vocab hidden"],
+        nearest: NearestTokens,
         counts: Int[Tensor, " vocab"],
         windows: Float[Tensor, "n vector"],
     ) -> Self:
@@ -56,7 +56,12 @@ class Lookup:
         gain = (latents * received).mean(0) / latents.square().mean(0).clamp(min=1e-12)
         least = LEAST_NOISE * float(codec.pca.total_variance) / len(codec.pca.mean)
         noise = (received - gain * latents).square().mean(0).clamp(min=least)
-        return cls(codec, vocabulary, -code_lengths(counts).to(vocabulary) * math.log(2), gain, 1 / noise)
+        return cls(codec, nearest, -code_lengths(counts).to(nearest.vocabulary) * math.log(2), gain, 1 / noise)
+
+    @property
+    def vocabulary(self) -> Float[Tensor, "vocab hidden"]:
+        """The embedding table."""
+        return self.nearest.vocabulary
 
     def __call__(
         self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]
@@ -64,7 +69,11 @@ class Lookup:
         """`embeddings` with the coded tokens replaced by vocabulary entries."""
         coded, window = coded.to(embeddings.device), self.codec.window
         latents = self.codec.received(cut(embeddings, coded, window))
-        ids = self._nearest(latents) if window == 1 else self._likeliest(latents, token_places(coded, window))
+        if window == 1:
+            ids = self._nearest(latents)
+        else:
+            blocks = zip(latents.split(BLOCK), token_places(coded, window).split(BLOCK), strict=True)
+            ids = torch.cat([self._likeliest(*block) for block in blocks])
         return join(self.vocabulary[ids].flatten(1), embeddings, coded, window)
 
     def bits(self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]) -> int:
@@ -87,7 +96,7 @@ class Lookup:
         """The most likely tokens of each window; padding contributes nothing."""
         pca = self.codec.pca
         rebuilt = pca.decode(latents).view(-1, self.vocabulary.shape[1])
-        ids = NearestTokens(self.vocabulary)(rebuilt).view(filled.shape)
+        ids = self.nearest(rebuilt).view(filled.shape)
         offset = self.gain * (pca.mean @ pca.components.T)
         left = (latents + offset) * self.precision.sqrt() - self._sum(ids, filled)
         going = torch.ones(len(ids), dtype=torch.bool, device=ids.device)

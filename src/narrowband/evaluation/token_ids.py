@@ -5,7 +5,6 @@ Each system here has the cost of text itself, which is the bar for any system th
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -35,24 +34,19 @@ def stream_bits(ideal: float, coded: Bool[Tensor, "batch seq"]) -> int:
 class TokenId:
     """The id of each token, in ceil(log2 V) bits."""
 
-    vocabulary: Float[Tensor, "vocab hidden"]
-
-    @cached_property
-    def nearest(self) -> NearestTokens:
-        """The search for the vocabulary entry of an embedding."""
-        return NearestTokens(self.vocabulary)
+    nearest: NearestTokens
 
     @property
     def depth(self) -> int:
         """Bits of one token id."""
-        return math.ceil(math.log2(len(self.vocabulary)))
+        return math.ceil(math.log2(len(self.nearest.vocabulary)))
 
     def __call__(
         self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]
     ) -> Float[Tensor, "batch seq hidden"]:
         """`embeddings` with the coded tokens looked up again."""
         coded = coded.to(embeddings.device)
-        return with_tokens(embeddings, coded, self.vocabulary[self.ids(embeddings[coded])])
+        return with_tokens(embeddings, coded, self.nearest.vocabulary[self.ids(embeddings[coded])])
 
     def ids(self, tokens: Float[Tensor, "n hidden"]) -> Int[Tensor, " n"]:
         """The token ids that are sent for embeddings."""
@@ -103,4 +97,4 @@ class PredictedTokenId(TokenId):
         logits = self.lm.logits(embeddings, mask, len(predicted) + 1)[0, :-1]  # [predicted, vocab]
         nats = torch.nn.functional.cross_entropy(logits, predicted.to(logits.device), reduction="sum")
         unpredicted = len(ids) - len(predicted)
-        return float(nats) / math.log(2) + unpredicted * math.log2(len(self.vocabulary))
+        return float(nats) / math.log(2) + unpredicted * math.log2(len(self.nearest.vocabulary))

@@ -113,7 +113,7 @@ class FrozenLM:
     @cached_property
     def nearest(self) -> NearestTokens:
         """The search for the token whose embedding is nearest to a vector."""
-        return NearestTokens(self.embed(torch.arange(len(self.tokenizer))))
+        return NearestTokens(self.vocabulary)
 
     def logits(
         self, embeddings: Float[Tensor, "batch seq hidden"], mask: Bool[Tensor, "batch seq"], last: int

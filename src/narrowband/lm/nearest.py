@@ -13,9 +13,10 @@ ROWS, COLUMNS = 4096, 1 << 15
 
 
 class NearestTokens:
-    """Finds the vocabulary entry with the highest cosine; ties go to the lowest id. Entries are normalised once."""
+    """Finds the entry of `vocabulary` with the highest cosine; ties go to the lowest id. Entries are normalised once."""
 
     def __init__(self, vocabulary: Float[Tensor, "vocab hidden"]) -> None:
+        self.vocabulary = vocabulary
         self.unit = F.normalize(vocabulary, dim=-1)
 
     def __call__(self, embeddings: Float[Tensor, "n hidden"]) -> Int[Tensor, " n"]:
