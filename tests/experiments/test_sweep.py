@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from narrowband.experiments.queue import Experiments
+from narrowband.experiments import sweep
+from narrowband.experiments.queue import Experiments, Origin
 from narrowband.experiments.sweep import (
     RATES,
     RUNS,
@@ -32,12 +33,18 @@ def test_every_run_has_vectors_that_shrink_by_its_ratio() -> None:
 def test_rows_are_those_of_finished_runs_with_their_intervals() -> None:
     row = {"f1": 50.0, "em": 40.0, "agreement": 45.0, "cosine": 0.9, "norm_ratio": 1.0, "token_match": 99.0}
     interval = {"f1_interval": {"low": 47.0, "high": 53.0}}
+    gain = {"f1_gain": 2.0, "f1_gain_interval": {"low": 1.0, "high": 3.0}, "unseen": {"token_match": 80.0}}
     metrics = {name: {**row, **interval} for name in ("pca", "phase1", "phase2")}
+    metrics["phase2"] |= {**gain, "mse": 0.1}
     metrics["uncompressed"] = {"f1": 98.0, "em": 97.0, **interval}
-    rows = sweep_rows(Experiments(("abc",), {SweepRun(32, 16, 2).name: metrics, "another": {}}, frozenset(), {}))
+    name = SweepRun(32, 16, 2).name
+    origins = {name: Origin("c" * 40, "exp")}
+    rows = sweep_rows(Experiments(("abc",), {name: metrics, "another": {}}, frozenset(), origins))
     assert [row["system"] for row in rows] == ["uncompressed", "pca", "phase1", "phase2"]
     assert "cosine" not in rows[0] and (rows[0]["f1"], rows[0]["low"]) == (98.0, 47.0)
-    assert rows[1] == {"compression": 32, "window": 16, "seed": 2, "system": "pca", **row, "low": 47.0, "high": 53.0}
+    about = {"compression": 32, "window": 16, "seed": 2, "commit": "c" * 12}
+    assert rows[1] == {**about, "system": "pca", **row, "low": 47.0, "high": 53.0}
+    assert rows[3] == {**about, "system": "phase2", **row, **gain, "low": 47.0, "high": 53.0}
 
 
 def row(system: str, setting: str, bits: float) -> dict[str, Any]:
@@ -60,7 +67,9 @@ def test_every_rate_is_a_run_whose_codecs_and_rivals_are_set_to_it() -> None:
     }
 
 
-def test_rows_of_all_rates_are_put_together_and_what_has_one_rate_stands_there_once() -> None:
+def test_rows_of_all_rates_are_put_together_and_what_has_one_rate_stands_there_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     results = {
         bit_run_name(rate): [
             row("pca", f"entropy-coded to {rate} bits", rate - 0.1),
@@ -69,7 +78,10 @@ def test_rows_of_all_rates_are_put_together_and_what_has_one_rate_stands_there_o
         ]
         for rate in (24, 8)
     }
-    rows = bit_rows(results.__getitem__, [*results, "another"])
+    monkeypatch.setattr(sweep, "read_result", lambda experiments, name, path: {"rows": results[name]})
+    origins = {name: Origin("c" * 40, "exp") for name in results}
+    rows = bit_rows(Experiments(("abc",), {**results, "another": []}, frozenset(), origins))
+    assert {r["commit"] for r in rows} == {"c" * 12}
     assert [(r["seed"], r["system"], r["bits_per_token"]) for r in rows] == [
         (0, "pca", 7.9),
         (0, "token id", 3),

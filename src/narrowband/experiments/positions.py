@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from narrowband.experiments.queue import DETAILS, Experiments, Rows, Runs, read_result
+from narrowband.experiments.queue import DETAILS, Experiments, Rows, Runs, figures, read_result
 
 FIGURES = ("f1", "em", "agreement", "positions_ratio", "bits_per_token")
 
@@ -53,7 +53,7 @@ def reader_rows(experiments: Experiments) -> Rows:
         if run.name in experiments.finished
         for row in _rows(
             run,
-            experiments.origins[run.name].commit,
+            experiments.commit_of(run.name),
             experiments.finished[run.name],
             read_result(experiments, run.name, DETAILS),
         )
@@ -61,12 +61,12 @@ def reader_rows(experiments: Experiments) -> Rows:
 
 
 def _rows(run: ReaderRun, commit: str, metrics: dict[str, Any], details: dict[str, Any]) -> Rows:
-    about = {"tokens_per_position": run.tokens_per_position, "ablation": run.ablation, "commit": commit[:12]}
+    about = {"tokens_per_position": run.tokens_per_position, "ablation": run.ablation, "commit": commit}
     found = {name: {**metrics[name], **details[name]} for name in ("uncompressed", "reader")} | details[
         "fewer_positions"
     ]
     return [
-        {**about, "system": system, **{name: row[name] for name in FIGURES if name in row}, **row["f1_interval"]}
+        {**about, "system": system, **figures(row, FIGURES)}
         for system, row in found.items()
         if system == "reader" or not run.ablation
     ]

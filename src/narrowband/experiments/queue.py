@@ -19,6 +19,12 @@ Runs = dict[str, dict[str, str | int | float]]
 Rows = list[dict[str, Any]]
 """Results as they are committed: one row for each run and system."""
 
+FIGURES = (
+    *("f1", "em", "agreement", "cosine", "norm_ratio", "token_match", "relative_error", "seen", "unseen"),
+    *("f1_gain", "f1_gain_interval"),
+)
+"""What committed rows tell of a system."""
+
 METRICS = "metrics/evaluate.json"
 DETAILS = "results/evaluate.json"
 
@@ -37,6 +43,15 @@ class Experiments(NamedTuple):
     finished: dict[str, dict[str, Any]]
     waiting: frozenset[str]
     origins: dict[str, Origin]
+
+    def commit_of(self, name: str) -> str:
+        """The first 12 digits of the commit that a finished experiment starts from."""
+        return self.origins[name].commit[:12]
+
+
+def figures(row: Mapping[str, Any], names: Sequence[str] = FIGURES) -> dict[str, Any]:
+    """Those of `names` that `row` has, and the ends of its 95% interval as `low` and `high`."""
+    return {**{name: row[name] for name in names if name in row}, **row["f1_interval"]}
 
 
 def command(overrides: Mapping[str, str | int | float]) -> str:

@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from narrowband.evaluation.headline import TITLES
-from narrowband.experiments.queue import Experiments, Rows, Runs, with_details
+from narrowband.experiments.queue import Experiments, Rows, Runs, figures, with_details
 from narrowband.params import Params
 
 ROWS = Path("docs/real-models.json")
 PICTURES = Path("docs/pictures")
 
 SYSTEMS = tuple(TITLES)
-FIGURES = ("f1", "em", "agreement", "cosine", "norm_ratio", "token_match", "relative_error", "seen", "unseen")
 
 
 class RealRun(NamedTuple):
@@ -68,9 +67,7 @@ def real_rows(experiments: Experiments) -> Rows:
     rows = [
         row
         for name, metrics in with_details(chosen).finished.items()
-        for row in _rows(
-            name.removesuffix(f"-{runs[name].name}"), runs[name], metrics, experiments.origins[name].commit
-        )
+        for row in _rows(name.removesuffix(f"-{runs[name].name}"), runs[name], metrics, experiments.commit_of(name))
     ]
     done = {_run_of(row) for row in rows}
     earlier = json.loads(ROWS.read_text(encoding="utf-8")) if ROWS.exists() else []
@@ -78,12 +75,8 @@ def real_rows(experiments: Experiments) -> Rows:
 
 
 def _rows(model: str, run: RealRun, metrics: dict[str, Any], commit: str) -> Rows:
-    about = {"model": model, "compression": run.compression, "control": run.control, "commit": commit[:12]}
-    return [
-        {**about, "system": system, **{name: row[name] for name in FIGURES if name in row}, **row["f1_interval"]}
-        for system in SYSTEMS
-        for row in (metrics[system],)
-    ]
+    about = {"model": model, "compression": run.compression, "control": run.control, "commit": commit}
+    return [{**about, "system": system, **figures(metrics[system])} for system in SYSTEMS]
 
 
 def _run_of(row: dict[str, Any]) -> tuple[str, str, int]:

@@ -1,12 +1,12 @@
 """The sweeps behind the README's pictures: runs at every compression ratio or rate, and their results."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from narrowband.experiments.positions import reader_rows, reader_runs
-from narrowband.experiments.queue import STAGE, Experiments, Rows, Runs, read_result, with_details
+from narrowband.experiments.queue import STAGE, Experiments, Rows, Runs, figures, read_result, with_details
 from narrowband.experiments.real import PICTURES, ROWS, SYSTEMS, real_pictures, real_rows, real_runs
 from narrowband.params import InputError, Params
 from narrowband.runtime.files import write_json
@@ -105,18 +105,18 @@ def sweep_runs(hidden: int) -> Runs:
 
 
 def sweep_rows(experiments: Experiments) -> Rows:
-    """A row for each finished run and system: compression, F1 with its 95% interval, and, unless it is uncompressed, cosine."""
+    """A row for each finished run and system, with the commit that the run starts from and its `figures`."""
     return [
-        {**run._asdict(), "system": system, **_figures(experiments.finished[run.name][system])}
+        {
+            **run._asdict(),
+            "commit": experiments.commit_of(run.name),
+            "system": system,
+            **figures(experiments.finished[run.name][system]),
+        }
         for run in RUNS
         if run.name in experiments.finished
         for system in SYSTEMS
     ]
-
-
-def _figures(row: dict[str, Any]) -> dict[str, float]:
-    names = ("f1", "em", "agreement", "cosine", "norm_ratio", "token_match")
-    return {**{name: row[name] for name in names if name in row}, **row["f1_interval"]}
 
 
 def bit_runs() -> Runs:
@@ -142,16 +142,14 @@ def bit_run_name(rate: float) -> str:
     return f"bits-{rate:g}-seed0"
 
 
-def bit_rows(found: Callable[[str], Rows], finished: Sequence[str]) -> Rows:
-    """The rows of `results/baselines.json` of all finished runs, without latents on fixed grids; equal settings appear once.
-
-    `found` returns the rows of an experiment by its name.
-    """
+def bit_rows(experiments: Experiments) -> Rows:
+    """The rows of `results/baselines.json` of all finished runs, without latents on fixed grids; equal settings appear once."""
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for name in map(bit_run_name, RATES):
-        for row in found(name) if name in finished else []:
+        for row in read_result(experiments, name, BASELINES)["rows"] if name in experiments.finished else []:
             if GRID not in row["setting"]:
-                rows.setdefault((row["system"], row["setting"]), {"seed": 0, **row})
+                about = {"seed": 0, "commit": experiments.commit_of(name)}
+                rows.setdefault((row["system"], row["setting"]), {**about, **row})
     return list(rows.values())
 
 
@@ -176,9 +174,7 @@ SWEEPS = {
         Path("docs/bits.json"),
         lambda rows: {PICTURES / "f1-against-bits.svg": rows},
         lambda params, hidden: bit_runs(),
-        lambda experiments: bit_rows(
-            lambda name: read_result(experiments, name, BASELINES)["rows"], [*experiments.finished]
-        ),
+        bit_rows,
         "rate_chart",
     ),
     Axis.POSITIONS: Sweep(
