@@ -9,7 +9,7 @@ from narrowband.params import InputError, Params, load_params
 from narrowband.runtime import paths
 from narrowband.runtime.artifacts import sha256
 from narrowband.runtime.entry import console, run
-from narrowband.runtime.files import read_json, write_json
+from narrowband.runtime.files import read_cached, write_json
 
 FEWEST = 2  # one to train on, one held out
 PASSED = paths.CHECKPOINTS / "checked.json"
@@ -32,7 +32,7 @@ def main() -> None:
         "pools": [sha256([pool]) for pool in pools if pool.is_file()],
         "params": hashlib.sha256(params.model_dump_json().encode()).hexdigest(),
     }
-    if not PASSED.exists() or read_json(PASSED) != state:
+    if read_cached(PASSED) != state:
         examine(params, *pools)
         write_json(PASSED, state)
     write_json(paths.CHECKED, revisions)

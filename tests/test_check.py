@@ -35,6 +35,16 @@ def test_a_folder_that_dvc_can_not_name_in_a_copy_is_mentioned(
     assert "DVC's --temp and queue fail in" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("kept", ["", "[", "[]"])
+def test_a_damaged_record_of_the_last_check_counts_as_none(project: Path, kept: str) -> None:
+    check()
+    passed = project / ".checkpoints" / "checked.json"
+    whole = passed.read_text()
+    passed.write_text(kept)
+    check()
+    assert passed.read_text() == whole
+
+
 @pytest.mark.parametrize("dataset", ["qa.json", "bundled"])
 def test_too_few_training_windows_are_refused(project: Path, dataset: str) -> None:
     change(project, {"dataset": dataset, "data": {"train": 1}, "compress_dim": 100})

@@ -117,6 +117,40 @@ def test_a_file_is_converted_once_whatever_it_is_called(
     assert [path.name for path in cache.iterdir() if path.is_dir()] == [Path(first.name).name]
 
 
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: flip(folder / "model.safetensors"),
+        lambda folder: (folder / "model.safetensors").write_bytes(b"cut"),
+        lambda folder: (folder / "tokenizer.json").unlink(),
+        lambda folder: (folder / gguf.RECORD).write_text("[]"),
+        lambda folder: (folder / gguf.RECORD).unlink(),
+    ],
+    ids=["flipped", "cut", "missing", "record damaged", "record missing"],
+)
+def test_a_damaged_conversion_is_made_again(damage: Callable[[Path], object], lm: FrozenLM, file: Path) -> None:
+    folder = Path(locate(str(file)).name)
+    damage(folder)
+    found = FrozenLM.load(str(file))
+    assert Path(locate(str(file)).name) == folder
+    assert all(torch.equal(found.model.state_dict()[key], tensor) for key, tensor in lm.model.state_dict().items())
+
+
+def test_a_conversion_is_hashed_only_after_its_files_were_touched(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Path(locate(str(file)).name)
+    (folder / "model.safetensors").touch()
+    monkeypatch.setattr(gguf, "_convert", lambda *args: pytest.fail("converted again"))
+    locate(str(file))
+    monkeypatch.setattr(gguf, "_sums", lambda *args: pytest.fail("hashed"))
+    locate(str(file))
+
+
 def test_a_conversion_that_fails_leaves_nothing_to_be_read(
     file: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -117,6 +117,17 @@ def test_a_model_whose_code_fails(own: FrozenLM) -> None:
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.parametrize("kept", ["", "[1]", "{}", '{"batchable": 3}'])
+def test_a_damaged_verdict_is_asked_for_again(kept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    lm = FrozenLM.load(str(save_family("gpt2", tmp_path / "model")))
+    (verdict,) = (tmp_path / "cache" / "narrowband" / "probes").iterdir()
+    whole = verdict.read_text()
+    verdict.write_text(kept)
+    assert probe.batchable(str(tmp_path / "model"), lm)
+    assert verdict.read_text() == whole
+
+
 def test_a_model_is_asked_once_for_its_revision_and_dtype(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     folder = save_family("gpt2", tmp_path / "model")

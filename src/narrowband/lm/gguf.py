@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,11 @@ from narrowband.lm.gguf_header import Header, MalformedError, is_gguf, read_head
 from narrowband.params import InputError, first_line
 from narrowband.runtime.artifacts import sha256
 from narrowband.runtime.entry import console
-from narrowband.runtime.files import write_json
+from narrowband.runtime.files import read_cached, write_json
 
 FILE = "model.gguf"
+RECORD = "files.json"
+"""Size, time of change and SHA-256 of each file of a conversion."""
 SHARED = "output.weight"
 """The output head; in families that tie it to the embeddings, a copy of them."""
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
@@ -84,21 +86,50 @@ def converted_folder(file: Path) -> Path:
 
 
 def convert(file: Path) -> Path:
-    """The folder with a GGUF file's weights as safetensors and its tokenizer; made if it does not exist.
+    """The folder with a GGUF file's weights as safetensors and its tokenizer; made if it does not exist or is damaged.
 
     Raises:
         InputError: the file can't be read, or not without changing what the model does.
     """
     folder = converted_folder(file)
-    if folder.exists():
+    if _is_whole(folder):
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
-        if not folder.exists():
+        if not _is_whole(folder):
             console.print(f"converting {file} once, to {folder}", soft_wrap=True)
             with _said_in_a_sentence(file):
                 _convert(file, folder)
     return folder
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a conversion's files are those that were written; they are hashed only if a size or a time of change differs."""
+    match read_cached(folder / RECORD):
+        case {"stamps": stamps, "sha256": sums}:
+            if stamps == _stamps(folder):
+                return True
+            if sums == _sums(folder):
+                with suppress(OSError):  # in a cache that can't be written to, they are hashed each time
+                    _write_record(folder, sums)
+                return True
+    return False
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.iterdir()) if path.is_file() and path.name != RECORD]
+
+
+def _stamps(folder: Path) -> dict[str, list[int]]:
+    return {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in _files(folder)}
+
+
+def _sums(folder: Path) -> dict[str, str]:
+    return {path.name: sha256([path]) for path in _files(folder)}
+
+
+def _write_record(folder: Path, sums: dict[str, str]) -> None:
+    write_json(folder / RECORD, {"stamps": _stamps(folder), "sha256": sums})
 
 
 @contextmanager
@@ -132,7 +163,9 @@ def _convert(file: Path, folder: Path) -> None:
         _save_tokenizer(file, header, making)
         _save_model(making, config)
         link.unlink()
+        _write_record(making, _sums(making))
         _to_disk(making)
+        shutil.rmtree(folder, ignore_errors=True)  # damaged
         making.replace(folder)
     finally:
         shutil.rmtree(making, ignore_errors=True)

@@ -21,7 +21,7 @@ from narrowband.lm.cache import cache_folder
 from narrowband.lm.model_revision import model_revision
 from narrowband.params import InputError, first_line
 from narrowband.runtime.entry import console
-from narrowband.runtime.files import read_json, write_json
+from narrowband.runtime.files import read_cached, write_json
 
 if TYPE_CHECKING:
     from narrowband.lm.frozen import FrozenLM
@@ -48,12 +48,13 @@ def batchable(name: str, lm: "FrozenLM") -> bool:
         InputError: its answers to embeddings and to their tokens differ, or it gives embeddings no gradient.
     """
     known = _verdict_file(name, lm)
-    if known.exists():
-        verdict = bool(read_json(known)["batchable"])
-    else:
-        verdict = probe(name, lm)
-        with contextlib.suppress(OSError):  # without a writable cache, the test is repeated
-            write_json(known, {"batchable": verdict})
+    match read_cached(known):
+        case {"batchable": bool(verdict)}:
+            pass
+        case _:
+            verdict = probe(name, lm)
+            with contextlib.suppress(OSError):  # without a writable cache, the test is repeated
+                write_json(known, {"batchable": verdict})
     if not verdict:
         console.print(
             f"[yellow]base_model {escape(name)} answers differently in a left-padded batch than alone; it is run one "

@@ -46,6 +46,14 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path} is not JSON ({first_line(error)}); restore it from Git, or run dvc repro") from None
 
 
+def read_cached(path: Path) -> Any:
+    """The content of a JSON file that can be made again; `None` if it can't be read or is not JSON."""
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
 def write_tensors(path: Path, tensors: Mapping[str, "Tensor"], metadata: Mapping[str, str] | None = None) -> None:
     """Write `tensors` as a safetensors file, atomically.
 
