@@ -93,6 +93,14 @@ def pool(name: str, content: str) -> Change:
     return wrote(f"pools/{name}.yaml", content)
 
 
+def profile(content: str) -> Change:
+    def change(folder: Path) -> None:
+        (folder / "profiles").mkdir()
+        (folder / "profiles/mine.yaml").write_text(content)
+
+    return change
+
+
 EXAMPLE = "- {id: a, category: b, instruction: c, completion: d}\n"
 TABLE: list[tuple[str, Change, str]] = [
     # params.yaml
@@ -236,6 +244,10 @@ TABLE: list[tuple[str, Change, str]] = [
         "narrowband encode and decode need source embeddings, not",
     ),
     (f"narrowband ask --context=a --question={'why ' * 600}", nothing, "leaves no room for a question of"),
+    ("narrowband profile list", nothing, "there is no profiles/NAME.yaml here"),
+    ("narrowband profile list", profile(""), "profiles/mine.yaml holds NoneType, not a mapping"),
+    ("narrowband profile use mine", profile("about: ["), "profiles/mine.yaml can't be read as YAML"),
+    ("narrowband profile use mine", profile("params: {}"), "profiles/mine.yaml: parameter about is missing; add it"),
     ("check", made_folder("artifacts/checked"), "checked: Is a directory"),
 ]
 

@@ -6,7 +6,7 @@ import re
 import reprlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -94,6 +94,9 @@ class Section(BaseModel):
     """A section of `params.yaml`: immutable, unknown names refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+S = TypeVar("S", bound=Section)
 
 
 class Adapter(Section):
@@ -413,16 +416,27 @@ def parse_params(text: str, path: Path) -> Params:
         raise InputError(
             f"{path} is not valid YAML ({' '.join(str(error).split())}); fix it or restore it from Git"
         ) from None
+    return validated(Params, content, path)
+
+
+def validated(section: type[S], content: Any, path: Path) -> S:
+    """`content` of the YAML file at `path` as a section.
+
+    Raises:
+        InputError: it is no mapping, a name is unknown or missing, or a value is not allowed.
+    """
     if not isinstance(content, dict):
-        raise InputError(f"{path} holds {type(content).__name__}, not a mapping of parameters; restore it from Git")
+        raise InputError(
+            f"{path} holds {type(content).__name__}, not a mapping of parameters; fix it or restore it from Git"
+        )
     try:
-        return Params.model_validate(content)
+        return section.model_validate(content)
     except ValidationError as error:
-        raise InputError(f"{path}: {_sentence(error)}") from None
+        raise InputError(f"{path}: {_sentence(error, section)}") from None
 
 
-def _sentence(error: ValidationError) -> str:
-    """The first problem of `error`, unknown names first, with the fix."""
+def _sentence(error: ValidationError, section: type[Section]) -> str:
+    """The first problem of `error`, unknown names of `section` first, with the fix."""
     unknown = ("extra_forbidden", "invalid_key")
     problems = sorted(error.errors(), key=lambda problem: problem["type"] not in unknown)
     problem = problems[0]
@@ -430,12 +444,12 @@ def _sentence(error: ValidationError) -> str:
     name = name if name.isprintable() else repr(name)
     match problem["type"]:
         case "extra_forbidden" | "invalid_key":
-            known = list(_names(Params))
+            known = list(_names(section))
             near = difflib.get_close_matches(name, known, n=1)
             fix = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
             return f"unknown parameter {name}; {fix}"
         case "missing":
-            return f"parameter {name} is missing; restore it from Git"
+            return f"parameter {name} is missing; add it or restore it from Git"
     reason = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
     return f"{name} is {shown(problem['input'])}, which {reason}; change it and run again"
 

@@ -2,18 +2,19 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from narrowband.experiments.hypotheses import load_table, markdown, missing
-from narrowband.experiments.profiles import read_profiles, use_profile
+from narrowband.experiments.profiles import profile_names, read_profile, use_profile
 from narrowband.experiments.queue import collect, queue_missing, with_details
 from narrowband.experiments.revisions import read_metrics
 from narrowband.experiments.sweep import SWEEPS, Axis
 from narrowband.experiments.verify import compare_metrics, read_tolerances
-from narrowband.params import load_params
+from narrowband.params import InputError, load_params
 from narrowband.runtime.entry import console
 from narrowband.runtime.files import write_text
 
@@ -115,17 +116,32 @@ def sweep(
 
 @profiles.command(name="list")
 def list_profiles() -> None:
-    """List the profiles and the hardware they need."""
+    """List the profiles and the hardware they need; of damaged ones, the first is then named."""
     shown = Table("profile", "about", "base model", "data set", "GPU memory", "disk")
-    for name, (about, params) in read_profiles().items():
-        needs = params["needs"]
-        gpu = f"{needs['gpu_memory']} GiB" if needs["gpu_memory"] else "none"
-        shown.add_row(name, about, params["base_model"], params["dataset"], gpu, f"{needs['disk']} GiB")
+    damaged: list[InputError] = []
+    for name in profile_names():
+        try:
+            about, params = (profile := read_profile(name)).about, profile.params
+        except InputError as error:
+            damaged.append(error)
+            continue
+        model, dataset = (params.get(key, "") for key in ("base_model", "dataset"))
+        shown.add_row(*(escape(str(cell)) for cell in (name, about, model, dataset, *_hardware(params))))
     console.print(shown)
+    if damaged:
+        raise damaged[0]
+
+
+def _hardware(params: dict[str, Any]) -> tuple[str, str]:
+    """GPU memory and disk that a profile needs; empty if it does not say so."""
+    match params.get("needs"):
+        case {"gpu_memory": gpu, "disk": disk}:
+            return f"{gpu} GiB" if gpu else "none", f"{disk} GiB"
+    return "", ""
 
 
 @profiles.command()
 def use(name: Annotated[str, typer.Argument(help="One of `narrowband profile list`.")]) -> None:
     """Write a profile's parameters to params.yaml; other parameters and all comments stay."""
     profile = use_profile(name)
-    console.print(f"params.yaml now has {name}: {profile.about}", highlight=False)
+    console.print(f"params.yaml now has {name}: {profile.about}", markup=False, highlight=False)

@@ -3,40 +3,52 @@
 from collections.abc import MutableMapping
 from io import StringIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ruamel.yaml import YAML
 
-from narrowband.params import PARAMS_FILE, InputError, Params, load_params, parse_params
+from narrowband.params import PARAMS_FILE, InputError, Params, Section, load_params, parse_params, validated
 from narrowband.runtime.files import write_text
 
 PROFILES = Path("profiles")
 
 
-class Profile(NamedTuple):
+class Profile(Section):
     """What a profile is for, in a sentence, and the parameters that it sets."""
 
     about: str
     params: dict[str, Any]
 
 
-def read_profiles() -> dict[str, Profile]:
-    """Every profile by name.
+def profile_names() -> list[str]:
+    """The names of all profiles.
 
     Raises:
-        InputError: there are no profiles here.
+        InputError: there are none here.
     """
-    files = sorted(PROFILES.glob("*.yaml"), key=lambda file: file.stem)
-    if not files:
+    names = sorted(file.stem for file in PROFILES.glob("*.yaml"))
+    if not names:
         raise InputError(f"there is no {PROFILES}/NAME.yaml here; run this in the folder that holds params.yaml")
-    return {file.stem: Profile(**_yaml().load(file.read_text(encoding="utf-8"))) for file in files}
+    return names
+
+
+def read_profile(name: str) -> Profile:
+    """The profile called `name`.
+
+    Raises:
+        InputError: there is none, or its file is damaged.
+    """
+    if name not in (names := profile_names()):
+        raise InputError(f"there is no profile {name}; choose {', '.join(names)}")
+    file = PROFILES / f"{name}.yaml"
+    return validated(Profile, _load(file), file)
 
 
 def use_profile(name: str) -> Profile:
     """Write the parameters of a profile to `params.yaml`; other parameters, comments and order stay as they are.
 
     Raises:
-        InputError: there is no such profile, or `params.yaml` can't be used.
+        InputError: there is no such profile, or it or `params.yaml` can't be used.
     """
     profile, text = _applied(name)
     parse_params(text, PROFILES / f"{name}.yaml")
@@ -55,15 +67,13 @@ def profile_params(name: str) -> Params:
 
 def _applied(name: str) -> tuple[Profile, str]:
     """A profile, and the text of `params.yaml` with its parameters."""
-    profiles = read_profiles()
-    if name not in profiles:
-        raise InputError(f"there is no profile {name}; choose {', '.join(profiles)}")
+    profile = read_profile(name)
     load_params()
-    content = _yaml().load(PARAMS_FILE.read_text(encoding="utf-8"))
-    _set(content, profiles[name].params)
+    content = _load(PARAMS_FILE)
+    _set(content, profile.params)
     changed = StringIO()
     _yaml().dump(content, changed)
-    return profiles[name], changed.getvalue()
+    return profile, changed.getvalue()
 
 
 def _set(section: MutableMapping[str, Any], values: MutableMapping[str, Any]) -> None:
@@ -72,6 +82,13 @@ def _set(section: MutableMapping[str, Any], values: MutableMapping[str, Any]) ->
             _set(section[name], value)
         else:
             section[name] = value
+
+
+def _load(file: Path) -> Any:
+    try:
+        return _yaml().load(file.read_text(encoding="utf-8"))
+    except Exception as error:  # any exception, from a library that trusts the file
+        raise InputError(f"{file} can't be read as YAML ({' '.join(str(error).split())}); fix it") from None
 
 
 def _yaml() -> YAML:
