@@ -2,13 +2,18 @@ import json
 import math
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from families import save_family
 from making import answerer_of
 from rich.console import Console
+from safetensors.torch import load, save
+from torch import Tensor
 
 from narrowband.data.splits import world_example
+from narrowband.data.squad import Answer, Example
 from narrowband.evaluation.answer import QuestionAnswerer
 from narrowband.evaluation.compare import Comparison, with_reader
 from narrowband.evaluation.headline import headline_table
@@ -100,16 +105,56 @@ def test_a_stored_context_gives_the_answers_of_the_whole_prompt(
     assert store_context(answerer, encoder, 1000 * "word ").truncated
 
 
+@pytest.mark.parametrize(
+    "context", ["\u4e2d\u6587 is a language.", "\u00c9lan vital is a term.", "1999 was hot.", ": it is."]
+)
+@pytest.mark.parametrize("family", ["llama", "mistral"])
+def test_a_context_may_begin_with_any_character(family: str, context: str, params: Params, tmp_path: Path) -> None:
+    answerer = answerer_of(FrozenLM.load(str(save_family(family, tmp_path / "model"))), params)
+    encoder = ContextEncoder(answerer.lm, ReaderConfig("revision", 2, "embeddings", 0))
+    example = Example("a", context, "What is it?", (Answer(context[:1], 0),))
+    (tmp_path / "context").write_bytes(store_context(answerer, encoder, context).content)
+    whole = read_answers(answerer, encoder, [example]).predictions["a"]
+    assert answer_stored(answerer, tmp_path / "context", "revision", example.question) == whole
+
+
+def test_a_question_for_which_the_model_has_too_few_positions_is_refused(params: Params, tmp_path: Path) -> None:
+    lm = FrozenLM.load(str(save_family("gpt2", tmp_path / "model", n_positions=128)))
+    prompt = params.prompt.model_copy(update={"max_length": 120})
+    answerer = QuestionAnswerer(lm, prompt, max_new_tokens=8, batch_size=1, stop="line")
+    encoder = ContextEncoder(lm, ReaderConfig("revision", 2, "embeddings", 0))
+    stored = store_context(answerer, encoder, 100 * "word ")
+    (tmp_path / "context").write_bytes(stored.content)
+    answer_stored(answerer, tmp_path / "context", "revision", "What?")
+    with pytest.raises(InputError, match="more than the 128 of the base model; shorten the question") as refusal:
+        answer_stored(answerer, tmp_path / "context", "revision", 80 * "what ")
+    assert "\n" not in str(refusal.value)
+
+
+def headed(content: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Header and tensors of a stored context."""
+    size = int.from_bytes(content[:8], "little")
+    return json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["narrowband"]), load(content)
+
+
 def test_a_file_that_is_no_stored_context_or_another_models_is_refused(
     answerer: QuestionAnswerer, encoder: ContextEncoder, tmp_path: Path
 ) -> None:
     file = tmp_path / "context"
-    with pytest.raises(InputError, match="does not exist; write it with narrowband encode-context"):
+    with pytest.raises(InputError, match="does not exist; name a file that narrowband encode-context wrote"):
         answer_stored(answerer, file, "revision", "What?")
-    file.write_bytes(json.dumps({}).encode())
-    with pytest.raises(InputError, match="is not an encoded context"):
-        answer_stored(answerer, file, "revision", "What?")
+    with pytest.raises(InputError, match="is a folder; name a file"):
+        answer_stored(answerer, tmp_path, "revision", "What?")
     content = store_context(answerer, encoder, EXAMPLES[0].context).content
+    header, vectors = headed(content)
+    for kept in ({}, [], 3, header | {"head": [-1]}, header | {"head": [10**6]}, header | {"reader": {}}):
+        file.write_bytes(save(vectors, {"narrowband": json.dumps(kept)}))
+        with pytest.raises(InputError, match="is not an encoded context"):
+            answer_stored(answerer, file, "revision", "What?")
+    for shape in ((), (3,), (3, 7), (1, 3, 32)):
+        file.write_bytes(save({"vectors": torch.zeros(shape)}, {"narrowband": json.dumps(header)}))
+        with pytest.raises(InputError, match="is not an encoded context"):
+            answer_stored(answerer, file, "revision", "What?")
     file.write_bytes(content[:-1])
     with pytest.raises(InputError, match="is not an encoded context"):
         answer_stored(answerer, file, "revision", "What?")

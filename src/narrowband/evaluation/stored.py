@@ -1,21 +1,20 @@
 """A context encoded once into a file, and questions answered from that file without the context or the encoder."""
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch import Tensor
 
 from narrowband.data.prompts import require_texts
 from narrowband.evaluation.answer import QuestionAnswerer
-from narrowband.params import InputError, first_line
-from narrowband.reader.encoder import ContextEncoder
+from narrowband.lm.source import max_positions
+from narrowband.params import InputError, Natural, Section
+from narrowband.reader.encoder import ContextEncoder, ReaderConfig
 from narrowband.reader.shorten import latents, lay_rows
-from narrowband.reader.split_prompt import SplitPrompt, split_prompt
+from narrowband.reader.split_prompt import split_prompt
 
 STAND_IN, ANY = "It is so.", "What?"
 """Placeholders: the context of a question that is encoded alone, the question of a context that is."""
@@ -30,24 +29,32 @@ class Stored(NamedTuple):
     truncated: bool
 
 
+class Header(Section):
+    """What a file says beside its vectors: the settings that must match to read them, and the ids of the tokens before them.
+
+    The first token of a context can also stand for a part of the text before it, so these ids depend on the context.
+    """
+
+    prompt: dict[str, Any]
+    reader: ReaderConfig
+    head: list[Natural]
+
+
 @torch.no_grad()
 def store_context(answerer: QuestionAnswerer, encoder: ContextEncoder, context: str) -> Stored:
-    """Encode a context for any question: its vectors as float16, and the settings that must match to read them.
+    """Encode a context for any question: its vectors as float16, with a `Header`.
 
-    White space around the context is stripped, so that it shares no token with the text around it. Its end is truncated if the
-    prompt would exceed `prompt.max_length`.
+    White space around the context is stripped. Its end is truncated if the prompt would exceed `prompt.max_length`.
 
     Raises:
-        InputError: it is empty, or shares a token with the text before it.
+        InputError: it is empty.
     """
     require_texts(context, ANY)
     lm = answerer.lm
     prompt = split_prompt(lm.tokenizer, context.strip(), ANY, answerer.prompt)
-    if prompt.head != _frame(answerer, ANY).head:
-        raise InputError("the context shares a token with the text before it; begin it with a word")
     (vectors,) = latents(lm, encoder, [prompt])
-    header = {"prompt": answerer.prompt.model_dump(), "reader": asdict(encoder.config)}
-    content = save({"vectors": vectors.half().cpu().contiguous()}, {"narrowband": json.dumps(header)})
+    header = Header(prompt=answerer.prompt.model_dump(), reader=encoder.config, head=prompt.head)
+    content = save({"vectors": vectors.half().cpu().contiguous()}, {"narrowband": header.model_dump_json()})
     return Stored(content, len(prompt.context), len(vectors), prompt.truncated)
 
 
@@ -56,32 +63,42 @@ def answer_stored(answerer: QuestionAnswerer, file: Path, revision: str, questio
     """The answer to `question` about the context in `file`; `revision` is that of the base model that reads it.
 
     Raises:
-        InputError: the file is missing or damaged, or was written for another base model or other prompts.
+        InputError: the file is missing or damaged, or was written for another base model or other prompts; or the question is
+            too long.
     """
     require_texts(STAND_IN, question)
     header, vectors = _read(file)
+    lm = answerer.lm
     expected = {"prompt": answerer.prompt.model_dump(), "base_model_revision": revision}
-    found = {"prompt": header["prompt"], "base_model_revision": header["reader"]["base_model_revision"]}
+    found = {"prompt": header.prompt, "base_model_revision": header.reader.base_model_revision}
     for name, wanted in expected.items():
         if found[name] != wanted:
             raise InputError(f"{file} was encoded with {name} {found[name]}, not {wanted}; encode the context again")
-    rows = lay_rows(answerer.lm, [_frame(answerer, question)], [vectors.float()])
+    if vectors.shape[1:] != (lm.hidden_size,) or any(token >= lm.embedding.num_embeddings for token in header.head):
+        raise _foreign(file)
+    asked = split_prompt(lm.tokenizer, STAND_IN, question, answerer.prompt)._replace(head=header.head)
+    rows = lay_rows(lm, [asked], [vectors.float()])
+    length, new, most = rows.mask.shape[1], answerer.max_new_tokens, max_positions(lm.model)
+    if most is not None and length + new > most:
+        raise InputError(
+            f"a question of {len(asked.question)} tokens after {file} takes {length} positions and its answer {new}, more than "
+            f"the {most} of the base model; shorten the question, or encode a shorter context"
+        )
     (reply,) = answerer.generate(*rows)
     return reply.text
 
 
-def _frame(answerer: QuestionAnswerer, question: str) -> SplitPrompt:
-    """The parts of a prompt around the context."""
-    return split_prompt(answerer.lm.tokenizer, STAND_IN, question, answerer.prompt)
-
-
-def _read(file: Path) -> tuple[Mapping[str, Any], torch.Tensor]:
+def _read(file: Path) -> tuple[Header, Tensor]:
+    if not file.is_file():
+        fault = "is a folder" if file.is_dir() else "does not exist"
+        raise InputError(f"{file} {fault}; name a file that narrowband encode-context wrote")
     try:
         with safe_open(file, framework="pt") as opened:
-            return json.loads((opened.metadata() or {})["narrowband"]), opened.get_tensor("vectors")
-    except FileNotFoundError:
-        raise InputError(f"{file} does not exist; write it with narrowband encode-context") from None
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise InputError(
-            f"{file} is not an encoded context ({first_line(error)}); write it with narrowband encode-context"
-        ) from None
+            header = Header.model_validate_json((opened.metadata() or {})["narrowband"])
+            return header, opened.get_tensor("vectors")
+    except (SafetensorError, KeyError, ValueError):
+        raise _foreign(file) from None
+
+
+def _foreign(file: Path) -> InputError:
+    return InputError(f"{file} is not an encoded context, or is damaged; write it with narrowband encode-context")
