@@ -94,6 +94,24 @@ def test_show_says_which_figure_an_older_version_did_not_write(project: Path) ->
     assert "metrics/evaluate.json at the workspace has no 'agreement'" in str(result.exception)
 
 
+@pytest.mark.parametrize(
+    "content", [[], None, 3, metrics(40.0) | {"bits_per_token": None}, metrics(40.0) | {"pca": []}]
+)
+def test_show_says_that_a_file_of_metrics_is_another(project: Path, content: Any) -> None:
+    Path("metrics/evaluate.json").write_text(json.dumps(content))
+    result = CliRunner().invoke(app, ["show"])
+    assert isinstance(result.exception, InputError)
+    assert "metrics/evaluate.json" in str(result.exception) and "run dvc repro" in str(result.exception)
+
+
+@pytest.mark.parametrize("command", [["encode", "--question", "What?"], ["encode-context"]])
+@pytest.mark.parametrize("out", ["", ".", "/", "metrics"])
+def test_what_is_encoded_is_not_written_to_a_folder(project: Path, command: list[str], out: str) -> None:
+    shutil.copy(ROOT / "params.yaml", project)  # without a model
+    result = CliRunner().invoke(app, [*command, "--context", "A text.", out])
+    assert isinstance(result.exception, InputError) and "is a folder; name a file to write" in str(result.exception)
+
+
 def test_ask_refuses_text_that_is_not_utf_8(project: Path) -> None:
     shutil.copy(ROOT / "params.yaml", project)
     result = CliRunner().invoke(app, ["ask", "--context", "caf\udce9", "--question", "What?"])

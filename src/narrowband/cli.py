@@ -34,6 +34,11 @@ def show(revision: Annotated[str | None, typer.Argument(help="Commit, branch, ta
         details = {}
     try:
         table = headline_table(headline, details)
+    except (TypeError, ValueError, AttributeError):
+        raise InputError(
+            f"{METRICS} or {DETAILS} at {revision or 'the workspace'} is not what evaluate writes; run dvc repro, or restore it "
+            "from Git"
+        ) from None
     except KeyError as missing:
         raise InputError(
             f"{METRICS} at {revision or 'the workspace'} has no {missing}, as an older version wrote it; check that commit out "
@@ -79,6 +84,7 @@ def encode_context(
     """Encode a passage into fewer vectors than tokens, in OUT; needs reader.tokens_per_position of 2 or more."""
     params = load_params()
     _require_utf8(context=context)
+    _require_file(out)
     if params.reader.tokens_per_position == 1:
         raise InputError(
             "reader.tokens_per_position is 1, so there is no encoder; run dvc exp run -S reader.tokens_per_position=2"
@@ -104,6 +110,7 @@ def encode(
     """Encode a passage and a question with Phase 2's codec into a byte stream, in OUT; needs latent_coding.kind entropy."""
     params = load_params()
     _require_utf8(context=context, question=question)
+    _require_file(out)
 
     from narrowband.evaluation.wire import write_stream
 
@@ -158,6 +165,11 @@ def _require_utf8(**options: str) -> None:
     for name, text in options.items():
         if not text.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in text):
             raise InputError(f"--{name} is not in UTF-8; convert it (iconv --to-code=UTF-8)")
+
+
+def _require_file(out: Path) -> None:
+    if out.is_dir():
+        raise InputError(f"OUT {out} is a folder; name a file to write")
 
 
 @app.command()

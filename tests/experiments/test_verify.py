@@ -41,6 +41,12 @@ def test_a_metric_without_a_tolerance_is_refused() -> None:
         compare_metrics({"cosine": 1}, {"cosine": 1}, {"f1": 1})
 
 
+def test_a_null_is_no_metric() -> None:
+    assert compare_metrics({"a": None}, {"a": None}, {"*": 1}) == []
+    (drift,) = compare_metrics({"a": None}, {"a": 1}, {"*": 1})
+    assert not drift.ok and drift.expected is None
+
+
 def test_text_is_not_compared() -> None:
     expected, found = ({"verdicts": {"bos": {"evidence": text}}, "f1": 1} for text in ("F1 1.0", "F1 1.1"))
     assert [drift.name for drift in compare_metrics(expected, found, {"*": 0.0})] == ["f1"]

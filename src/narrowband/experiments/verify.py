@@ -45,7 +45,8 @@ def compare_metrics(
 ) -> list[Drift]:
     """Compare every number of both sides; a metric that only one side has differs infinitely.
 
-    Items of a list are named by their index. Text is not compared, as the numbers in it are metrics of their own.
+    Items of a list are named by their index. A null is no metric, and neither is text, as the numbers in it are metrics of
+    their own.
 
     `tolerances` maps patterns of dotted names to absolute differences; the first match counts.
 
@@ -72,5 +73,5 @@ def _numbers(content: Any, prefix: str = "") -> Iterator[tuple[str, float]]:
             yield from _numbers(value, f"{prefix}.{key}" if prefix else str(key))
     elif isinstance(content, list):
         yield from _numbers(dict(enumerate(content)), prefix)
-    elif not isinstance(content, str):
+    elif isinstance(content, int | float):
         yield prefix, float(content)
