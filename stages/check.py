@@ -79,12 +79,13 @@ def examine(params: Params, few_shot_pool: Path, instruction_pool: Path) -> None
     splits = check_dataset(params.dataset, sizes, params.seed, data.unanswerable, params.test_dataset)
     tokenizer = load_tokenizer(params.base_model)
     require_bos(prompt, tokenizer)
-    if splits:
-        shots, train = draw_shots(splits["train"], prompt.shots, params.seed)
-        asked = with_examples(prompt, shots)
-        for examples in splits.values():
-            check_questions(tokenizer, examples, asked)
+    shots, train = draw_shots(splits["train"], prompt.shots, params.seed) if "train" in splits else ([], [])
+    asked = with_examples(prompt, shots)
+    for examples in splits.values():
+        check_questions(tokenizer, examples, asked)
+    if train:
         check_windows(stream_prompts(tokenizer, train, asked), params.window, dim)
+    if splits.keys() == sizes.keys():
         tell_time(params, model, splits, console)
 
 

@@ -2,11 +2,13 @@
 
 import json
 import runpy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tiny_project import ROOT, change, make_project
 
+from narrowband.data import splits
 from narrowband.data.splits import world_example
 from narrowband.data.squad import write_squad
 from narrowband.params import InputError
@@ -49,6 +51,18 @@ def test_a_damaged_record_of_the_last_check_counts_as_none(project: Path, kept: 
 def test_too_few_training_windows_are_refused(project: Path, dataset: str) -> None:
     change(project, {"dataset": dataset, "data": {"train": 1}, "compress_dim": 100})
     with pytest.raises(InputError, match="compress_dim 100 needs more than 100 training windows but there are"):
+        check()
+
+
+def test_a_file_is_examined_beside_a_data_set_of_the_hub(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(splits, "_rows", lambda *args: iter([world_example(0, "test", 0)]))
+    change(project, {"test_dataset": "owner/squad", "data": {"train": 1}, "compress_dim": 100})
+    with pytest.raises(InputError, match="compress_dim 100 needs more than 100 training windows but there are"):
+        check()
+    change(project, {"dataset": "owner/squad", "test_dataset": "qa.json", "data": {"test": 99}})
+    check()
+    write_squad(project / "qa.json", "any", [replace(world_example(0, "train", 0), question="why " * 600)])
+    with pytest.raises(InputError, match=r"question train-00000: prompt.max_length 512 leaves no room for a question"):
         check()
 
 

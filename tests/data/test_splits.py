@@ -189,6 +189,62 @@ def test_a_data_set_of_the_hub_is_read_in_its_own_splits(hub_like: Path, params:
         checked_dataset(settings)
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"answers": {"texts": ["fox"], "answer_start": [4]}},
+        {"answers": {"text": ["fox"], "answer_start": [4, 5]}},
+        {"answers": {"text": None, "answer_start": None}},
+        {"answers": {"text": ["fox"], "answer_start": ["4"]}},
+        {"answers": None},
+        {"question": None},
+    ],
+)
+def test_a_row_of_the_hub_of_another_schema_is_refused(hub_like: Path, params: Params, row: dict) -> None:
+    whole = {"id": "a", "context": "red fox", "question": "who?", "answers": {"text": ["fox"], "answer_start": [4]}}
+    (hub_like / "validation.jsonl").write_text(json.dumps(whole | row) + "\n")
+    (hub_like / "train.jsonl").rename(hub_like / "left")
+    settings = small(params).model_copy(update={"test_dataset": "owner/squad"})
+    with pytest.raises(InputError, match="test_dataset owner/squad: row 'a' does not have the SQuAD schema"):
+        checked_dataset(settings)
+
+
+def test_a_data_set_of_the_hub_whose_splits_differ_in_their_columns_is_refused(hub_like: Path, params: Params) -> None:
+    (hub_like / "validation.jsonl").write_text(json.dumps({"id": "a", "answers": {"texts": ["fox"]}}) + "\n")
+    with pytest.raises(InputError, match="dataset owner/squad can't be read from the hub"):
+        checked_dataset(small(params).model_copy(update={"dataset": "owner/squad"}))
+
+
+@pytest.mark.parametrize("change", [{"dataset": "owner/squad"}, {"test_dataset": "owner/squad"}])
+def test_a_file_is_checked_whole_beside_a_data_set_of_the_hub(
+    hub_like: Path, params: Params, tmp_path: Path, change: dict[str, str]
+) -> None:
+    examples = [world_example(0, "test", i) for i in range(9)]
+    files = on_two_files(params, tmp_path, examples, test=9).model_copy(update=change)
+    local = {"train", "validation"} if "test_dataset" in change else {"test"}
+    data = files.data
+    checked = check_dataset(files.dataset, data.sizes, 0, data.unanswerable, files.test_dataset)
+    assert checked.keys() == local and checked == {name: splits_of(files)[name] for name in local}
+    bad = [*examples, Example("c", "Orvane is a town.", "Who is Belmir?", ())] * 9
+    for name in ("train.json", "dev.json"):
+        write_squad(tmp_path / name, "any", bad)
+    with pytest.raises(InputError, match="question c is unanswerable"):
+        checked_dataset(small(files, train=99, validation=99, test=99))
+
+
+def test_a_test_data_set_that_the_hub_does_not_give_is_named(hub_like: Path, params: Params) -> None:
+    (hub_like / "validation.jsonl").unlink()
+    with pytest.raises(InputError, match="test_dataset owner/squad can't be read from the hub"):
+        checked_dataset(small(params).model_copy(update={"test_dataset": "owner/squad"}))
+
+
+@pytest.mark.parametrize("name", ["train.jsonl", "owner/train.jsonl"])
+def test_a_file_of_another_kind_is_refused(hub_like: Path, params: Params, name: str) -> None:
+    Path(name).write_text("{}")
+    with pytest.raises(InputError, match=f"dataset {name} is not a .json file; give `bundled`, a .json file"):
+        checked_dataset(params.model_copy(update={"dataset": name}))
+
+
 @pytest.mark.parametrize("dataset", ["squad", "a/b/c", "nowhere"])
 def test_what_is_no_data_set_is_refused(params: Params, dataset: str) -> None:
     with pytest.raises(InputError, match=f"dataset {dataset} does not exist; give `bundled`"):
@@ -254,8 +310,12 @@ def test_a_test_data_set_that_can_not_be_used_is_named(params: Params, tmp_path:
     files = on_two_files(params, tmp_path, dev)
     with pytest.raises(InputError, match="test_dataset nowhere does not exist"):
         checked_dataset(files.model_copy(update={"test_dataset": "nowhere"}))
-    with pytest.raises(InputError, match=r"with test_dataset .*train.json has the id train-0000. twice"):
+    with pytest.raises(
+        InputError, match=r"dataset .*train.json and test_dataset .*train.json both hold the question of id train-0000"
+    ):
         checked_dataset(files.model_copy(update={"test_dataset": files.dataset}))
+    with pytest.raises(InputError, match=r"dataset .*train.json or test_dataset .*dev.json has the id .* twice"):
+        checked_dataset(on_two_files(params, tmp_path, dev * 2))
     unanswerable = Example("c", "Orvane is a town.", "Who is Belmir?", ())
     with pytest.raises(InputError, match=r"test_dataset .*dev.json: question c is unanswerable"):
         checked_dataset(on_two_files(params, tmp_path, [*dev, unanswerable]))

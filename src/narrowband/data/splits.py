@@ -2,13 +2,13 @@
 
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
-from narrowband.data.squad import Answer, Example, require_sound, require_unique, stream_squad
-from narrowband.params import InputError, Unanswerable, first_line
+from narrowband.data.squad import Answer, Example, require_sound, require_unique, stream_squad, typed
+from narrowband.params import InputError, Unanswerable, first_line, shown
 from narrowband.world.names import Split, is_held_out
 from narrowband.world.passages import Question, make_passage
 
@@ -38,41 +38,68 @@ def make_splits(
         InputError: a data set does not exist, is malformed, leaves a split empty, or has an unanswerable question while
             `data.unanswerable` is `refuse`; or both have a question of the same id.
     """
-    splits: dict[Split, list[Example]] = {split: [] for split in sizes}
+    splits: dict[Split, list[Example]] = {}
     for stream in _streams(dataset, test_dataset, seed):
-        for split, example in stream.questions:
-            if len(splits[split]) < sizes[split]:
-                _check(stream.name, example, unanswerable)
-                splits[split].append(example)
-            if all(len(splits[name]) == sizes[name] for name in stream.fills):
-                break
-        for split in stream.fills:
-            if not splits[split]:
-                raise InputError(f"{stream.name} leaves the {split} split empty; give more contexts")
-    both = f"dataset {dataset}" + (f" with test_dataset {test_dataset}" if test_dataset else "")
-    require_unique(both, [example for examples in splits.values() for example in examples])
+        splits |= _filled(stream, sizes, unanswerable)
+    _require_apart(dataset, test_dataset, splits)
     return splits
 
 
 def check_dataset(
     dataset: str, sizes: Sizes, seed: int, unanswerable: Unanswerable, test_dataset: str | None = None
 ) -> dict[Split, list[Example]]:
-    """Check what `make_splits` would read, and return it; of a data set on the hub, check one question and return nothing.
+    """Check what `make_splits` would read, and return it; of a data set on the hub, check a question and return no split.
 
     Raises:
         InputError: see `make_splits`.
     """
     given = {"dataset": dataset, **({"test_dataset": test_dataset} if test_dataset else {})}
-    for parameter, name in given.items():
-        if name != BUNDLED and not _is_file(name) and name.count("/") != 1:
+    on_hub = {
+        f"{parameter} {name}": name for parameter, name in given.items() if name != BUNDLED and not _is_file(name)
+    }
+    for where, name in on_hub.items():
+        if Path(name).is_file() or name.count("/") != 1:
+            fault = "is not a .json file" if Path(name).exists() else "does not exist"
             raise InputError(
-                f"{parameter} {name} does not exist; give `{BUNDLED}`, a .json file of the SQuAD schema or a hub id (owner/name)"
+                f"{where} {fault}; give `{BUNDLED}`, a .json file of the SQuAD schema or a hub id (owner/name)"
             )
-    if all(name == BUNDLED or _is_file(name) for name in given.values()):
-        return make_splits(dataset, sizes, seed, unanswerable, test_dataset)
+    splits: dict[Split, list[Example]] = {}
     for stream in _streams(dataset, test_dataset, seed):
-        _check(stream.name, next(stream.questions)[1], unanswerable)
-    return {}
+        if stream.name not in on_hub:
+            splits |= _filled(stream, sizes, unanswerable)
+            continue
+        for _, example in islice(stream.questions, 1):
+            _check(stream.name, example, unanswerable)
+    _require_apart(dataset, test_dataset, splits)
+    return splits
+
+
+def _filled(stream: _Stream, sizes: Sizes, unanswerable: Unanswerable) -> dict[Split, list[Example]]:
+    """The splits that `stream` fills."""
+    splits: dict[Split, list[Example]] = {split: [] for split in stream.fills}
+    for split, example in stream.questions:
+        if len(splits[split]) < sizes[split]:
+            _check(stream.name, example, unanswerable)
+            splits[split].append(example)
+        if all(len(splits[name]) == sizes[name] for name in stream.fills):
+            break
+    for split in stream.fills:
+        if not splits[split]:
+            raise InputError(f"{stream.name} leaves the {split} split empty; give more contexts")
+    return splits
+
+
+def _require_apart(dataset: str, test_dataset: str | None, splits: Mapping[Split, Sequence[Example]]) -> None:
+    """Check that all ids differ, and that no question is in both data sets."""
+    test = {example.id for example in splits.get("test", ())} if test_dataset else set[str]()
+    rest = [example for split, examples in splits.items() for example in examples if split != "test"]
+    if both := sorted(test.intersection(example.id for example in rest)):
+        raise InputError(
+            f"dataset {dataset} and test_dataset {test_dataset} both hold the question of id {both[0]}, so they would train on "
+            "what they test; give another test_dataset, or make the ids different if the questions are"
+        )
+    where = f"dataset {dataset}" + (f" or test_dataset {test_dataset}" if test_dataset else "")
+    require_unique(where, [*rest, *splits.get("test", ())])
 
 
 def world_example(seed: int, split: Split, index: int) -> Example:
@@ -109,7 +136,7 @@ def _streams(dataset: str, test_dataset: str | None, seed: int) -> list[_Stream]
 def _training(name: str, dataset: str, seed: int) -> list[_Stream]:
     if dataset == BUNDLED:
         return [_Stream(name, (split,), _world(seed, split)) for split in ("train", "validation")]
-    questions = stream_squad(Path(dataset)) if _is_file(dataset) else _rows(dataset, "train")
+    questions = stream_squad(Path(dataset)) if _is_file(dataset) else _rows(name, dataset, "train")
     fed: Iterator[tuple[Split, Example]] = (("train" if _bucket(e) == "test" else _bucket(e), e) for e in questions)
     return [_Stream(name, ("train", "validation"), fed)]
 
@@ -119,7 +146,7 @@ def _test(dataset: str, test_dataset: str | None, seed: int) -> _Stream:
     name = f"test_dataset {test_dataset}" if test_dataset else f"dataset {dataset}"
     if held_out == BUNDLED:
         return _Stream(name, ("test",), _world(seed, "test"))
-    questions = stream_squad(Path(held_out)) if _is_file(held_out) else _rows(held_out, "validation")
+    questions = stream_squad(Path(held_out)) if _is_file(held_out) else _rows(name, held_out, "validation")
     return _Stream(name, ("test",), (("test", example) for example in questions))
 
 
@@ -137,26 +164,30 @@ def _bucket(example: Example) -> Split:
     return "test" if number == 9 else "validation" if number == 8 else "train"
 
 
-def _rows(name: str, split: str) -> Iterator[Example]:
+def _rows(where: str, name: str, split: str) -> Iterator[Example]:
     import datasets
 
     try:
         for row in datasets.load_dataset(name, split=split, streaming=True):
-            yield _from_row(name, row)
+            yield _from_row(where, row)
     except InputError:
         raise
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+    except (OSError, ValueError, TypeError, LookupError, datasets.exceptions.DatasetsError) as error:
         raise InputError(
-            f"dataset {name} can't be read from the hub ({first_line(error)}); check its name, your access and the network"
+            f"{where} can't be read from the hub ({first_line(error)}); check its name, your access and the network"
         ) from None
 
 
-def _from_row(name: str, row: Mapping[str, Any]) -> Example:
-    answers = row.get("answers")
-    if not isinstance(answers, dict) or not {"id", "context", "question"} <= row.keys():
-        raise InputError(f"dataset {name}: row {row.get('id')} does not have the SQuAD schema; use a data set that has")
-    spans = tuple(Answer(text, start) for text, start in zip(answers["text"], answers["answer_start"], strict=True))
-    return Example(str(row["id"]), str(row["context"]), str(row["question"]), spans)
+def _from_row(where: str, row: Mapping[str, Any]) -> Example:
+    try:
+        answers = row["answers"]
+        pairs = zip(answers["text"], answers["answer_start"], strict=True)
+        spans = tuple(Answer(typed(text, str), typed(start, int)) for text, start in pairs)
+        return Example(str(row["id"]), typed(row["context"], str), typed(row["question"], str), spans)
+    except (KeyError, TypeError, ValueError):
+        raise InputError(
+            f"{where}: row {shown(row.get('id'))} does not have the SQuAD schema; use a data set that has"
+        ) from None
 
 
 def _check(name: str, example: Example, unanswerable: Unanswerable) -> None:

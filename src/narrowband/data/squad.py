@@ -138,10 +138,10 @@ def _questions(path: Path, paragraph: Any) -> Iterator[Example]:
     try:
         for qa in paragraph["qas"]:
             example = Example(
-                _typed(qa["id"], str),
-                _typed(paragraph["context"], str),
-                _typed(qa["question"], str),
-                tuple(Answer(_typed(a["text"], str), _typed(a["answer_start"], int)) for a in qa["answers"]),
+                typed(qa["id"], str),
+                typed(paragraph["context"], str),
+                typed(qa["question"], str),
+                tuple(Answer(typed(a["text"], str), typed(a["answer_start"], int)) for a in qa["answers"]),
             )
             if not example.answers and not qa.get("is_impossible"):
                 raise InputError(
@@ -155,7 +155,8 @@ def _questions(path: Path, paragraph: Any) -> Iterator[Example]:
         ) from None
 
 
-def _typed(value: object, kind: type[T]) -> T:
+def typed(value: object, kind: type[T]) -> T:
+    """Return `value`; raises a TypeError if it is not of type `kind`."""
     if type(value) is not kind:  # a bool is an int to isinstance
         raise TypeError(f"{shown(value)} is not of type {kind.__name__}")
     return value
