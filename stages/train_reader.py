@@ -24,6 +24,7 @@ def main() -> None:
     from narrowband.data.splits import BUNDLED
     from narrowband.data.squad import read_squad
     from narrowband.evaluation.answer import QuestionAnswerer
+    from narrowband.lm.source import max_positions
     from narrowband.reader.encoder import ContextEncoder, ReaderConfig
     from narrowband.training.draws import Draws
     from narrowband.training.reader import Lessons, drawn_questions, fresh_questions, reader_evaluation, reader_loss
@@ -39,7 +40,7 @@ def main() -> None:
     else:
         examples = read_squad(checked(paths.QA / "train.json"))
         n, questions = len(examples), drawn_questions(examples, Draws(seed, reader.batch_size))
-    lessons = Lessons(lm.tokenizer, prompt, questions, reader.pretrain_steps)
+    lessons = Lessons(lm.tokenizer, prompt, questions, reader.pretrain_steps, max_positions(lm.model))
     loss = reader_loss(lm, encoder, lessons, params.loss.phase2)
     phase = PhaseRun("reader", reader.whole, seed, stage_fingerprint("train_reader"), console)
     evaluate = reader_evaluation(answerer, encoder, validation_questions(params.data.quick), console)

@@ -1,10 +1,14 @@
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
+from families import save_family
 
 from narrowband.data.prompts import encode_answer
 from narrowband.data.splits import world_example
 from narrowband.lm.frozen import FrozenLM
+from narrowband.lm.source import max_positions
 from narrowband.params import Params
 from narrowband.reader.encoder import ContextEncoder, ReaderConfig
 from narrowband.reader.shorten import latents
@@ -54,6 +58,18 @@ def test_contexts_are_repeated_and_continued_first_and_questions_answered_after(
             assert lm.tokenizer.decode(prompt.context + answer) == context
     golds = [encode_answer(lm.tokenizer, example.golds[0]) for example in lessons.questions(1)]
     assert [lesson.answer for lesson in then] == golds
+
+
+def test_a_context_is_repeated_as_far_as_the_model_has_positions(params: Params, tmp_path: Path) -> None:
+    """The model embeds absolute positions and has no more, so a longer row would end in an IndexError."""
+    lm = FrozenLM.load(str(save_family("gpt2", tmp_path, n_positions=96)))
+    prompt = params.prompt.model_copy(update={"max_length": 80})
+    lessons = Lessons(lm.tokenizer, prompt, fresh_questions(0, 4), 1, max_positions(lm.model))
+    lengths = [len(lesson.prompt.ids) + len(lesson.answer) for lesson in lessons.at(0)]
+    assert lengths[1] == lengths[3] == 96 and max(lengths) == 96
+    for prompt, answer in lessons.at(0)[1::2]:
+        assert answer == prompt.context[: len(answer)]
+    assert reader_loss(lm, ContextEncoder(lm, CONFIG), lessons, params.loss.phase2)(0).loss.isfinite()
 
 
 @pytest.mark.parametrize(

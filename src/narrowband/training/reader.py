@@ -62,12 +62,16 @@ def drawn_questions(examples: Sequence[Example], draws: Draws) -> Questions:
 
 @dataclass(frozen=True)
 class Lessons:
-    """The lessons of each step: repeat and continue contexts for `pretrain_steps` steps, then answer questions."""
+    """The lessons of each step: repeat and continue contexts for `pretrain_steps` steps, then answer questions.
+
+    Of a long context only the beginning is repeated, as far as the base model has `positions` (`None`: no limit).
+    """
 
     tokenizer: PreTrainedTokenizerBase
     prompt: Prompt
     questions: Questions
     pretrain_steps: int
+    positions: int | None = None
 
     def tokens_per_position(self, step: int, most: int) -> int:
         """Context tokens per position at `step`: in pretraining 2, 4 and so on up to `most`, in equal shares, then `most`.
@@ -91,7 +95,9 @@ class Lessons:
 
     def _repeat(self, prompt: SplitPrompt) -> ReaderLesson:
         cue: list[int] = self.tokenizer(AGAIN, add_special_tokens=False).input_ids
-        return ReaderLesson(prompt._replace(question=cue), prompt.context)
+        asked = prompt._replace(question=cue)
+        room = None if self.positions is None else max(1, self.positions - len(asked.ids))
+        return ReaderLesson(asked, prompt.context[:room])
 
 
 def _continue(prompt: SplitPrompt) -> ReaderLesson:
