@@ -105,6 +105,17 @@ def test_a_chat_delimiter_is_refused_and_never_chosen(tokenizer: PreTrainedToken
         require_bos(params.prompt.model_copy(update={"bos": "text"}), tokenizer)
 
 
+@pytest.mark.parametrize("bos", ["text", "codec"])
+def test_a_bos_that_the_tokenizer_does_not_have_is_refused(
+    tokenizer: PreTrainedTokenizerBase, params: Params, bos: str
+) -> None:
+    tokenizer.bos_token = None
+    with pytest.raises(InputError, match=f"prompt.bos is {bos}, but the tokenizer of this base model has no BOS; set"):
+        require_bos(params.prompt.model_copy(update={"bos": bos}), tokenizer)
+    for bos in ("auto", "none"):
+        require_bos(params.prompt.model_copy(update={"bos": bos}), tokenizer)
+
+
 def test_later_stages_read_what_was_settled(params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     prompt = params.prompt.model_copy(update={"bos": "auto", "shots": 1})

@@ -60,15 +60,21 @@ def with_examples(prompt: Prompt, shots: Sequence[Example]) -> SettledPrompt:
 
 
 def require_bos(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Check that `bos` asks for no token that marks turns of a conversation.
+    """Check that `bos` asks for a token that the base model has, and for none that marks turns of a conversation.
 
     Raises:
-        InputError: it does.
+        InputError: it does not.
     """
-    if prompt.bos in ("text", "codec") and is_chat_delimiter(str(tokenizer.bos_token)):
+    if prompt.bos not in ("text", "codec"):
+        return
+    if is_chat_delimiter(str(tokenizer.bos_token)):
         raise InputError(
             f"prompt.bos is {prompt.bos}, but BOS of this base model is {tokenizer.bos_token}, a chat delimiter; set "
             "prompt.bos to auto or none"
+        )
+    if tokenizer.bos_token_id is None:
+        raise InputError(
+            f"prompt.bos is {prompt.bos}, but the tokenizer of this base model has no BOS; set prompt.bos to auto or none"
         )
 
 
