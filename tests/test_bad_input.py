@@ -172,7 +172,7 @@ TABLE: list[tuple[str, Change, str]] = [
     ("check", removed("pools/instructions.yaml"), "instruction pool pools/instructions.yaml does not exist"),
     # The base model
     ("check", params(base_model=""), "base_model is ''"),
-    ("check", params(base_model="models/nowhere"), "base_model models/nowhere is not a model folder"),
+    ("check", params(base_model="models/nowhere"), "base_model models/nowhere does not exist; give a folder"),
     ("check", model(removed("models/bad/config.json")), "base_model models/bad is not a model folder"),
     ("check", model(wrote("models/bad/config.json", "{")), "base_model models/bad"),
     ("check", model(wrote("models/bad/config.json", '{"model_type": "t5"}')), "not a causal LM"),

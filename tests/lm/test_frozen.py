@@ -57,7 +57,7 @@ def test_every_parameter_is_frozen_and_a_chat_template_is_dropped(lm: FrozenLM, 
 
 @pytest.mark.parametrize("name", ["models/nowhere", "/nowhere/at/all"])
 def test_a_model_folder_that_does_not_exist(name: str) -> None:
-    with pytest.raises(InputError, match=f"{name} is not a model folder"):
+    with pytest.raises(InputError, match=f"{name} does not exist; give a folder"):
         FrozenLM.load(name)
 
 

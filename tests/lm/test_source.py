@@ -50,6 +50,12 @@ def test_a_name_with_or_without_a_revision(base_model: str, source: Source) -> N
     assert locate(base_model) == source
 
 
+@pytest.mark.parametrize("name", ["gone/foo.gguf", "foo.GGUF"])
+def test_a_gguf_file_that_is_not_there_is_not_looked_for_on_the_hub(name: str) -> None:
+    with pytest.raises(InputError, match=f"base_model {name} does not exist; give a folder, a GGUF file or a hub id"):
+        locate(name)
+
+
 def test_a_folder_may_have_an_at_in_its_name(copy: Path) -> None:
     folder = copy.rename(copy.with_name("name@v1"))
     assert locate(str(folder)) == Source(str(folder), None)
@@ -179,5 +185,11 @@ def test_limits_of_the_model_are_those_of_the_parameters(copy: Path, params: Par
         params.model_copy(update={"window": 1}).vector_dim(model.get_input_embeddings().embedding_dim)
     with pytest.raises(InputError, match=r"prompt.max_length 512 and 48 new tokens are more than the 500 positions"):
         params.check_length(max_positions(model))
+    with pytest.raises(
+        InputError, match=r"lower generation.max_new_tokens and data.sft_max_new_tokens below 40, and then"
+    ):
+        params.check_length(40)
+    with pytest.raises(InputError, match=r"lower prompt.max_length to 1$"):
+        params.check_length(49)
     params.check_length(560)
     params.check_length(None)

@@ -62,10 +62,13 @@ def locate(base_model: str) -> Source:
 
 def _is_path(name: str) -> bool:
     path = Path(name)
-    return name.startswith((".", "/", "~")) or path.exists() or len(path.parts) > 2 or path.parts[:1] == ("models",)
+    named = name.startswith((".", "/", "~")) or path.suffix.lower() == ".gguf"
+    return named or path.exists() or len(path.parts) > 2 or path.parts[:1] == ("models",)
 
 
 def _check_folder(name: str) -> None:
+    if not Path(name).exists():
+        raise InputError(f"base_model {name} does not exist; give a folder, a GGUF file or a hub id")
     held = {file.name for file in Path(name).iterdir()} if Path(name).is_dir() else set()
     if "config.json" not in held:
         raise InputError(
