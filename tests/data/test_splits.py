@@ -216,7 +216,7 @@ def test_a_data_set_of_the_hub_whose_splits_differ_in_their_columns_is_refused(h
 
 
 @pytest.mark.parametrize("change", [{"dataset": "owner/squad"}, {"test_dataset": "owner/squad"}])
-def test_a_file_is_checked_whole_beside_a_data_set_of_the_hub(
+def test_a_file_is_checked_beside_a_data_set_of_the_hub(
     hub_like: Path, params: Params, tmp_path: Path, change: dict[str, str]
 ) -> None:
     examples = [world_example(0, "test", i) for i in range(9)]
