@@ -47,6 +47,22 @@ def test_near_duplicates_are_those_of_rouge_l_at_or_above_the_threshold() -> Non
     assert not distinct.add(texts[0].upper() + "!")
 
 
+@pytest.mark.parametrize(
+    ("text", "overlaps"),
+    [
+        ("据说：长江是中国最长的河流，它发源于青藏高原！", True),
+        ("长江是中国最长的河流，人人都知道。", False),  # 10 characters, which two texts may well share
+        ("他看见长江是中国最长的河流它发源于山", False),  # 14
+        ("它发源于青藏高原, YANGTZE river in Asia", True),  # 8 characters and 4 words
+        ("它发源于青藏高原 Yangtze river", False),
+    ],
+)
+def test_a_character_of_a_script_without_spaces_is_half_a_word_of_a_run(text: str, overlaps: bool) -> None:
+    context = "长江是中国最长的河流，它发源于青藏高原，Yangtze River in Asia。"
+    test = Contamination([Example("1", context, "长江在哪里？", (Answer("亚洲", 0),))])
+    assert test.overlaps(text) == overlaps
+
+
 def test_eight_words_in_a_row_of_the_test_split_are_too_many() -> None:
     context = "Orvane is a small town on the river Dalkin where people make glass."
     test = Contamination([Example("1", context, "What do people make?", (Answer("glass", 62),))])

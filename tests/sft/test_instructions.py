@@ -35,6 +35,11 @@ def of(text: str, source: str = "pool") -> Instruction:
         ("The capital of Italy is", "completion"),
         ("7+5 =", "completion"),
         ("Here is a fact about dogs:", "completion"),
+        ("雨是什么\uff1f", "qa"),
+        ("ما هو المطر؟", "qa"),
+        ("写一首关于春天的诗。", "response"),
+        ("वर्षा के बारे में लिखो।", "response"),
+        ("意大利的首都是", "completion"),
     ],
 )
 def test_an_instruction_is_of_the_type_of_its_form(text: str, kind: str) -> None:
@@ -66,9 +71,19 @@ def test_a_numbered_list_is_read_as_far_as_it_is_one() -> None:
     assert read_list(Continuation("\n\n", "stop")) == []
 
 
+@pytest.mark.parametrize(
+    "numbers", [("5.", "6."), ("5。", "6、"), ("\uff15\uff0e", "\uff16\uff0e\u3000"), ("\u0665.", "٦۔ "), ("५.", "६. ")]
+)
+def test_a_list_may_be_numbered_in_other_digits(numbers: tuple[str, str]) -> None:
+    text = f" 雨是什么?\n{numbers[0]}解释雪。\n{numbers[1]}写诗。\n7.0 a\n9. b"
+    assert read_list(Continuation(text, "eos")) == ["雨是什么?", "解释雪。", "写诗。", "0 a"]
+
+
 def test_what_can_be_no_instruction_is_malformed() -> None:
     assert well_formed("7+5 =") and well_formed("What is fog?")
-    assert not any(map(well_formed, ("Fog", "= ?", "Q: What is fog?", "What is \ufffd\x00?", "word " * 41)))
+    assert not any(map(well_formed, ("Fog", "It's", "= ?", "Q: What is fog?", "What is \ufffd\x00?", "word " * 41)))
+    assert all(map(well_formed, ("写一首关于春天的诗。", "می\u200cرویم دو روز", "雨とは\u3000何ですか", "ฝนคืออะไร")))
+    assert not any(map(well_formed, ("水", "雨" * 41, "写一首\ue000诗。")))
 
 
 def test_types_are_balanced_as_far_as_there_are_any_and_sources_take_turns() -> None:

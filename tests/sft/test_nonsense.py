@@ -26,7 +26,18 @@ def fault(text: str, instruction: str, finish: str = "stop", shown: list[FewShot
         (" Q: What?", "eos", "delimiter"),
         (" Paris<|eos|>", "eos", "delimiter"),
         (" caf\ufffd", "eos", "unprintable"),
+        (" fog\x07 and rain", "eos", "unprintable"),
+        (" fog\tand rain", "eos", "unprintable"),
+        (" fog \ue000 rain", "eos", "unprintable"),
+        (" می\u200cرویم دو روز", "eos", None),  # a ZWNJ
+        (" क्\u200dष एक अक्षर है", "eos", None),  # a ZWJ
+        (" שלום\u200f (עולם)", "eos", None),  # an RLM
+        (" 雨\u3000雲から落ちる水", "eos", None),
+        (" 3\xa0000 mètres", "eos", None),
         (" the cat the cat the cat the cat", "eos", "repetition"),
+        (" 我喜欢猫。我喜欢猫。我喜欢猫。", "eos", "repetition"),
+        (" 苹果是一种水果,香蕉是一种水果,葡萄也是一种水果。", "eos", None),
+        (" 一只小猫坐在窗台上,看着窗外的小鸟,小鸟飞走了,小猫还坐在窗台上。", "eos", None),
     ],
 )
 def test_filler_is_rejected_with_its_reason_and_short_right_answers_are_not(
@@ -79,3 +90,19 @@ def test_answers_to_the_instruction_pass(instruction: str, text: str) -> None:
 def test_what_belongs_to_an_example_is_no_answer(instruction: str, text: str, reason: str) -> None:
     assert fault(text, instruction) == reason
     assert reason == "echo" or fault(text, instruction, shown=[]) is None  # an answer unless the example was shown
+
+
+CHINESE = FewShotExample("苹果", "any", "苹果是什么?", "苹果是一种红色的水果,长在树上。")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("爱吃苹果", None),  # one word of the example's, of two characters
+        ("红色的水果长在树上", "example_topic"),
+        ("苹果是一种红色的水果,长在树上!", "example_answer"),
+        ("熊是什么", "echo"),
+    ],
+)
+def test_what_belongs_to_an_example_is_told_in_a_script_without_spaces(text: str, reason: str | None) -> None:
+    assert fault(text, "熊是什么?", shown=[CHINESE]) == reason

@@ -51,6 +51,7 @@ def test_a_model_that_reads_and_neither_obeys_nor_ends_is_a_base_model(probe: Ca
     assert (found.kind, found.continued, found.answered, found.marks) == ("base", 1, 0, [])
     assert found.ended == pytest.approx(0.001)
     assert "is a base model: 100% of the pool" in found.verdict and "0.001 (limit 0.03)" in found.verdict
+    assert "says little" not in found.verdict
 
 
 @pytest.mark.parametrize(
@@ -87,6 +88,15 @@ def test_a_model_whose_predictions_do_not_depend_on_the_text_is_no_base_model(
 ) -> None:
     found = probe(reads=False)
     assert found.kind == "unreadable" and found.continued == 0 and "check data.bos" in found.verdict
+
+
+def test_english_orders_say_little_beside_a_pool_in_another_script(lm: FrozenLM, tmp_path: Path) -> None:
+    pool = [FewShotExample(str(i), "any", f"{i} 是什么?", f"一个数 {i}") for i in range(8)]
+    model = make_model(FakeBackend(lm.tokenizer), tmp_path)
+    found = ask_sentinels(model, pool)._replace(continued=1.0, ended=0.0)
+    assert found.kind == "base" and "0% of bare orders (limit 50%), which says little" in found.verdict
+    obedient = found._replace(answered=1.0)
+    assert obedient.kind == "instruction-tuned" and "says little" not in obedient.verdict
 
 
 def test_chance_is_what_coin_tosses_pass_once_in_twenty_times_at_most(probe: Callable[..., Examination]) -> None:

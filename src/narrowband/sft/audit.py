@@ -13,7 +13,7 @@ def audit(path: Path, pool: Mapping[str, FewShotExample], test: Contamination) -
 
     `prompts`: does not follow from few-shot ids, type and instruction. `formatted_texts`: does not follow from type,
     instruction and response. `delimiters`: some are left in the response. `test_overlaps`: shares eight words in a row
-    with the test split. `duplicates`: repeats an earlier record.
+    with the test split, as `Contamination` counts them. `duplicates`: repeats an earlier record.
     """
     broken = dict.fromkeys(("prompts", "formatted_texts", "delimiters", "test_overlaps", "duplicates"), 0)
     seen: set[str] = set()

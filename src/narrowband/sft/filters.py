@@ -1,13 +1,16 @@
 """How completions are cut, and which records are too similar to another record or to the QA test split."""
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
+from unicodedata import category
 
 from datasketch import MinHash, MinHashLSH
 from rapidfuzz.distance import Indel
 
 from narrowband.data.squad import Example
-from narrowband.data.words import words
+from narrowband.data.words import is_unspaced, words
 
 BLANK_LINE = "\n\n"
 CUES = ("\nQ:", "\nA:", "\nQuestion:", "\nAnswer:", "\nContext:", "\nTask:", "\nIs the answer")
@@ -18,12 +21,14 @@ ROUGE_L = 0.7
 """Records with at least this ROUGE-L are near-duplicates (Wang et al. 2022, "Self-Instruct", arXiv:2212.10560)."""
 
 OVERLAP = 8
-"""A record must not share this many words in a row with the test split."""
+"""A record must not share so long a run of words with the test split (see `length`): 8 words, or 16 Chinese characters."""
 
 _RESIDUE = re.compile(
     r"(?:^|\s)(?:Q|A|Question|Answer|Context|Task|Instruction|Response|User|Assistant|Human|System):"
     r"|<\||\|>|</?s>|\[/?INST\]|###|```"
 )
+_HIDDEN = {"Cc", "Co", "Cs", "Cn"}
+"""Unicode categories of characters that can't be shown: control, private use, surrogate, unassigned."""
 
 
 def clean(completion: str) -> str:
@@ -41,6 +46,19 @@ def ran_on(completion: str) -> bool:
 def has_residue(text: str) -> bool:
     """Whether delimiters, role words or special tokens are left in a text."""
     return bool(_RESIDUE.search(text))
+
+
+def is_printable(text: str) -> bool:
+    """Whether a text holds only line breaks and characters that can be shown, and none that stands for broken bytes (U+FFFD).
+
+    Characters without a shape of their own that texts need, such as joiners and direction marks, can be shown.
+    """
+    return all(one == "\n" or (one != "\ufffd" and category(one) not in _HIDDEN) for one in text)
+
+
+def length(some: Iterable[str]) -> float:
+    """Number of `words`; a character of a script without spaces counts as half a word, as Chinese words have two on average."""
+    return sum(0.5 if is_unspaced(word) else 1.0 for word in some)
 
 
 def ngrams(sequence: Sequence[str], n: int) -> list[tuple[str, ...]]:
@@ -77,17 +95,21 @@ def rouge_l(first: Sequence[str], second: Sequence[str]) -> float:
 
 
 class Contamination:
-    """All runs of `OVERLAP` words in the QA test split; no record may contain one."""
+    """All runs of words of `length` `OVERLAP` in the QA test split; no record may contain one."""
 
     def __init__(self, examples: Iterable[Example]) -> None:
-        self._ngrams = {
-            ngram for example in examples for text in (example.context, example.question) for ngram in _eights(text)
+        self._runs = {
+            run for example in examples for text in (example.context, example.question) for run in _runs(text)
         }
 
     def overlaps(self, text: str) -> bool:
-        """Whether a text shares a run of `OVERLAP` words with the test split."""
-        return not self._ngrams.isdisjoint(_eights(text))
+        """Whether a text shares a run of words of `length` `OVERLAP` with the test split."""
+        return not self._runs.isdisjoint(_runs(text))
 
 
-def _eights(text: str) -> list[tuple[str, ...]]:
-    return ngrams(words(text), OVERLAP)
+def _runs(text: str) -> list[tuple[str, ...]]:
+    """From each word on, the shortest run of words that is at least `OVERLAP` long."""
+    said = words(text)
+    lengths = [*accumulate((length([word]) for word in said), initial=0.0)]
+    ends = [bisect_left(lengths, start + OVERLAP) for start in lengths]
+    return [tuple(said[i:end]) for i, end in enumerate(ends) if end < len(lengths)]

@@ -13,13 +13,17 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from narrowband.data.prompts import qa_prompt
 from narrowband.data.squad import Example
-from narrowband.data.words import words
+from narrowband.data.words import is_latin, words
 from narrowband.params import InputError, Section, first_line, parse_yaml
 from narrowband.sft.backend import Continuation
-from narrowband.sft.filters import has_residue
+from narrowband.sft.filters import has_residue, is_printable
 from narrowband.sft.pool import FORMS, FewShotExample, InstructionType
 
 GENERATION_VERBS = {"write", "tell", "describe", "compose", "create", "invent", "make", "imagine", "draft"}
+QUESTION_MARKS = ("?", "？", "؟")
+FULL_STOPS = tuple(".!。！｡۔।॥။។\uff0e\u0589")
+"""What ends an order, in any script."""
+
 LISTED = 3
 """Number of examples that a list starts with."""
 
@@ -36,12 +40,15 @@ class Instruction(NamedTuple):
 
     @property
     def kind(self) -> InstructionType:
-        """Its type, judged by its form: question, order to write, other order, or open line."""
-        if self.text.endswith("?") or "\n" in self.text:
+        """Its type, judged by its form: question, order to write, other order, or open line.
+
+        Orders to write are known by English verbs; in another language they count as other orders.
+        """
+        if self.text.endswith(QUESTION_MARKS) or "\n" in self.text:
             return "qa"
         if self.text.split(maxsplit=1)[0].lower() in GENERATION_VERBS:
             return "generation"
-        return "response" if self.text.endswith((".", "!")) else "completion"
+        return "response" if self.text.endswith(FULL_STOPS) else "completion"
 
 
 class _Entry(Section):
@@ -95,16 +102,20 @@ def read_list(said: Continuation) -> list[str]:
     """The instructions that a model added to a numbered list, without a last one that the token limit may have cut."""
     found = []
     for number, line in enumerate(f"{LISTED + 1}.{said.text}".split("\n"), start=LISTED + 1):
-        match = re.fullmatch(rf"{number}\. *(.*\S)\s*", line)
-        if not match:
+        match = re.fullmatch(r"(\d{1,3})[.。、۔\uff0e][ \u3000]*(.*\S)\s*", line)
+        if not match or int(match[1]) != number:
             break
-        found.append(match[1])
+        found.append(match[2])
     return found[:-1] if said.finish == "length" else found
 
 
 def well_formed(text: str) -> bool:
-    """Whether a listed text can be an instruction: two to forty words, printable, no delimiters."""
-    return 2 <= len(text.split()) <= LONGEST and bool(words(text)) and text.isprintable() and not has_residue(text)
+    """Whether a listed text can be an instruction: two to forty words (see `words`), printable, no delimiters.
+
+    Latin words are counted by spaces alone: "It's" is one.
+    """
+    count = len(text.split() if is_latin(text) else words(text))
+    return 2 <= count <= LONGEST and bool(words(text)) and is_printable(text) and not has_residue(text)
 
 
 class Supply:

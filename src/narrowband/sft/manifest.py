@@ -42,8 +42,9 @@ not kept, and why.
 | `reason` | in `rejected.jsonl`: why it is no record |
 
 The answers were not checked for truth: a small base model says wrong things fluently. No record shares eight words in a row with
-the QA test split. `manifest.json` has the libraries, parameters, counts and checksums behind these files, and a fingerprint of the
-code and inputs; the commit is that of the `dvc.lock` which holds this folder's hash.
+the QA test split; in scripts that put no spaces between words, each character counts as half a word. `manifest.json` has the
+libraries, parameters, counts and checksums behind these files, and a fingerprint of the code and inputs; the commit is that of the
+`dvc.lock` which holds this folder's hash.
 """
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from narrowband.data.prompts import ANCHOR
 from narrowband.data.words import words
 from narrowband.sft.backend import Continuation
-from narrowband.sft.filters import clean, has_residue, ngrams
+from narrowband.sft.filters import clean, has_residue, is_printable, length, ngrams
 from narrowband.sft.pool import FewShotExample
 
 COMMON = 3
@@ -25,7 +25,9 @@ class Nonsense:
 
         In this order: `length_limit`; `empty`; `delimiter`; `unprintable`; `repetition` (fewer than 60% of its three-word
         sequences differ); `echo` (see `_is_echo`); `example_answer` (an example's answer, however short); `example_topic`
-        (at least two of the words that it adds, and at least half of them, are those of one example).
+        (at least two of the words that it adds, by `length`, and at least half of them are those of one example).
+
+        Three characters in a row tell repetition in Chinese as well as three words do in English.
         """
         response = clean(said.text)
         if said.finish == "length":
@@ -34,7 +36,7 @@ class Nonsense:
             return "empty"
         if has_residue(response):
             return "delimiter"
-        if not all(character.isprintable() and character != "\ufffd" for character in response.replace("\n", " ")):
+        if not is_printable(response):
             return "unprintable"
         triples = ngrams(words(response), 3)
         if len(set(triples)) < 0.6 * len(triples):
@@ -48,8 +50,8 @@ class Nonsense:
         for example in shown:
             if words(response) == words(example.completion) or (added and added == self._topic(example.completion)):
                 return "example_answer"
-            same = len(added & set(_words(example)))
-            if same >= 2 and 2 * same >= len(added):
+            same = length(added & set(_words(example)))
+            if same >= 2 and 2 * same >= length(added):
                 return "example_topic"
         return None
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from narrowband.data.words import words
+from narrowband.data.words import is_latin, words
 from narrowband.lm.bos import is_chat_delimiter
 from narrowband.sft.backend import Sampling
 from narrowband.sft.filters import CUES
@@ -50,7 +50,8 @@ class Examination(NamedTuple):
     `continued`: share of the pool's answers that are likelier after their own instruction than after another's; a model
     that cannot read scores `chance`, the 95th percentile of coin tosses. `ended`: mean probability that the text ends
     right after an answer. `answered`: share of `ORDERS` that were obeyed, or answered in an assistant's words. `marks`:
-    tokenizer roles (BOS, EOS) whose token is a chat delimiter.
+    tokenizer roles (BOS, EOS) whose token is a chat delimiter. `latin`: whether at least half of the pool is in
+    Latin script; a model of another script may not read `ORDERS`, which are English, so that few of them obeyed say little.
     """
 
     continued: float
@@ -59,6 +60,7 @@ class Examination(NamedTuple):
     answered: float
     marks: list[str]
     replies: dict[str, str]
+    latin: bool = True
 
     @property
     def against(self) -> list[str]:
@@ -85,6 +87,7 @@ class Examination(NamedTuple):
                 f"base_model is a base model: {self.continued:.0%} of the pool's answers are likelier after their own instruction "
                 f"(chance: up to {self.chance:.0%}), it ends the text after an answer with probability {self.ended:.3f} (limit "
                 f"{ENDED}) and answers {self.answered:.0%} of bare orders (limit {ANSWERED:.0%})"
+                + ("" if self.latin else ", which says little, as they are English and data.few_shot_pool is not")
             )
         if self.kind == "unreadable":
             return (
@@ -108,6 +111,7 @@ def ask_sentinels(model: PlainModel, pool: Sequence[FewShotExample]) -> Examinat
         answered=fmean(_answers(reply, ORDERS[order]) for order, reply in replies.items()),
         marks=[f"{role} {token}" for role, token in marks.items() if token and is_chat_delimiter(str(token))],
         replies=replies,
+        latin=fmean(is_latin(f"{example.instruction} {example.completion}") for example in pool) >= 0.5,
     )
 
 
