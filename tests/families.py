@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
@@ -50,12 +50,13 @@ class Family(NamedTuple):
     pad: bool
     metaspace: bool = False
     shards: bool = False
+    nfc: bool = False
 
 
 FAMILIES = {
     "llama": Family(LlamaConfig, {**GROUPED, "tie_word_embeddings": False}, bos="own", pad=False),
-    "qwen2": Family(Qwen2Config, {**GROUPED, "tie_word_embeddings": True}, bos="none", pad=True, shards=True),
-    "qwen3": Family(Qwen3Config, {**GROUPED, "tie_word_embeddings": False}, bos="none", pad=True),
+    "qwen2": Family(Qwen2Config, {**GROUPED, "tie_word_embeddings": True}, bos="none", pad=True, shards=True, nfc=True),
+    "qwen3": Family(Qwen3Config, {**GROUPED, "tie_word_embeddings": False}, bos="none", pad=True, nfc=True),
     "mistral": Family(MistralConfig, {**GROUPED, "sliding_window": 16}, bos="own", pad=False, metaspace=True),
     "gemma2": Family(
         Gemma2Config, {**GROUPED, **SLIDING, "query_pre_attn_scalar": 16}, bos="own", pad=True, metaspace=True
@@ -114,6 +115,8 @@ def make_tokenizer(family: Family) -> PreTrainedTokenizerFast:
     tokenizer = metaspace_tokenizer() if family.metaspace else train_tokenizer(sample_texts(0, 200), VOCABULARY)
     if family.bos != "own":
         tokenizer.bos_token = tokenizer.eos_token if family.bos == "eos" else None
+    if family.nfc:
+        tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
     if not family.pad:
         tokenizer.pad_token = None
     return tokenizer

@@ -1,12 +1,14 @@
 from pathlib import Path
 
 import pytest
+from families import FAMILIES, make_tokenizer
 
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import InputError
 from narrowband.sft.pool import (
     CompletionPrompts,
     FewShotExample,
+    are_exact,
     encode_exactly,
     few_shot,
     formatted_text,
@@ -66,8 +68,18 @@ def test_ids_stand_for_the_prompt_and_nothing_else(lm: FrozenLM, monkeypatch: py
     tokenizer = type(lm.tokenizer)
     plain = tokenizer.__call__
     monkeypatch.setattr(tokenizer, "__call__", lambda self, text, **options: plain(self, text))  # adds BOS
-    with pytest.raises(InputError, match=r"would be fed '<\|bos\|>The capital of France is'"):
+    with pytest.raises(InputError, match=r"would be fed '<\|bos\|>' instead of '' in 'The capital of France is'"):
         encode_exactly(lm.tokenizer, [prompt])
+
+
+def test_only_what_a_tokenizer_changes_in_a_prompt_is_said() -> None:
+    tokenizer = make_tokenizer(FAMILIES["qwen2"])
+    prompts = ["What is fog?", "What is fog?\n\nWhere is the cafe\u0301?\nIn town"]
+    assert are_exact(tokenizer, prompts) == [True, False]
+    with pytest.raises(InputError) as refusal:
+        encode_exactly(tokenizer, prompts)
+    assert r"'\xe9' instead of 'e\u0301' in 'Where is the cafe" in str(refusal.value)
+    assert len(str(refusal.value)) < 250 and "\n" not in str(refusal.value)
 
 
 ENTRY = "{category: b, instruction: c, completion: d, id: "

@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from families import FAMILIES, make_tokenizer
 from sft_fakes import FakeBackend, distinct_reply, make_run, small, written
 
 from narrowband.data.prompts import qa_prompt
@@ -13,6 +14,7 @@ from narrowband.data.words import words
 from narrowband.params import InputError, Params
 from narrowband.sft.backend import Continuation
 from narrowband.sft.filters import ROUGE_L, Contamination, rouge_l
+from narrowband.sft.instructions import Instruction, Supply
 from narrowband.sft.journal import Journal
 from narrowband.sft.pool import FORMS, CompletionPrompts, SftPrompt, read_pool
 from narrowband.world.completions import HEADER
@@ -98,6 +100,26 @@ def test_what_is_no_record_is_rejected_with_its_reason(backend: FakeBackend, par
     assert by_reason["length_limit"]["finish_reason"] == "length"
     test = Contamination(world_example(0, "test", i) for i in range(20))
     assert not any(test.overlaps(record["formatted_text"]) for record in records(train))
+
+
+def test_what_the_tokenizer_changes_is_left_out_unless_the_user_can_fix_it(params: Params, tmp_path: Path) -> None:
+    def reply(prompt: str, seed: int) -> Continuation:
+        said = distinct_reply(prompt, seed).text
+        return Continuation(
+            said.replace("?", " at the cafe\u0301?") if seed % 2 else said.replace("a", "a\u0301"), "stop"
+        )
+
+    backend = FakeBackend(make_tokenizer(FAMILIES["qwen2"]), reply)
+    run = make_run(backend, small(params), tmp_path / "run")
+    train, rejected = written(run, tmp_path / "run")
+    assert len(records(train)) == 12 and run.figures()["counts"]["instructions"]["lossy"] == run.lossy > 0
+    lossy = [record["completion"] for record in records(rejected) if record["reason"] == "lossy"]
+    assert lossy and all("a\u0301" in text for text in lossy) and run.counts.rejected["lossy"] == len(lossy)
+    run = make_run(backend, small(params), tmp_path / "pool")
+    run.supply = Supply()
+    run.supply.add([Instruction("Where is the cafe\u0301?", "any", "pool")])
+    with pytest.raises(InputError, match="change it in data"):
+        written(run, tmp_path / "pool")
 
 
 def test_the_critic_rejects_by_margin_and_margins_are_stored(

@@ -20,6 +20,7 @@ REASONS = (
     "example_answer",
     "example_topic",
     "test_overlap",
+    "lossy",
     "critic_instruction",
     "critic_pair",
     "surplus",
@@ -84,7 +85,7 @@ class Counts:
                 )
 
     def figures(self) -> dict[str, Any]:
-        """Counts, shares with Wilson intervals, lengths in words, and shares of distinct n-grams."""
+        """Counts, shares with Wilson intervals, lengths in words (see `words`), and shares of distinct n-grams."""
         ordered = sorted(self._lengths)
         return {
             "counts": {

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from narrowband.params import InputError
 from narrowband.sft.backend import Backend, Continuation, Sampling
 from narrowband.sft.journal import Journal
-from narrowband.sft.pool import encode_exactly
+from narrowband.sft.pool import are_exact, encode_exactly
 
 
 class Limits(NamedTuple):
@@ -40,6 +40,10 @@ class PlainModel:
             InputError: the ids after BOS do not decode to the prompt.
         """
         return [[*self.bos, *ids] for ids in encode_exactly(self.tokenizer, prompts)]
+
+    def are_exact(self, texts: Sequence[str]) -> list[bool]:
+        """Of which texts the model would be fed exactly the text."""
+        return are_exact(self.tokenizer, texts)
 
     def tokens_from(self, text: str, start: int) -> int:
         """How many tokens of a text hold characters from `start` on."""

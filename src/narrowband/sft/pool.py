@@ -10,6 +10,7 @@ from random import Random
 from typing import Literal, NamedTuple
 
 import yaml
+from rapidfuzz.distance import Postfix, Prefix
 from transformers import PreTrainedTokenizerBase
 
 from narrowband.params import InputError, PromptStyle, first_line, parse_yaml
@@ -112,14 +113,34 @@ def encode_exactly(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -
     Raises:
         InputError: the ids do not decode to exactly the prompt.
     """
-    if not prompts:
-        return []
-    encoded = tokenizer(list(prompts), add_special_tokens=False, split_special_tokens=True, verbose=False)
-    rows: list[list[int]] = encoded.input_ids
-    for prompt, ids in zip(prompts, rows, strict=True):
-        fed = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+    rows = []
+    for prompt, (ids, fed) in zip(prompts, _fed(tokenizer, prompts), strict=True):
         if fed != prompt:
-            raise InputError(
-                f"the base model would be fed {fed!r} instead of the prompt {prompt!r}; use a lossless tokenizer"
-            )
+            raise InputError(_change(prompt, fed))
+        rows.append(ids)
     return rows
+
+
+def are_exact(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[bool]:
+    """Of which texts the token ids decode to exactly the text; many tokenizers change characters that are not in NFC."""
+    return [fed == text for text, (_, fed) in zip(texts, _fed(tokenizer, texts), strict=True)]
+
+
+def _fed(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[tuple[list[int], str]]:
+    """The token ids of texts, without any special token, and the text that they stand for."""
+    if not texts:
+        return []
+    encoded = tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False)
+    return [(ids, str(tokenizer.decode(ids, clean_up_tokenization_spaces=False))) for ids in encoded.input_ids]
+
+
+def _change(prompt: str, fed: str) -> str:
+    """What a tokenizer makes of a prompt, in one sentence; what differs may look alike, and is escaped."""
+    start = Prefix.similarity(prompt, fed)
+    alike = Postfix.similarity(prompt[start:], fed[start:])
+    before, after = (text[start : len(text) - alike] for text in (prompt, fed))
+    line = prompt[prompt.rfind("\n", 0, start) + 1 :].split("\n")[0]
+    return (
+        f"the base model would be fed {after!a} instead of {before!a} in {line!r}, as its tokenizer changes the text; change it in "
+        "data.few_shot_pool or data.instruction_pool, or use another base model"
+    )

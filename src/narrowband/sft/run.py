@@ -76,7 +76,7 @@ class Run:
         self.supply.add(sources.reading)
         self.distinct = Distinct()
         self.counts = Counts()
-        self.malformed = self.too_long = 0
+        self.malformed = self.lossy = self.too_long = 0
         self._lists = self._candidates = 0
         self._model_has_more = True
 
@@ -111,7 +111,12 @@ class Run:
         """The figures of `Counts`, with numbers of used and dropped instructions."""
         figures = self.counts.figures()
         taken = {source: self.supply.taken[source] for source in ("pool", "model", "reading")}
-        dropped = {"duplicate": self.supply.duplicates, "malformed": self.malformed, "too_long": self.too_long}
+        dropped = {
+            "duplicate": self.supply.duplicates,
+            "malformed": self.malformed,
+            "lossy": self.lossy,
+            "too_long": self.too_long,
+        }
         return {**figures, "counts": {**figures["counts"], "instructions": {**taken, **dropped}}}
 
     def _size(self) -> int:
@@ -146,10 +151,10 @@ class Run:
         self._model_has_more = self.supply.add(Instruction(text, "open", "model") for text in fit) > 0
 
     def _candidates_for(self, instructions: Sequence[Instruction]) -> list[Candidate]:
-        """Candidates whose prompts have at most `max_length` tokens.
+        """Candidates whose prompts the tokenizer does not change and which have at most `max_length` tokens.
 
         Raises:
-            InputError: there are no instructions left.
+            InputError: there are no instructions left, or the tokenizer changes one of the pool's.
         """
         if not instructions:
             raise self._ran_out()
@@ -159,11 +164,19 @@ class Run:
             prompt = self.prompts.build(instruction.kind, instruction.text, seed)
             candidates.append(Candidate(self._candidates, instruction, prompt, seed))
             self._candidates += 1
-        rows = self.model.encode([candidate.prompt.text for candidate in candidates])
+        exact = self._exact(candidates)
+        rows = self.model.encode([candidate.prompt.text for candidate in exact])
         longest = self.model.limits.max_length
-        fit = [candidate for candidate, ids in zip(candidates, rows, strict=True) if len(ids) <= longest]
-        self.too_long += len(candidates) - len(fit)
+        fit = [candidate for candidate, ids in zip(exact, rows, strict=True) if len(ids) <= longest]
+        self.too_long += len(exact) - len(fit)
         return fit
+
+    def _exact(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """Candidates without those whose prompts the tokenizer changes; the pool's stay, so that their file gets fixed."""
+        same = self.model.are_exact([candidate.prompt.text for candidate in candidates])
+        exact = [one for one, alike in zip(candidates, same, strict=True) if alike or one.instruction.source == "pool"]
+        self.lossy += len(candidates) - len(exact)
+        return exact
 
     def _ran_out(self) -> InputError:
         kept = self.counts.kept.total()
@@ -178,9 +191,12 @@ class Run:
     def _fault(self, candidate: Candidate, said: Continuation) -> str | None:
         text = candidate.instruction.text
         reason = self.nonsense.fault(said, text, candidate.prompt.examples)
-        if not reason and self.sources.test.overlaps(f"{text} {clean(said.text)}"):
+        if reason:
+            return reason
+        pair = f"{text} {clean(said.text)}"
+        if self.sources.test.overlaps(pair):
             return "test_overlap"
-        return reason
+        return None if all(self.model.are_exact([pair])) else "lossy"
 
     def _margins(self, candidates: Sequence[Candidate], said: Sequence[Continuation]) -> list[Margins]:
         texts = [candidate.instruction.text for candidate in candidates]
