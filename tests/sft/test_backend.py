@@ -1,11 +1,15 @@
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from random import Random
 
 import pytest
 import torch
+from families import metaspace_tokenizer
 from sft_fakes import FakeBackend, make_model
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from narrowband.lm.frozen import FrozenLM
 from narrowband.lm.sampling import SeededRows
@@ -67,6 +71,59 @@ def test_end_of_text_ends_a_row_and_is_not_in_its_text(stopping_model: Path) -> 
     )
     assert sum(one.finish == "eos" for one in said) > 6
     assert not any(lm.tokenizer.eos_token in one.text or lm.tokenizer.pad_token in one.text for one in said)
+
+
+@pytest.fixture
+def writes(lm: FrozenLM, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Continuation]]:
+    """What a model with this tokenizer is said to have written when it wrote `rows` of tokens."""
+
+    def read(tokenizer: PreTrainedTokenizerBase, *rows: list[int], prompt: str = "Who?\n") -> list[Continuation]:
+        monkeypatch.setattr("narrowband.sft.backend.sample", lambda *given: torch.tensor(rows))
+        prompts, stopped = encode_exactly(tokenizer, [prompt] * len(rows)), Sampling(0.7, 8, ("\n\n",))
+        return TransformersBackend(replace(lm, tokenizer=tokenizer)).complete(prompts, [0] * len(rows), stopped)
+
+    return read
+
+
+def plain_bytes() -> PreTrainedTokenizerBase:
+    """A tokenizer without any special token, whose id 0 is "!" as in GPT-2."""
+    symbols = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={symbol: i for i, symbol in enumerate(symbols)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+
+
+def test_without_eos_and_padding_an_ordinary_token_ends_no_row(writes: Callable[..., list[Continuation]]) -> None:
+    tokenizer = plain_bytes()
+    texts = ["Hi! Fog.\n\n", "Hi\n\n!!!!!!", "!!!! Fog!!", "Fog, sea!!"]
+    rows = [tokenizer(text).input_ids for text in texts]
+    assert rows[1][-1] == 0
+    assert writes(tokenizer, *rows) == [
+        Continuation(texts[0], "stop"),
+        Continuation("Hi\n\n", "stop"),
+        Continuation(texts[2], "length"),
+        Continuation(texts[3], "length"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "text"),
+    [
+        (["M", "ar", "a", "</s>"], "Mara"),
+        (["\u2581Mar", "a", "</s>"], " Mara"),
+        (["<0x0A>", "M", "ar", "a", "</s>"], "\nMara"),
+        (["\u2581", "\u2581Mar", "a", "</s>"], "  Mara"),
+        (["<0xE4>", "<0xBD>", "<0xA0>", "</s>"], "\u4f60"),
+    ],
+)
+@pytest.mark.parametrize("prompt", ["Where is", "Who?\n"])
+def test_a_space_that_begins_a_completion_is_kept_where_spaces_are_parts_of_words(
+    tokens: list[str], text: str, prompt: str, writes: Callable[..., list[Continuation]]
+) -> None:
+    tokenizer = metaspace_tokenizer()
+    ids = tokenizer.convert_tokens_to_ids(tokens)
+    assert writes(tokenizer, ids, prompt=prompt) == [Continuation(text, "eos")]
 
 
 def test_margins_are_differences_of_log_probabilities_at_the_last_position(lm: FrozenLM, tmp_path: Path) -> None:

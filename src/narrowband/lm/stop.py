@@ -68,3 +68,11 @@ class TextEnd(StoppingCriteria):
 def decode_rows(tokenizer: PreTrainedTokenizerBase, tokens: Int[Tensor, "batch new"]) -> list[str]:
     """The text of each row, special tokens left out."""
     return tokenizer.batch_decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+
+def decode_after(tokenizer: PreTrainedTokenizerBase, before: Sequence[int], ids: Sequence[int]) -> str:
+    """The text of `ids` behind the ids `before`, special tokens included; alone, some tokenizers drop a space before it."""
+    known, whole = (
+        str(tokenizer.decode(row, clean_up_tokenization_spaces=False)) for row in (list(before), [*before, *ids])
+    )
+    return whole[len(known) :]

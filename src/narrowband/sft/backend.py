@@ -4,12 +4,15 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple, Protocol
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from narrowband.data.encoded import EncodedPrompt
 from narrowband.data.prompts import collate
 from narrowband.lm.bos import token_log_probs
 from narrowband.lm.frozen import FrozenLM
 from narrowband.lm.sampling import sample
+from narrowband.lm.stop import TextEnd, decode_after, decode_rows
 
 Finish = Literal["eos", "stop", "length"]
 
@@ -58,7 +61,7 @@ class TransformersBackend:
         rows = sample(
             self.lm, batch.ids, batch.mask, sampling.max_new_tokens, sampling.temperature, seeds, sampling.stop_strings
         )
-        return [self._read(row, sampling.stop_strings) for row in rows.tolist()]
+        return [self._read(ids, row, sampling.stop_strings) for ids, row in zip(prompts, rows, strict=True)]
 
     @torch.no_grad()
     def margins(self, prompts: Sequence[Sequence[int]], good: Sequence[int], bad: Sequence[int]) -> list[float]:
@@ -72,14 +75,19 @@ class TransformersBackend:
         """See `Backend.log_probs`; one row at a time, as a batch's logits over a large vocabulary fill the memory."""
         return [token_log_probs(self.lm, ids) for ids in rows]
 
-    def _read(self, row: list[int], stop_strings: Sequence[str]) -> Continuation:
-        """Text of a row of new tokens, and whether EOS, a stop string or the limit ended it."""
-        ends = {self.lm.tokenizer.eos_token_id, self.lm.pad_id}
-        end = next((place for place, token in enumerate(row) if token in ends), len(row))
-        text = str(self.lm.tokenizer.decode(row[:end], clean_up_tokenization_spaces=False))
+    def _read(self, prompt: Sequence[int], row: Int[Tensor, " new"], stop_strings: Sequence[str]) -> Continuation:
+        """Text of a row of new tokens, and whether EOS, a stop string or the limit ended it; after the first two comes padding.
+
+        Padding is told by its place, as a model without EOS and padding of its own is padded with an ordinary token.
+        """
+        tokenizer, ids = self.lm.tokenizer, row.tolist()
+        has_stopped = TextEnd.at_strings(tokenizer, stop_strings, 0).has_ended
+        eos = ids.index(tokenizer.eos_token_id) if tokenizer.eos_token_id in ids else len(ids)
+        end = next((n for n in range(eos) if has_stopped(decode_rows(tokenizer, row[None, :n])[0])), eos)
+        text = decode_after(tokenizer, prompt, ids[:end])
         if any(stop in text for stop in stop_strings):
             return Continuation(text, "stop")
-        return Continuation(text, "length" if end == len(row) else "eos")
+        return Continuation(text, "length" if end == len(ids) else "eos")
 
 
 def _plain(ids: Sequence[int]) -> EncodedPrompt:
