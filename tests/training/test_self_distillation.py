@@ -1,13 +1,18 @@
 import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 import torch
+from families import FAMILIES, make_tokenizer, metaspace_tokenizer
 from making import codec_of, phase2_loss_of
+from tokenizers import normalizers
+from transformers import PreTrainedTokenizerBase
 
 from narrowband.codec.codec import Codec
 from narrowband.codec.pca import PCA
 from narrowband.lm.frozen import FrozenLM
+from narrowband.lm.stop import decode_after
 from narrowband.params import Params
 from narrowband.runtime.artifacts import MANIFEST, sha256, write_sealed
 from narrowband.training import phase2
@@ -23,9 +28,13 @@ RECORDS = [
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    (tmp_path / "train.jsonl").write_text("".join(json.dumps(record) + "\n" for record in RECORDS))
-    write_sealed(tmp_path / MANIFEST, {"sha256": {"train.jsonl": sha256([tmp_path / "train.jsonl"])}})
-    return tmp_path
+    return stored(RECORDS, tmp_path)
+
+
+def stored(records: Iterable[dict], folder: Path) -> Path:
+    (folder / "train.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    write_sealed(folder / MANIFEST, {"sha256": {"train.jsonl": sha256([folder / "train.jsonl"])}})
+    return folder
 
 
 @pytest.fixture
@@ -54,11 +63,37 @@ def test_lessons_are_prompts_as_fed_and_responses_that_end_with_a_line_break(lm:
 
 def test_records_written_with_bos_are_read_with_it_outside_the_codec(lm: FrozenLM, path: Path) -> None:
     bare, _ = read_sft(path, lm.tokenizer)
-    (path / "train.jsonl").write_text("".join(json.dumps({**record, "bos": "<|bos|>"}) + "\n" for record in RECORDS))
-    write_sealed(path / MANIFEST, {"sha256": {"train.jsonl": sha256([path / "train.jsonl"])}})
+    stored(({**record, "bos": "<|bos|>"} for record in RECORDS), path)
     lessons, _ = read_sft(path, lm.tokenizer)
     assert [one.prompt.ids for one in lessons] == [[lm.tokenizer.bos_token_id, *one.prompt.ids] for one in bare]
     assert all(one.prompt.coded == [False, *plain.prompt.coded] for one, plain in zip(lessons, bare, strict=True))
+
+
+def with_prefix_normaliser() -> PreTrainedTokenizerBase:
+    """A tokenizer as Llama 2's: a space comes before every text, whatever it begins with."""
+    tokenizer = metaspace_tokenizer()
+    space = "\N{LOWER ONE EIGHTH BLOCK}"
+    tokenizer.backend_tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend(space), normalizers.Replace(" ", space)]
+    )
+    tokenizer.backend_tokenizer.pre_tokenizer = None
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    "make", [metaspace_tokenizer, with_prefix_normaliser, lambda: make_tokenizer(FAMILIES["qwen2"])]
+)
+@pytest.mark.parametrize(
+    "completion", ["Mara", " Mara", "  Mara 7", "\nMara", "\n Mara", "\u4f60\u597d", " क्\u200dष", "."]
+)
+@pytest.mark.parametrize("prompt", ["Where is", "Who?\n", "Q: Who?\nA:"])
+def test_a_lesson_is_the_text_that_the_model_wrote_on_every_kind_of_tokenizer(
+    make: Callable[[], PreTrainedTokenizerBase], completion: str, prompt: str, tmp_path: Path
+) -> None:
+    tokenizer = make()
+    record = {"bos": None, "prompt": prompt, "completion": f"{completion}\n\n", "response": completion.strip()}
+    (lesson,) = read_sft(stored([record], tmp_path), tokenizer)[1]
+    assert decode_after(tokenizer, lesson.prompt.ids, lesson.answer) == f"{completion}\n"
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.25, 0.5, 1.0])

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from narrowband.codec.codec import Codec
 from narrowband.data.encoded import EncodedPrompt
 from narrowband.lm.frozen import FrozenLM
+from narrowband.lm.stop import decode_after
 from narrowband.runtime.artifacts import MANIFEST, checked
 from narrowband.runtime.entry import console
 from narrowband.runtime.progress import bar
@@ -23,7 +24,8 @@ def read_sft(folder: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[list[Les
     """Lessons to train on, and lessons held out, from the records of `folder`; both are empty for an empty file.
 
     The whole prompt of a record passes through the codec; BOS, if the record has one, keeps its own embedding. The answer is
-    the completion up to the end of the response, followed by a line break as in all answers.
+    the completion up to the end of the response, followed by a line break as in all answers; its tokens are those of the tokenizer,
+    which a model that draws at random does not always write.
     """
     path = folder / "train.jsonl"
     if not path.stat().st_size:
@@ -31,18 +33,26 @@ def read_sft(folder: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[list[Les
     with checked(path, MANIFEST).open(encoding="utf-8") as file:
         records = [json.loads(line) for line in file]
 
-    def ids(text: str) -> list[int]:
-        return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids)
-
     lessons = []
     for record in records:
-        prompt, said, response = ids(record["prompt"]), record["completion"], record["response"]
+        prompt, said, response = _ids(tokenizer, record["prompt"]), record["completion"], record["response"]
         bos = [int(tokenizer.bos_token_id)] if record["bos"] else []
         answer = said[: said.index(response) + len(response)] + "\n"
         coded = [False] * len(bos) + [True] * len(prompt)
-        lessons.append(Lesson(EncodedPrompt(bos + prompt, coded, truncated=False), ids(answer)))
+        tokens = _continuation(tokenizer, prompt, answer)
+        lessons.append(Lesson(EncodedPrompt(bos + prompt, coded, truncated=False), tokens))
     held_out = lessons[::HELD_OUT]
     return [lesson for i, lesson in enumerate(lessons) if i % HELD_OUT], held_out
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids)
+
+
+def _continuation(tokenizer: PreTrainedTokenizerBase, prompt: list[int], text: str) -> list[int]:
+    """Tokens that stand for exactly `text` behind a prompt, where some tokenizers put a space before a text of its own."""
+    alone, after_break = _ids(tokenizer, text), _ids(tokenizer, f"\n{text}")[len(_ids(tokenizer, "\n")) :]
+    return next((ids for ids in (alone, after_break) if decode_after(tokenizer, prompt, ids) == text), alone)
 
 
 @torch.no_grad()
