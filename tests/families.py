@@ -26,6 +26,15 @@ from transformers import (
 from narrowband.pretrain.run import sample_texts
 from narrowband.pretrain.tokenizer import train_tokenizer
 
+TEXTS = (
+    "长江是中国最长的河流,它发源于青藏高原。",
+    "نهر النيل هو أطول نهر في أفريقيا.",
+    "\u0915\u094d\u200d\u0937 \u0907\u0915 \u0905\u0915\u094d\u0937\u0930 है।",  # Hindi with a ZWJ
+    "A family \U0001f468\u200d\U0001f469\u200d\U0001f467 lives in Orvane \U0001f3e1.",
+    "The cafe\u0301 is in Orvane.",  # not in NFC
+)
+"""Texts whose characters take several tokens, or are changed by a tokenizer that normalises."""
+
 VOCABULARY = 512
 EMBEDDINGS = 528  # more than entries of the tokenizer, as in most checkpoints
 SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "vocab_size": EMBEDDINGS}

@@ -5,14 +5,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
+from families import FAMILIES, TEXTS, make_tokenizer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerBase
 
+from narrowband.data.prompts import ANCHOR, encode_answer, encode_prompt
 from narrowband.data.squad import read_squad
+from narrowband.lm.stop import decode_after
 from narrowband.params import InputError, load_params
+from narrowband.reader.split_prompt import split_prompt
+from narrowband.sft.backend import Continuation
+from narrowband.sft.instructions import Instruction, read_list, well_formed
+from narrowband.sft.nonsense import Nonsense
+from narrowband.sft.pool import are_exact, encode_exactly
 
-PARAMS = (Path(__file__).parent.parent / "params.yaml").read_text()
+ROOT = Path(__file__).parent.parent
+PARAMS = (ROOT / "params.yaml").read_text()
 QUESTION = {"id": "1", "question": "q", "answers": [{"text": "fox", "answer_start": 4}]}
 QA = {"version": "1.1", "data": [{"title": "t", "paragraphs": [{"context": "red fox", "qas": [QUESTION]}]}]}
 VALUES = st.recursive(
@@ -87,3 +98,34 @@ def test_questions_of_other_values(tmp_path: Path, content: Any) -> None:
 @given(content=with_other_bytes(json.dumps(QA).encode()))
 def test_questions_of_other_bytes(tmp_path: Path, content: bytes) -> None:
     read_or_refused(read_squad, tmp_path / "qa.json", content)
+
+
+PIECES = st.text() | st.sampled_from(TEXTS)
+
+
+@pytest.fixture(scope="module", params=["llama", "mistral", "qwen2"])
+def tokenizer(request: pytest.FixtureRequest) -> PreTrainedTokenizerBase:
+    return make_tokenizer(FAMILIES[request.param])
+
+
+@fuzz
+@given(context=PIECES, question=PIECES, room=st.integers(16, 400))
+def test_prompts_of_any_text(tokenizer: PreTrainedTokenizerBase, context: str, question: str, room: int) -> None:
+    prompt = load_params(ROOT / "params.yaml").prompt.model_copy(update={"max_length": room})
+    try:
+        whole, parts = (make(tokenizer, context, question, prompt) for make in (encode_prompt, split_prompt))
+    except InputError as refusal:
+        assert "\n" not in str(refusal)
+    else:
+        assert whole.ids == parts.ids and len(whole.ids) == len(whole.coded) <= room
+    if all(are_exact(tokenizer, [f"{ANCHOR} {question}\n"])):
+        (cue,) = encode_exactly(tokenizer, [ANCHOR])
+        assert decode_after(tokenizer, cue, encode_answer(tokenizer, question)) == f" {question}\n"
+
+
+@fuzz
+@given(text=PIECES, instruction=PIECES)
+def test_completions_of_any_text(text: str, instruction: str) -> None:
+    for said in read_list(Continuation(f" {text}\n5.{instruction}", "eos")):
+        assert not well_formed(said) or Instruction(said, "any", "model").kind
+    Nonsense([]).fault(Continuation(text, "eos"), instruction, [])

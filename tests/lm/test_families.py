@@ -2,10 +2,11 @@
 
 from dataclasses import replace
 from pathlib import Path
+from unicodedata import is_normalized
 
 import pytest
 import torch
-from families import FAMILIES, save_family
+from families import FAMILIES, TEXTS, save_family
 from making import codec_of
 
 from narrowband.codec.codec import Codec
@@ -15,8 +16,10 @@ from narrowband.data.prompts import collate, encode_answer, encode_prompt
 from narrowband.data.splits import world_example
 from narrowband.lm.frozen import FrozenLM
 from narrowband.lm.source import max_positions, outline
-from narrowband.lm.stop import Reply
+from narrowband.lm.stop import Reply, decode_after
 from narrowband.params import Params
+from narrowband.reader.split_prompt import split_prompt
+from narrowband.sft.pool import are_exact
 from narrowband.training.losses import generation_loss
 from narrowband.training.phase2 import Lesson, teacher_forced
 
@@ -35,9 +38,10 @@ def family(folder: Path) -> FrozenLM:
 
 @pytest.fixture
 def prompts(family: FrozenLM, params: Params) -> list[EncodedPrompt]:
-    """Three prompts of unlike length, one of them short."""
+    """Prompts of unlike length and of several scripts, one of them short."""
     examples = [world_example(0, "test", i) for i in range(2)]
     pairs = [(e.context, e.question) for e in examples] + [("A b.", "C?")]
+    pairs += [(text, f"{text[:9]}?") for text in TEXTS]
     return [encode_prompt(family.tokenizer, *pair, params.prompt) for pair in pairs]
 
 
@@ -131,8 +135,31 @@ def test_embeddings_come_from_the_module_and_their_width_is_known_without_weight
     torch.testing.assert_close(family.vocabulary, weight * (32**0.5 if scaled else 1), rtol=1e-2, atol=0)
 
 
-def test_an_answer_is_told_apart_as_the_model_would_write_it(family: FrozenLM) -> None:
+@pytest.mark.parametrize("answer", ["Orvane", *TEXTS])
+def test_an_answer_is_told_apart_as_the_model_would_write_it(answer: str, family: FrozenLM) -> None:
     def ids(text: str) -> list[int]:
         return family.tokenizer(text, add_special_tokens=False).input_ids
 
-    assert ids("Answer:") + encode_answer(family.tokenizer, "Orvane") == ids("Answer: Orvane\n")
+    assert ids("Answer:") + encode_answer(family.tokenizer, answer) == ids(f"Answer: {answer}\n")
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_prompt_loses_tokens_of_its_context_alone_even_within_a_character(
+    text: str, family: FrozenLM, params: Params
+) -> None:
+    tokenizer = family.tokenizer
+    parts = split_prompt(tokenizer, text, "Who?", params.prompt)
+    before, asked = ([*parts.head, *parts.context], parts.question)
+    assert tokenizer.decode(before + asked).endswith("\nQuestion: Who?\nAnswer:")
+    assert decode_after(tokenizer, before, asked) == "\nQuestion: Who?\nAnswer:"
+    for lost in range(1, len(parts.context)):
+        fewer = params.prompt.model_copy(update={"max_length": len(parts.ids) - lost})
+        cut = encode_prompt(tokenizer, text, "Who?", fewer)
+        assert cut.truncated and cut.ids == before[:-lost] + asked
+        assert split_prompt(tokenizer, text, "Who?", fewer).ids == cut.ids
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_only_a_text_that_the_tokenizer_changes_is_not_exact(text: str, family: FrozenLM) -> None:
+    normalises = family.tokenizer.backend_tokenizer.normalizer is not None
+    assert are_exact(family.tokenizer, [text, f"Fog. {text}\n"]) == [is_normalized("NFC", text) or not normalises] * 2
