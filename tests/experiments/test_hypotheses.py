@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from narrowband.cli import app
 from narrowband.experiments import commands
-from narrowband.experiments.hypotheses import Result, Table, difference, load_table, markdown, pooled_results, verdict
+from narrowband.experiments.hypotheses import Result, Table, difference, load_table, markdown, outcome, pooled_results
 from narrowband.experiments.queue import Experiments
 from narrowband.params import InputError, Params, load_params
 
@@ -81,7 +81,7 @@ def at(f1: float, half: float = 3.0) -> Result:
 def test_verdicts(
     test: list[Result], against: list[Result], holds_if: Literal["higher", "lower"], expected: str
 ) -> None:
-    assert verdict(test, against, holds_if) == expected
+    assert outcome(test, against, holds_if) == expected
 
 
 def test_the_interval_of_a_difference_is_that_of_independent_normal_means() -> None:
@@ -158,7 +158,7 @@ def test_the_page_has_a_row_with_figures_or_says_what_has_not_run() -> None:
         "difference": "+46.0 (+44.0 to +48.0)",
         "cosine": "0.500",
         "norm ratio": "1.250",
-        "verdict": "holds",
+        "outcome": "holds",
     }
     assert rows[3][-1] == "not run" and rows[3][4] == "-"
     assert "narrowband hypotheses --rev 0123456789ab --rev fedcba987654`" in page

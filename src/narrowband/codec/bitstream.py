@@ -37,7 +37,7 @@ CHECK_BITS = 24
 STREAM_BITS = 44
 """Average bits of a stream of fewer than 128 tokens, in addition to symbols and side information."""
 
-AGAIN = "send the stream again"
+SEND_AGAIN = "send the stream again"
 
 Coder = constriction.stream.stack.AnsCoder
 ESCAPED = constriction.stream.model.Uniform(2**ESCAPE_BITS)
@@ -94,7 +94,7 @@ class Bitstream:
         head, body = stream[:stop], stream[stop:]
         if n_windows * self.model.least_bits > 8 * len(body) + 64:
             raise InputError(
-                f"the stream claims {n_tokens} tokens, more than its {len(stream)} bytes can hold; {AGAIN}"
+                f"the stream claims {n_tokens} tokens, more than its {len(stream)} bytes can hold; {SEND_AGAIN}"
             )
         if not body or body[-1] == 0:
             raise _damaged(stream)
@@ -119,7 +119,7 @@ class Bitstream:
 
     def _identify(self, stream: bytes) -> None:
         if not stream:
-            raise InputError(f"the stream is empty but at least 5 bytes are needed; {AGAIN}")
+            raise InputError(f"the stream is empty but at least 5 bytes are needed; {SEND_AGAIN}")
         version, mark = divmod(stream[0], MARKS)
         if version != VERSION:
             raise InputError(
@@ -186,4 +186,6 @@ def _read_varint(stream: bytes) -> tuple[int, int]:
 
 
 def _damaged(stream: bytes) -> InputError:
-    return InputError(f"the stream of {len(stream)} bytes was cut short, changed, or written by another codec; {AGAIN}")
+    return InputError(
+        f"the stream of {len(stream)} bytes was cut short, changed, or written by another codec; {SEND_AGAIN}"
+    )

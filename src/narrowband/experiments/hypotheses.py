@@ -1,4 +1,4 @@
-"""The original run's hypotheses: which experiments settle them, and the verdicts that follow from the results."""
+"""The original run's hypotheses: which experiments settle them, and what follows from the results."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ claim **holds** if the difference has the claimed sign with every random seed an
 
 COLUMNS = (
     *("hypothesis", "what the diagnosis expected", "command", "random seeds", "F1", "against", "difference"),
-    *("cosine", "norm ratio", "verdict"),
+    *("cosine", "norm ratio", "outcome"),
 )
 
 
@@ -141,7 +141,7 @@ def difference(test: Result, against: Result) -> Difference:
     return Difference(mean, low, high)
 
 
-def verdict(test: Sequence[Result], against: Sequence[Result], holds_if: Literal["higher", "lower"]) -> str:
+def outcome(test: Sequence[Result], against: Sequence[Result], holds_if: Literal["higher", "lower"]) -> str:
     """`holds`, `opposite` or `not shown`, by `RULE`; both sides list the same seeds."""
     whole = difference(pooled_results(test), pooled_results(against))
     each = [a.f1 - b.f1 for a, b in zip(test, against, strict=True)]
@@ -205,7 +205,7 @@ def _cells(hypothesis: Hypothesis, table: Table, experiments: Experiments) -> li
         f"{gap.mean:+.1f} ({gap.low:+.1f} to {gap.high:+.1f})",
         f"{mean.cosine:.3f}",
         f"{mean.norm_ratio:.3f}",
-        verdict(tested, others, hypothesis.holds_if),
+        outcome(tested, others, hypothesis.holds_if),
     ]
 
 

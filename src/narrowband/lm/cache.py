@@ -1,4 +1,4 @@
-"""Cache for results that depend on a base model alone: converted weights, verdicts of the probe."""
+"""Cache for results that depend on a base model alone: converted weights, results of the probe."""
 
 import os
 from pathlib import Path

@@ -47,21 +47,21 @@ def batchable(name: str, lm: "FrozenLM") -> bool:
     Raises:
         InputError: its answers to embeddings and to their tokens differ, or it gives embeddings no gradient.
     """
-    known = _verdict_file(name, lm)
+    known = _result_file(name, lm)
     match read_cached(known):
-        case {"batchable": bool(verdict)}:
+        case {"batchable": bool(alike)}:
             pass
         case _:
-            verdict = probe(name, lm)
+            alike = probe(name, lm)
             with contextlib.suppress(OSError):  # without a writable cache, the test is repeated
-                write_json(known, {"batchable": verdict})
-    if not verdict:
+                write_json(known, {"batchable": alike})
+    if not alike:
         console.print(
             f"[yellow]base_model {escape(name)} answers differently in a left-padded batch than alone; it is run one "
             "prompt at a time, which is slower[/]",
             soft_wrap=True,
         )
-    return verdict
+    return alike
 
 
 def probe(name: str, lm: "FrozenLM") -> bool:
@@ -176,6 +176,6 @@ def _require_gradient(name: str, lm: "FrozenLM", ids: Int[Tensor, " length"]) ->
         )
 
 
-def _verdict_file(name: str, lm: "FrozenLM") -> Path:
+def _result_file(name: str, lm: "FrozenLM") -> Path:
     asked = (model_revision(name), str(lm.model.dtype), lm.device.type, transformers.__version__, torch.__version__)
     return cache_folder() / "probes" / f"{hashlib.sha256(repr(asked).encode()).hexdigest()[:32]}.json"

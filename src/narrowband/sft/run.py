@@ -136,7 +136,7 @@ class Run:
         margins = dict(zip(good, self._margins([candidates[i] for i in good], [said[i] for i in good]), strict=True))
         for i, candidate in enumerate(candidates):
             record = make_record(candidate, said[i], margins.get(i), self.sampling, self.source)
-            yield record, reasons[i] or self._verdict(record, margins[i])
+            yield record, reasons[i] or self._critics_reason(record, margins[i])
 
     def _ask_for_instructions(self, lists: int) -> None:
         """Let the model continue numbered lists of instructions, unless it added nothing new last time."""
@@ -203,7 +203,7 @@ class Run:
         pairs = self.critic.pair_margins(texts, [clean(one.text) for one in said])
         return [Margins(*both) for both in zip(self.critic.instruction_margins(texts), pairs, strict=True)]
 
-    def _verdict(self, record: Mapping[str, Any], margins: Margins) -> str | None:
+    def _critics_reason(self, record: Mapping[str, Any], margins: Margins) -> str | None:
         """Why a well-formed response is rejected, or None."""
         minimum = self.data.critic
         if self.reliability.judges_instructions and margins.instruction < minimum.instruction:

@@ -26,7 +26,7 @@ from narrowband.training.losses import AnswerLogits, answer_terms
 from narrowband.training.micro_batches import WHOLE, Part, PhaseLoss
 from narrowband.training.phase2 import Lesson, Rows, answer_logits, lay_out
 
-AGAIN = "\nContext:"
+CUE = "\nContext:"
 """The cue to repeat a context."""
 
 FIRST_FRESH = 1_000_000
@@ -94,7 +94,7 @@ class Lessons:
         return [ReaderLesson(*pair) for pair in zip(prompts, answers, strict=True)]
 
     def _repeat(self, prompt: SplitPrompt) -> ReaderLesson:
-        cue: list[int] = self.tokenizer(AGAIN, add_special_tokens=False).input_ids
+        cue: list[int] = self.tokenizer(CUE, add_special_tokens=False).input_ids
         asked = prompt._replace(question=cue)
         room = None if self.positions is None else max(1, self.positions - len(asked.ids))
         return ReaderLesson(asked, prompt.context[:room])
