@@ -7,18 +7,18 @@ import pytest
 from narrowband.experiments import sweep
 from narrowband.experiments.queue import Experiments, Origin
 from narrowband.experiments.sweep import (
-    RATES,
+    BIT_RUNS,
     RUNS,
     SWEEPS,
     Axis,
     SweepRun,
     bit_rows,
-    bit_run_name,
-    bit_runs,
     sweep_rows,
     sweep_runs,
 )
-from narrowband.params import InputError
+from narrowband.params import InputError, load_params
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 def test_every_run_has_vectors_that_shrink_by_its_ratio() -> None:
@@ -53,49 +53,50 @@ def row(system: str, setting: str, bits: float) -> dict[str, Any]:
 
 
 def test_every_rate_is_a_run_whose_codecs_and_rivals_are_set_to_it() -> None:
-    runs = bit_runs()
-    assert len(runs) == len(RATES)
-    assert runs[bit_run_name(24)] == {
-        **{
-            "window": 1,
-            "compress_dim": 6,
-            "latent_coding.kind": "entropy",
-            "latent_coding.bits_per_token": 24,
-            "baselines.questions": 500,
-            "seed": 0,
-        }
-    }
+    runs = SWEEPS[Axis.BITS].runs(load_params(ROOT / "params.yaml"), 256)
+    assert len(runs) == len(BIT_RUNS)
+    same = {"window": 1, "latent_coding.kind": "entropy", "baselines.questions": 500, "seed": 0}
+    assert runs["bits-24-seed0"] == {**same, "compress_dim": 6, "latent_coding.bits_per_token": 24}
+    states = {"source": "block-1", "prompt.anchor": "codec", "compress_dim": 256, "latent_coding.bits_per_token": 64}
+    assert runs["bits-64-block-1-seed0"] == {**same, **states}
 
 
 def test_rows_of_all_rates_are_put_together_and_what_has_one_rate_stands_there_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     results = {
-        bit_run_name(rate): [
+        name: [
             row("pca", f"entropy-coded to {rate} bits", rate - 0.1),
             row("pca", "256 latents of 4 bits", 70),
-            row("token id", "base model", 3),
+            row("rotation", "2 levels", 272),
         ]
-        for rate in (24, 8)
+        for name, rate in (("bits-24-seed0", 24), ("bits-8-seed0", 8), ("bits-64-block-1-seed0", 64))
     }
     monkeypatch.setattr(sweep, "read_result", lambda experiments, name, path: {"rows": results[name]})
     origins = {name: Origin("c" * 40, "exp") for name in results}
     rows = bit_rows(Experiments(("abc",), {**results, "another": []}, frozenset(), origins))
     assert {r["commit"] for r in rows} == {"c" * 12}
-    assert [(r["seed"], r["system"], r["bits_per_token"]) for r in rows] == [
-        (0, "pca", 7.9),
-        (0, "token id", 3),
-        (0, "pca", 23.9),
+    assert [(r["source"], r["system"], r["bits_per_token"]) for r in rows] == [
+        ("embeddings", "pca", 7.9),
+        ("embeddings", "rotation", 272),
+        ("embeddings", "pca", 23.9),
+        ("block-1", "pca", 63.9),
+        ("block-1", "rotation", 272),
     ]
 
 
 PICTURES = {
     Axis.NUMBERS: ["f1-and-cosine.svg", "f1-and-cosine-window-1.svg"],
-    Axis.BITS: ["f1-against-bits.svg"],
+    Axis.BITS: ["f1-against-bits.svg", "f1-against-bits-block-1.svg"],
     Axis.POSITIONS: [],
     Axis.REAL: ["f1-and-cosine-gemma.svg"],
 }
-WINDOWS = {Axis.NUMBERS: [{"window": 16}, {"window": 1}], Axis.BITS: [{}], Axis.POSITIONS: [{}], Axis.REAL: [{}]}
+SHOWN = {
+    Axis.NUMBERS: [{"window": 16}, {"window": 1}],
+    Axis.BITS: [{"source": "embeddings"}, {"source": "block-1"}],
+    Axis.POSITIONS: [{}],
+    Axis.REAL: [{}],
+}
 
 
 @pytest.mark.parametrize("axis", Axis)
@@ -105,9 +106,9 @@ def test_a_sweep_is_written_with_its_pictures(axis: Axis, tmp_path: Path, monkey
     swept = SWEEPS[axis]
     figures = {"compression": 4, "cosine": 0.9, "low": 45, "high": 55, "model": "gemma", "control": ""}
     rows = [
-        {**row("pca", "entropy-coded to 8 bits", 8.0), "seed": seed, **window, **figures}
+        {**row("pca", "entropy-coded to 8 bits", 8.0), "seed": seed, **part, **figures}
         for seed in (0, 1)
-        for window in WINDOWS[axis]
+        for part in SHOWN[axis]
     ]
     drawn = swept.write(rows)
     assert [picture.name for picture in drawn] == PICTURES[axis]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from narrowband.experiments.positions import reader_rows, reader_runs
 from narrowband.experiments.queue import STAGE, Experiments, Rows, Runs, figures, read_result, with_details
 from narrowband.experiments.real import PICTURES, ROWS, SYSTEMS, real_pictures, real_rows, real_runs
-from narrowband.params import InputError, Params
+from narrowband.params import EMBEDDINGS, InputError, Params
 from narrowband.runtime.files import write_json
 
 RATIOS = (2, 4, 8, 16, 32, 64)
@@ -20,6 +20,9 @@ REPEATED = (32, 64)
 
 RATES = (8, 12, 14, 16, 20, 24, 32, 64, 256)
 """Bits per token that the codec and the other systems are fitted to."""
+
+STATES, STATE_RATES = "block-1", (64, 128, 256)
+"""States that are sent in place of embeddings, and their rates."""
 
 BITS_PER_LATENT = 4
 """Bits per token over latents per token."""
@@ -119,37 +122,50 @@ def sweep_rows(experiments: Experiments) -> Rows:
     ]
 
 
-def bit_runs() -> Runs:
-    """Overrides of every run by the name of its experiment: codecs and other systems are fitted to each rate.
+class BitRun(NamedTuple):
+    """One experiment of the sweep over bits; `rate` in bits per token."""
 
-    One vector a token, of few latents: a few fine numbers tell tokens apart where many coarse ones don't (docs/log.md).
-    """
-    return {
-        bit_run_name(rate): {
+    rate: int
+    source: str
+
+    @property
+    def name(self) -> str:
+        """The name of the DVC experiment."""
+        return f"bits-{self.rate}-" + ("" if self.source == EMBEDDINGS else f"{self.source}-") + "seed0"
+
+    def overrides(self, hidden: int) -> dict[str, str | int | float]:
+        """One vector a token, and codecs and other systems fitted to the rate.
+
+        Of an embedding few latents are sent: a few fine numbers tell tokens apart where many coarse ones don't (docs/log.md).
+        States are in no table, so the rate is shared out among all their components.
+        """
+        own: dict[str, str | int | float] = {"compress_dim": max(1, self.rate // BITS_PER_LATENT)}
+        if self.source != EMBEDDINGS:
+            own = {"source": self.source, "prompt.anchor": "codec", "compress_dim": hidden}
+        return {
+            **own,
             "window": 1,
-            "compress_dim": max(1, rate // BITS_PER_LATENT),
             "latent_coding.kind": "entropy",
-            "latent_coding.bits_per_token": rate,
+            "latent_coding.bits_per_token": self.rate,
             "baselines.questions": QUESTIONS,
             "seed": 0,
         }
-        for rate in RATES
-    }
 
 
-def bit_run_name(rate: float) -> str:
-    """The name of a run's DVC experiment."""
-    return f"bits-{rate:g}-seed0"
+BIT_RUNS = (
+    *(BitRun(rate, EMBEDDINGS) for rate in RATES),
+    *(BitRun(rate, STATES) for rate in STATE_RATES),
+)
 
 
 def bit_rows(experiments: Experiments) -> Rows:
     """The rows of `results/baselines.json` of all finished runs, without latents on fixed grids; equal settings appear once."""
-    rows: dict[tuple[str, str], dict[str, Any]] = {}
-    for name in map(bit_run_name, RATES):
-        for row in read_result(experiments, name, BASELINES)["rows"] if name in experiments.finished else []:
+    rows: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for run in (run for run in BIT_RUNS if run.name in experiments.finished):
+        about = {"seed": 0, "source": run.source, "commit": experiments.commit_of(run.name)}
+        for row in read_result(experiments, run.name, BASELINES)["rows"]:
             if GRID not in row["setting"]:
-                about = {"seed": 0, "commit": experiments.commit_of(name)}
-                rows.setdefault((row["system"], row["setting"]), {**about, **row})
+                rows.setdefault((run.source, row["system"], row["setting"]), {**about, **row})
     return list(rows.values())
 
 
@@ -172,8 +188,11 @@ SWEEPS = {
     Axis.BITS: Sweep(
         "baselines",
         Path("docs/bits.json"),
-        lambda rows: {PICTURES / "f1-against-bits.svg": rows},
-        lambda params, hidden: bit_runs(),
+        lambda rows: {
+            PICTURES / "f1-against-bits.svg": [row for row in rows if row["source"] == EMBEDDINGS],
+            PICTURES / "f1-against-bits-block-1.svg": [row for row in rows if row["source"] == STATES],
+        },
+        lambda params, hidden: {run.name: run.overrides(hidden) for run in BIT_RUNS},
         bit_rows,
         "rate_chart",
     ),
