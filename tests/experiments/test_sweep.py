@@ -87,13 +87,13 @@ def test_rows_of_all_rates_are_put_together_and_what_has_one_rate_stands_there_o
 
 PICTURES = {
     Axis.NUMBERS: ["f1-and-cosine.svg", "f1-and-cosine-window-1.svg"],
-    Axis.BITS: ["f1-against-bits.svg", "f1-against-bits-block-1.svg"],
+    Axis.BITS: ["f1-against-bits.svg", "f1-against-bits-block-1.svg", "f1-against-bits-block-2.svg"],
     Axis.POSITIONS: [],
     Axis.REAL: ["f1-and-cosine-gemma.svg"],
 }
 SHOWN = {
     Axis.NUMBERS: [{"window": 16}, {"window": 1}],
-    Axis.BITS: [{"source": "embeddings"}, {"source": "block-1"}],
+    Axis.BITS: [{"source": "embeddings"}, {"source": "block-1"}, {"source": "block-2"}],
     Axis.POSITIONS: [{}],
     Axis.REAL: [{}],
 }

@@ -21,8 +21,8 @@ REPEATED = (32, 64)
 RATES = (8, 12, 14, 16, 20, 24, 32, 64, 256)
 """Bits per token that the codec and the other systems are fitted to."""
 
-STATES, STATE_RATES = "block-1", (64, 128, 256)
-"""States that are sent in place of embeddings, and their rates."""
+STATES, STATE_RATES = ("block-1", "block-2"), (64, 128, 256)
+"""States that are sent in place of embeddings, after the bundled model's first and middle block, and their rates."""
 
 BITS_PER_LATENT = 4
 """Bits per token over latents per token."""
@@ -154,7 +154,7 @@ class BitRun(NamedTuple):
 
 BIT_RUNS = (
     *(BitRun(rate, EMBEDDINGS) for rate in RATES),
-    *(BitRun(rate, STATES) for rate in STATE_RATES),
+    *(BitRun(rate, source) for source in STATES for rate in STATE_RATES),
 )
 
 
@@ -190,7 +190,9 @@ SWEEPS = {
         Path("docs/bits.json"),
         lambda rows: {
             PICTURES / "f1-against-bits.svg": [row for row in rows if row["source"] == EMBEDDINGS],
-            PICTURES / "f1-against-bits-block-1.svg": [row for row in rows if row["source"] == STATES],
+            **{
+                PICTURES / f"f1-against-bits-{one}.svg": [row for row in rows if row["source"] == one] for one in STATES
+            },
         },
         lambda params, hidden: {run.name: run.overrides(hidden) for run in BIT_RUNS},
         bit_rows,
