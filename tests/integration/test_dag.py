@@ -175,7 +175,7 @@ def test_a_reader_is_one_parameter_away_and_changes_no_other_number(project: Pro
     before = project.read("metrics/evaluate.json")
     assert "reader" not in before and project.read("results/reader.json") == {}
     project.change({"reader": {"tokens_per_position": 2}})
-    assert project.repro() == ["check", "train_reader", "evaluate", "diagnose"]
+    assert project.repro() == ["check", "train_reader", "evaluate", "baselines", "diagnose"]
     after, details = project.read("metrics/evaluate.json"), project.read("results/evaluate.json")
     row = after.pop("reader")
     assert after == before
