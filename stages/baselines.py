@@ -28,13 +28,14 @@ def main() -> None:
     train = answerer.encode(stream_squad(checked(paths.QA / "train.json")))
     say_truncated(truncated_share(train), answerer.prompt, console)
     fitting = Fitting(answerer, train, params.seed, params.latent_coding.bits_per_token, systems["pca"])
-    entries = [*baselines(fitting), *adapters(fitting, systems["phase1"], systems["phase2"])]
-    entries = with_answers(entries, config, read_predictions(answerer, config, questions, systems))
     examples, count = read_squad(questions), params.baselines.questions
     settings = answer_settings(answerer, questions, config.base_model_revision, config.source)
     own = read_uncompressed(examples, settings).predictions
     read_config(paths.REFERENCES, fitting.settings(settings, count))
     *references, control = read_json(checked(paths.REFERENCES / "rows.json"))
+    answers = read_predictions(answerer, config, questions, systems)
+    entries = [*baselines(fitting), *adapters(fitting, systems["phase1"], systems["phase2"])]
+    entries = with_answers(entries, config, answers)
     rows = [*references, *curve(answerer, entries, examples[:count], own, params.seed, console)]
     write_json(paths.RESULTS / "baselines.json", rounded({"rows": rows, "control": control}))
     console.print(curve_table([*rows, control]))
