@@ -27,7 +27,8 @@ def main() -> None:
     systems = load_systems(answerer, config)
     train = answerer.encode(stream_squad(checked(paths.QA / "train.json")))
     say_truncated(truncated_share(train), answerer.prompt, console)
-    fitting = Fitting(answerer, train, params.seed, params.latent_coding.bits_per_token, systems["pca"])
+    rate, share = params.latent_coding.bits_per_token, params.vocabulary_share
+    fitting = Fitting(answerer, train, params.seed, rate, share, systems["pca"])
     examples, count = read_squad(questions), params.baselines.questions
     settings = answer_settings(answerer, questions, config.base_model_revision, config.source)
     own = read_uncompressed(examples, settings).predictions

@@ -24,7 +24,7 @@ def main() -> None:
     answerer, questions = QuestionAnswerer.load(params), checked(paths.QA / "test.json")
     train = answerer.encode(stream_squad(checked(paths.QA / "train.json")))
     say_truncated(truncated_share(train), answerer.prompt, console)
-    text = TrainingText(answerer, train, params.seed, params.latent_coding.bits_per_token)
+    text = TrainingText(answerer, train, params.seed, params.latent_coding.bits_per_token, params.vocabulary_share)
     settings = answer_settings(answerer, questions, model_revision(params.base_model), params.source)
     examples, count = read_squad(questions), params.baselines.questions
     own = read_uncompressed(examples, settings).predictions

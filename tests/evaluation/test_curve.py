@@ -25,6 +25,7 @@ from narrowband.data.splits import world_example
 from narrowband.evaluation.answer import QuestionAnswerer
 from narrowband.evaluation.baselines import REFERENCES, Fitting, MeanVector, TrainingText, rates
 from narrowband.evaluation.curve import Entry, adapters, baselines, curve, references, with_answers
+from narrowband.evaluation.quantizers import VectorQuantizer
 from narrowband.experiments.estimate import CODEC_SYSTEMS, REFERENCE_SYSTEMS
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import Params
@@ -50,7 +51,7 @@ def entries(lm: FrozenLM, params: Params) -> list[Entry]:
     pca_codec = codec_of(pca, params, pca_only=True)
     if params.magnitude == "calibrated":
         pca_codec.calibrate(embedded(lm, prompts, 4))
-    fitting = Fitting(answerer_of(lm, params), prompts, params.seed, params.latent_coding.bits_per_token, pca_codec)
+    fitting = Fitting(answerer_of(lm, params), prompts, params.seed, params.latent_coding.bits_per_token, 0.3, pca_codec)
     return references(fitting)[:-1] + baselines(fitting) + adapters(fitting, *[codec_of(pca, params)] * 2)
 
 
@@ -124,12 +125,40 @@ def test_answers_that_evaluate_wrote_are_not_generated_again(
 def test_the_control_is_the_mean_of_the_coded_training_tokens_and_costs_nothing(lm: FrozenLM, small: Params) -> None:
     answerer = answerer_of(lm, small)
     prompts = answerer.encode(world_example(0, "train", i) for i in range(6))
-    entry = references(TrainingText(answerer, prompts, 0, RATE))[-1]
+    entry = references(TrainingText(answerer, prompts, 0, RATE, 0.3))[-1]
     ids = [i for prompt in prompts for i, coded in zip(prompt.ids, prompt.coded, strict=True) if coded]
     assert isinstance(entry.system, MeanVector)
     torch.testing.assert_close(entry.system.mean, lm.embed(torch.tensor(ids)).mean(0))
     (row,) = rows_of([entry], answerer)
     assert row["bits_per_token"] == 0 and row["cosine"] < 0.9
+
+
+def test_quantisers_are_fitted_on_random_vocabulary_tokens_too_and_the_unigram_model_is_not(
+    lm: FrozenLM, small: Params
+) -> None:
+    answerer = answerer_of(lm, small)
+    prompts = answerer.encode(world_example(0, "train", i) for i in range(6))
+    text, plain = (TrainingText(answerer, prompts, 0, RATE, share) for share in (0.5, 0.0))
+    (_, counts), (_, occurring) = text.tokens, plain.tokens
+    assert len(counts) > 1.5 * len(occurring) and counts.sum() == occurring.sum()
+    assert torch.equal(text.counts, plain.counts) and torch.equal(text.mean_vector.mean, plain.mean_vector.mean)
+    unseen = lm.vocabulary[(plain.counts == 0).nonzero()[:, 0]]
+    coded = torch.ones(1, len(unseen), dtype=torch.bool)
+
+    def error(text: TrainingText) -> float:
+        quantizer = VectorQuantizer.residual(*text.tokens, 10.0, seed=0)
+        return float((quantizer(unseen[None], coded) - unseen).square().mean())
+
+    assert error(text) < 0.5 * error(plain)
+
+
+def test_what_a_lookup_is_fitted_on_does_not_depend_on_the_batch_size(lm: FrozenLM, small: Params) -> None:
+    prompts = answerer_of(lm, small).encode(world_example(0, "train", i) for i in range(6))
+    vectors, windows = token_windows(lm, prompts, small.window)
+    pca = codec_of(PCA.fit(vectors, small.compress_dim, windows), small, pca_only=True)
+    sizes = [replace(answerer_of(lm, small), batch_size=size) for size in (1, 6)]
+    first, second = (Fitting(answerer, prompts, 0, RATE, 0.3, pca).windows for answerer in sizes)
+    assert torch.equal(first, second) and len(first) == sum(-(-sum(prompt.coded) // small.window) for prompt in prompts)
 
 
 @pytest.mark.parametrize("rate", [0.1, 1000.0])
@@ -148,9 +177,9 @@ def test_a_codec_with_a_coder_of_its_own_keeps_it(lm: FrozenLM, small: Params) -
     pca, config = PCA.fit(windows[0], small.compress_dim, windows[1]), CodecConfig.of(small)
     config = replace(config, latent_coding=coding)
     coder = LatentCoder.fit(pca, *windows, config, coded_lengths(prompts))
-    own = Fitting(answerer_of(lm, small), prompts, 0, RATE, Codec(pca, config, coder, pca_only=True))
+    own = Fitting(answerer_of(lm, small), prompts, 0, RATE, 0.3, Codec(pca, config, coder, pca_only=True))
     assert own.coder is coder
-    fixed = Fitting(answerer_of(lm, small), prompts, 0, RATE, codec_of(pca, small, pca_only=True))
+    fixed = Fitting(answerer_of(lm, small), prompts, 0, RATE, 0.3, codec_of(pca, small, pca_only=True))
     assert fixed.coder and torch.equal(fixed.coder.model.step, coder.model.step)
     assert list(rates(own.pca, own.coder)) == [
         f"entropy-coded to {RATE:g} bits",

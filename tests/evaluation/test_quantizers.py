@@ -95,9 +95,9 @@ def test_parts_of_the_product_quantiser_are_quantised_each_for_itself(
 ) -> None:
     quantizer = VectorQuantizer.product(tokens, COUNTS, 20.0, seed=0)
     rebuilt = quantizer(embeddings, CODED)[CODED].numpy()
-    for i, book in enumerate(quantizer.codebooks):
+    for i, (book, depth) in enumerate(zip(quantizer.codebooks, (7, 7, 6), strict=True)):  # 20 bits in all
         part = slice(4 * i, 4 * i + 4)
-        words = codebook(tokens[:, part], COUNTS, 6, seed=0).numpy()
+        words = codebook(tokens[:, part], COUNTS, depth, seed=0).numpy()
         np.testing.assert_array_equal(book[:, part], words)
         index, _ = vq(embeddings[CODED].numpy()[:, part], words)
         np.testing.assert_allclose(rebuilt[:, part], words[index], atol=1e-6)

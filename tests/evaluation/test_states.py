@@ -102,7 +102,7 @@ def test_baselines_are_those_that_need_no_embedding_table(
 ) -> None:
     pca = fit_pca(split, train, 8, 1)
     answerer = answerer_of(split, small)
-    fitting = Fitting(answerer, train, 0, RATE, codec_of(pca, small, pca_only=True))
+    fitting = Fitting(answerer, train, 0, RATE, 0.0, codec_of(pca, small, pca_only=True))
     states, counts = fitting.tokens
     torch.testing.assert_close(states, reference_states(split, train), rtol=1e-3, atol=1e-4)
     assert counts.tolist() == [1] * len(states)

@@ -1,7 +1,7 @@
 """Simpler ways to send embeddings, which PCA with an adapter has to beat at an equal rate."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
@@ -22,6 +22,7 @@ from narrowband.codec.token_windows import coded_lengths, embedded
 from narrowband.codec.windows import cut, join, token_places, with_tokens
 from narrowband.data.encoded import EncodedPrompt
 from narrowband.data.prompts import coded_counts
+from narrowband.data.vocabulary import mixed_in, plain_tokens
 from narrowband.evaluation.answer import QuestionAnswerer, System
 from narrowband.evaluation.lookup import Lookup
 from narrowband.evaluation.quantizers import RotationQuantizer, ScalarQuantizer, VectorQuantizer
@@ -34,6 +35,9 @@ LATENT_BITS = (FLOAT16_BITS, 4)
 
 ROTATION_DEPTHS = (1, 2)
 """Bits per component after a random rotation."""
+
+BATCH = 64
+"""Prompts that are embedded at a time, and maximum number of those that a lookup's noise is measured on."""
 
 MOST_PROMPTS = 2_000
 MOST_TOKENS = 2**13
@@ -124,17 +128,20 @@ class RandomProjection:
 class TrainingText:
     """What systems may be fitted on that do not depend on the codec: training prompts, the base model, a random seed.
 
-    Systems with an adjustable rate are fitted to that of the codec: `bits_per_token`, stream headers included.
+    Systems with an adjustable rate are fitted to that of the codec: `bits_per_token`, stream headers included. Quantisers are
+    fitted on what PCA and Phase 1 see: prompts with a `vocabulary_share` of random tokens.
     """
 
     answerer: QuestionAnswerer
     train: Sequence[EncodedPrompt]
     seed: int
     bits_per_token: float
+    vocabulary_share: float
 
     def settings(self, answers: Mapping[str, Any], count: int) -> dict[str, Any]:
         """What rows of `count` questions are made with, `answers` being the settings of any answers."""
-        return {**answers, "questions_asked": count, "seed": self.seed, "bits_per_token": self.bits_per_token}
+        own = {"seed": self.seed, "bits_per_token": self.bits_per_token, "vocabulary_share": self.vocabulary_share}
+        return {**answers, "questions_asked": count, **own}
 
     @property
     def vocabulary(self) -> Float[Tensor, "vocab hidden"]:
@@ -149,32 +156,40 @@ class TrainingText:
     @cached_property
     def counts(self) -> Int[Tensor, " vocab"]:
         """How often each token passes through the codec in training prompts."""
-        ids, times = coded_counts(self.train)
-        return torch.zeros(len(self.vocabulary), dtype=torch.long).index_copy(0, ids, times)
+        return self._counts(self.train)
 
     @cached_property
     def tokens(self) -> tuple[Float[Tensor, "n hidden"], Int[Tensor, " n"]]:
-        """Embeddings of the distinct coded tokens of training prompts, and how often each occurs.
+        """Embeddings of the distinct coded tokens of training prompts and the random ones among them, and how often each occurs.
 
         Or, of states after a block, an evenly spaced subset, each counted once.
         """
-        if self.answerer.lm.sender_blocks:
+        lm = self.answerer.lm
+        if lm.sender_blocks:
             states = self._some_states()
             return states, torch.ones(len(states), dtype=torch.long)
-        known = self.counts.nonzero()[:, 0]
-        return self.vocabulary[known.to(self.vocabulary.device)].cpu(), self.counts[known]
+        seed = f"{self.seed}/vocabulary/quantizers"
+        counts = self._counts(mixed_in(self.train, self.vocabulary_share, plain_tokens(lm.tokenizer), seed))
+        known = counts.nonzero()[:, 0]
+        return self.vocabulary[known.to(self.vocabulary.device)].cpu(), counts[known]
 
     @property
     def mean_vector(self) -> MeanVector:
-        """The control: the mean of `tokens`, weighted by their counts."""
-        vectors, counts = self.tokens
-        return MeanVector((counts.float() @ vectors / counts.sum()).to(self.vocabulary.device))
+        """The control: the mean of the coded tokens of training prompts, or of a subset of their states."""
+        if self.answerer.lm.sender_blocks:
+            return MeanVector(self.tokens[0].mean(0).to(self.vocabulary.device))
+        counts = self.counts.to(self.vocabulary)
+        return MeanVector(counts @ self.vocabulary / counts.sum())
+
+    def _counts(self, prompts: Sequence[EncodedPrompt]) -> Int[Tensor, " vocab"]:
+        ids, times = coded_counts(prompts)
+        return torch.zeros(len(self.vocabulary), dtype=torch.long).index_copy(0, ids, times)
 
     def _some_states(self) -> Float[Tensor, "n hidden"]:
         train = self.train[:: -(-len(self.train) // MOST_PROMPTS)]
         every = -(-int(coded_lengths(train).sum()) // MOST_TOKENS)
-        batches = embedded(self.answerer.lm, train, self.answerer.batch_size)
-        return torch.cat([states[coded].cpu()[::every] for states, coded in batches])[:MOST_TOKENS]
+        batches = embedded(self.answerer.lm, train, BATCH)
+        return torch.cat([states[coded].cpu() for states, coded in batches])[::every]
 
     @property
     def symbol_bits(self) -> float:
@@ -189,10 +204,10 @@ class Fitting(TrainingText):
     pca: Codec
 
     @property
-    def windows(self) -> Iterator[Float[Tensor, "_ vector"]]:
-        """Windows of training prompts, batch by batch."""
-        batches = embedded(self.answerer.lm, self.train, self.answerer.batch_size)
-        return (cut(embeddings, coded, self.pca.window) for embeddings, coded in batches)
+    def windows(self) -> Float[Tensor, "n vector"]:
+        """Windows of an evenly spaced subset of training prompts."""
+        some = self.train[:: -(-len(self.train) // BATCH)]
+        return torch.cat([cut(*batch, self.pca.window) for batch in embedded(self.answerer.lm, some, BATCH)])
 
     @cached_property
     def coder(self) -> LatentCoder | None:
@@ -252,7 +267,7 @@ def lookups(fitting: Fitting) -> dict[str, System]:
     """PCA's latents, at their own rate and entropy-coded, decoded with the embedding table."""
     own, coded = fitting.pca, rates(fitting.pca, fitting.coder)
     kept = {rate_of(own.config): own, **{rate: codec for rate, codec in coded.items() if codec.coder}}
-    known = fitting.answerer.lm.nearest, fitting.counts, next(fitting.windows)
+    known = fitting.answerer.lm.nearest, fitting.counts, fitting.windows
     return {rate: Lookup.fit(codec, *known) for rate, codec in kept.items()}
 
 
@@ -271,7 +286,7 @@ def scalar_quantizers(text: TrainingText) -> dict[str, System]:
 def vector_quantizers(
     fit: Callable[[Tensor, Tensor, float, int], VectorQuantizer],
 ) -> Callable[[TrainingText], dict[str, System]]:
-    """A vector quantiser of at most the codec's rate, and of at least 1 bit."""
+    """A vector quantiser of at most the codec's rate on what it is fitted on, and of at least 1 bit."""
 
     def fitted(text: TrainingText) -> dict[str, System]:
         if text.symbol_bits < 1:

@@ -18,7 +18,7 @@ from narrowband.evaluation.token_ids import code_lengths, stream_bits
 LARGEST_CODEBOOK_BITS = 8
 """A codebook has at most 2^8 codewords."""
 
-MOST_STAGES = 16
+MOST_STAGES = 64
 LEAST_ENERGY = 1e-6
 """A residual quantiser adds no stage once the residual has less than this share of the vectors' energy."""
 
@@ -83,9 +83,10 @@ class VectorQuantizer:
         Machine Intelligence 33(1), 2011. A codeword is zero outside its part.
         """
         n_parts = min(vectors.shape[1], math.ceil(bits / LARGEST_CODEBOOK_BITS))
-        depth = min(LARGEST_CODEBOOK_BITS, int(bits / n_parts))
+        depth, deeper = divmod(min(int(bits), LARGEST_CODEBOOK_BITS * n_parts), n_parts)
+        depths = [depth + (part < deeper) for part in range(n_parts)]
         codebooks, lengths = [], []
-        for places in torch.arange(vectors.shape[1]).tensor_split(n_parts):
+        for places, depth in zip(torch.arange(vectors.shape[1]).tensor_split(n_parts), depths, strict=True):
             part = torch.zeros_like(vectors)
             part[:, places] = vectors[:, places]
             words = codebook(vectors[:, places], counts, depth, seed)
