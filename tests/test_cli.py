@@ -91,7 +91,7 @@ def test_show_says_which_figure_an_older_version_did_not_write(project: Path) ->
     Path("metrics/evaluate.json").write_text(json.dumps(headline))
     result = CliRunner().invoke(app, ["show"])
     assert isinstance(result.exception, InputError)
-    assert "metrics/evaluate.json at the workspace has no 'agreement'" in str(result.exception)
+    assert "metrics/evaluate.json or results/evaluate.json at the workspace has no 'agreement'" in str(result.exception)
 
 
 @pytest.mark.parametrize(

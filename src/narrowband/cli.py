@@ -41,8 +41,8 @@ def show(revision: Annotated[str | None, typer.Argument(help="Commit, branch, ta
         ) from None
     except KeyError as missing:
         raise InputError(
-            f"{METRICS} at {revision or 'the workspace'} has no {missing}, as an older version wrote it; check that commit out "
-            "to show it"
+            f"{METRICS} or {DETAILS} at {revision or 'the workspace'} has no {missing}, as an older version wrote it; check that "
+            "commit out to show it"
         ) from None
     console.print(table)
 

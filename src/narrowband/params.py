@@ -100,7 +100,7 @@ S = TypeVar("S", bound=Section)
 
 
 class Adapter(Section):
-    """The trained part of the decoder; its hidden width is `hidden_mult` times its input width."""
+    """The trained part of the decoder; its hidden width is `hidden_mult` times the hidden size (`layernorm`: `compress_dim`)."""
 
     kind: Annotated[Literal["residual", "layernorm"], BeforeValidator(_renamed("seed", "layernorm"))]
     hidden_mult: Count

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import re
 import runpy
@@ -314,6 +315,10 @@ def test_a_test_data_set_that_can_not_be_used_is_named(params: Params, tmp_path:
         InputError, match=r"dataset .*train.json and test_dataset .*train.json both hold the question of id train-0000"
     ):
         checked_dataset(files.model_copy(update={"test_dataset": files.dataset}))
+    trained = splits_of(files)["train"][0]
+    renamed = dataclasses.replace(trained, id="another")
+    with pytest.raises(InputError, match=r"train.json and test_dataset .*dev.json both hold the context 'The "):
+        checked_dataset(on_two_files(params, tmp_path, [renamed]))
     with pytest.raises(InputError, match=r"dataset .*train.json or test_dataset .*dev.json has the id .* twice"):
         checked_dataset(on_two_files(params, tmp_path, dev * 2))
     unanswerable = Example("c", "Orvane is a town.", "Who is Belmir?", ())

@@ -34,3 +34,4 @@ def test_words_of_latin_text_are_those_of_a_regular_expression(text: str) -> Non
 
 def test_one_letter_of_another_script_is_enough() -> None:
     assert is_latin("naïve café, 1999!") and not is_latin("β-carotene") and not is_latin("1999年")
+    assert is_latin("5 \u00b5m")  # the micro sign belongs to no script

@@ -51,7 +51,9 @@ def entries(lm: FrozenLM, params: Params) -> list[Entry]:
     pca_codec = codec_of(pca, params, pca_only=True)
     if params.magnitude == "calibrated":
         pca_codec.calibrate(embedded(lm, prompts, 4))
-    fitting = Fitting(answerer_of(lm, params), prompts, params.seed, params.latent_coding.bits_per_token, 0.3, pca_codec)
+    fitting = Fitting(
+        answerer_of(lm, params), prompts, params.seed, params.latent_coding.bits_per_token, 0.3, pca_codec
+    )
     return references(fitting)[:-1] + baselines(fitting) + adapters(fitting, *[codec_of(pca, params)] * 2)
 
 

@@ -21,6 +21,7 @@ AWKWARD = [
     ("naïve café", ["naive cafe", "Naïve  café."]),
     ("«guillemets» — dash", ["guillemets dash"]),
     ("1,000", ["1000", "1 000"]),
+    ("the 5 \u00b5m film", ["5 \u00b5m film"]),
     ("An apple a day", ["apple day"]),
 ]
 
@@ -59,6 +60,7 @@ OTHER_SCRIPTS = [
     ("हिन्दी भाषा।", "हिन्दी", 0, 200 / 3),
     ("กรุงเทพ", "กรุงเทพ", 100, 100),
     ("Москва!", "москва", 100, 100),
+    ("the β helix", "β helix", 100, 100),
     ("上海", "北京", 0, 0),
 ]
 

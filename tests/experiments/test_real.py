@@ -6,7 +6,7 @@ import pytest
 
 from narrowband.experiments import queue, real
 from narrowband.experiments.queue import Experiments, Origin
-from narrowband.params import load_params
+from narrowband.params import InputError, load_params
 
 INTERVAL = {"f1_interval": {"low": 10.0, "high": 20.0}}
 UNSEEN = {"share": 0.1, "cosine": 0.6, "token_match": 18.0}
@@ -67,3 +67,11 @@ def test_rows_of_new_runs_replace_earlier_ones_and_all_others_stay(
     }
     assert len(rows) == 3 * len(real.SYSTEMS)
     assert rows[0]["unseen"] == UNSEEN and rows[0]["low"] == 10 and "mse" not in rows[0]
+
+
+def test_damaged_rows_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    real.ROWS.parent.mkdir()
+    real.ROWS.write_text("[{")
+    with pytest.raises(InputError, match=r"docs/real-models.json is not JSON .* restore it from Git"):
+        real.real_rows(starting_from("a" * 40, {}))

@@ -36,7 +36,7 @@ def make_splits(
 
     Raises:
         InputError: a data set does not exist, is malformed, leaves a split empty, or has an unanswerable question while
-            `data.unanswerable` is `refuse`; or both have a question of the same id.
+            `data.unanswerable` is `refuse`; or both have a question of the same id, or a context.
     """
     splits: dict[Split, list[Example]] = {}
     for stream in _streams(dataset, test_dataset, seed):
@@ -90,16 +90,20 @@ def _filled(stream: _Stream, sizes: Sizes, unanswerable: Unanswerable) -> dict[S
 
 
 def _require_apart(dataset: str, test_dataset: str | None, splits: Mapping[Split, Sequence[Example]]) -> None:
-    """Check that all ids differ, and that no question is in both data sets."""
-    test = {example.id for example in splits.get("test", ())} if test_dataset else set[str]()
+    """Check that all ids differ, and that no question or context is in both data sets."""
+    test = splits.get("test", ())
     rest = [example for split, examples in splits.items() for example in examples if split != "test"]
-    if both := sorted(test.intersection(example.id for example in rest)):
+    both = f"dataset {dataset} and test_dataset {test_dataset} both hold"
+    if test_dataset and (ids := sorted({e.id for e in test} & {e.id for e in rest})):
         raise InputError(
-            f"dataset {dataset} and test_dataset {test_dataset} both hold the question of id {both[0]}, so they would train on "
-            "what they test; give another test_dataset, or make the ids different if the questions are"
+            f"{both} the question of id {ids[0]}, so they would train on what they test; give another test_dataset, or make the "
+            "ids different if the questions are"
         )
-    where = f"dataset {dataset}" + (f" or test_dataset {test_dataset}" if test_dataset else "")
-    require_unique(where, [*rest, *splits.get("test", ())])
+    if test_dataset and (contexts := sorted({e.context for e in test} & {e.context for e in rest})):
+        raise InputError(
+            f"{both} the context {shown(contexts[0])}, so they would train on what they test; give another test_dataset"
+        )
+    require_unique(f"dataset {dataset}" + (f" or test_dataset {test_dataset}" if test_dataset else ""), [*rest, *test])
 
 
 def world_example(seed: int, split: Split, index: int) -> Example:

@@ -5,7 +5,7 @@ import regex
 _NO_SPACES = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 _WORD = regex.compile(rf"(?V1)[{_NO_SPACES}]\p{{M}}*|[[\p{{L}}\p{{N}}\p{{M}}_\u200c\u200d]--[{_NO_SPACES}]]+")
 _CHARACTER = regex.compile(rf"[{_NO_SPACES}]")
-_OTHER_SCRIPT = regex.compile(r"(?V1)[\p{L}--\p{Latin}]")
+_OTHER_SCRIPT = regex.compile(r"(?V1)[\p{L}--[\p{Latin}\p{Common}\p{Inherited}]]")
 
 
 def words(text: str) -> list[str]:
@@ -23,5 +23,5 @@ def is_unspaced(word: str) -> bool:
 
 
 def is_latin(text: str) -> bool:
-    """Whether all letters of a text are Latin."""
+    """Whether all letters of a text are Latin, or belong to no script, as the micro sign does."""
     return not _OTHER_SCRIPT.search(text)

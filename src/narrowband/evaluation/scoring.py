@@ -47,12 +47,11 @@ class Scored:
 def normalize(text: str) -> str:
     """Lower case without ASCII punctuation, articles and extra white space.
 
-    The official rule takes a Chinese sentence for one word and leaves its full stop on. So of a text with a letter outside the
-    Latin script, the `words` are joined by spaces instead.
+    The official rule takes a Chinese sentence for one word and leaves its full stop on. So a text with a letter outside the
+    Latin script is split into `words` instead.
     """
-    if not is_latin(text):
-        return " ".join(words(text))
-    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+    plain = text.lower().translate(_PUNCTUATION) if is_latin(text) else " ".join(words(text))
+    return " ".join(_ARTICLES.sub(" ", plain).split())
 
 
 def f1(prediction: str, gold: str) -> float:

@@ -1,12 +1,12 @@
 """The experiments on a real model: compression ratios, and at 16x the controls that tell kept information from a learned task."""
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from narrowband.evaluation.headline import TITLES
 from narrowband.experiments.queue import Experiments, Rows, Runs, figures, with_details
 from narrowband.params import Params
+from narrowband.runtime.files import read_json
 
 ROWS = Path("docs/real-models.json")
 PICTURES = Path("docs/pictures")
@@ -70,7 +70,7 @@ def real_rows(experiments: Experiments) -> Rows:
         for row in _rows(name.removesuffix(f"-{runs[name].name}"), runs[name], metrics, experiments.commit_of(name))
     ]
     done = {_run_of(row) for row in rows}
-    earlier = json.loads(ROWS.read_text(encoding="utf-8")) if ROWS.exists() else []
+    earlier = read_json(ROWS) if ROWS.exists() else []
     return sorted([row for row in earlier if _run_of(row) not in done] + rows, key=_run_of)
 
 
