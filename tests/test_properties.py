@@ -12,8 +12,9 @@ from narrowband.codec.pca import PCA
 from narrowband.data.squad import Answer, Example, read_squad, write_squad
 from narrowband.evaluation.scoring import normalize, score
 from narrowband.lm.frozen import FrozenLM
+from narrowband.lm.sampling import Sampling
 from narrowband.sft.audit import audit
-from narrowband.sft.backend import Continuation, Sampling
+from narrowband.sft.backend import Continuation
 from narrowband.sft.filters import Contamination, clean
 from narrowband.sft.instructions import Instruction
 from narrowband.sft.pool import CompletionPrompts, encode_exactly, read_pool

@@ -9,7 +9,7 @@ from transformers import BambaConfig, FalconH1Config, PreTrainedConfig
 
 from narrowband.lm import probe
 from narrowband.lm.frozen import FrozenLM
-from narrowband.lm.sampling import sample
+from narrowband.lm.sampling import Sampling, sample
 from narrowband.lm.source import outline
 from narrowband.params import InputError
 
@@ -56,9 +56,10 @@ def test_a_model_that_padding_leaks_into_is_run_one_prompt_at_a_time(
 def test_samples_of_such_a_model_are_those_of_single_rows(leaking: Path) -> None:
     lm = FrozenLM.load(str(leaking))
     rows, ids, mask = padded(lm, [4, 11])
-    together = sample(lm, ids, mask, 6, 1.0, [1, 2], ["\n"])
+    sampling = Sampling(temperature=1.0, max_new_tokens=6, stop_strings=("\n",))
+    together = sample(lm, ids, mask, [1, 2], sampling)
     for row, seed, found in zip(rows, [1, 2], together, strict=True):
-        alone = sample(lm, torch.tensor([row]), torch.ones(1, len(row), dtype=torch.bool), 6, 1.0, [seed], ["\n"])[0]
+        alone = sample(lm, torch.tensor([row]), torch.ones(1, len(row), dtype=torch.bool), [seed], sampling)[0]
         assert found[: len(alone)].tolist() == alone.tolist()
         assert set(found[len(alone) :].tolist()) <= {lm.pad_id}
 

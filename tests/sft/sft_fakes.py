@@ -7,8 +7,9 @@ from random import Random
 from transformers import PreTrainedTokenizerBase
 
 from narrowband.data.splits import world_example
+from narrowband.lm.sampling import Sampling
 from narrowband.params import Params
-from narrowband.sft.backend import Continuation, Sampling
+from narrowband.sft.backend import Continuation
 from narrowband.sft.critic import Reliability
 from narrowband.sft.journal import Journal
 from narrowband.sft.model import Limits, PlainModel

@@ -12,9 +12,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from narrowband.lm.frozen import FrozenLM
-from narrowband.lm.sampling import SeededRows
+from narrowband.lm.sampling import Sampling, SeededRows
 from narrowband.params import InputError
-from narrowband.sft.backend import Continuation, Sampling, TransformersBackend
+from narrowband.sft.backend import Continuation, TransformersBackend
 from narrowband.sft.critic import ASK_FOR_TASK, BAD, GOOD, Critic, Reliability
 from narrowband.sft.pool import FewShotExample, encode_exactly
 from narrowband.world.completions import make_document

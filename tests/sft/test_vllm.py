@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from narrowband.lm.frozen import FrozenLM
+from narrowband.lm.sampling import Sampling
 from narrowband.params import InputError
-from narrowband.sft.backend import Sampling, TransformersBackend
+from narrowband.sft.backend import TransformersBackend
 from narrowband.sft.pool import encode_exactly
 from narrowband.sft.vllm import VllmBackend
 

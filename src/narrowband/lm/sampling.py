@@ -1,6 +1,7 @@
 """Sampling that gives a row the same draws whatever other rows are in its batch."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -10,6 +11,14 @@ from transformers import LogitsProcessor, LogitsProcessorList
 from narrowband.lm.frozen import FrozenLM
 from narrowband.lm.rows import single_rows
 from narrowband.lm.stop import TextEnd
+
+
+class Sampling(NamedTuple):
+    """How continuations are drawn: temperature (0 is greedy), maximum new tokens, and strings that end one."""
+
+    temperature: float
+    max_new_tokens: int
+    stop_strings: tuple[str, ...]
 
 
 class SeededRows(LogitsProcessor):
@@ -33,10 +42,8 @@ def sample(
     lm: FrozenLM,
     ids: Int[Tensor, "batch seq"],
     mask: Bool[Tensor, "batch seq"],
-    max_new_tokens: int,
-    temperature: float,
     seeds: Sequence[int],
-    stop_strings: Sequence[str],
+    sampling: Sampling,
 ) -> Int[Tensor, "batch new"]:
     """New tokens of left-padded prompts, each row up to EOS or a stop string, then filled with `pad_id`.
 
@@ -44,12 +51,12 @@ def sample(
     """
     if not lm.batchable and len(mask) > 1:
         rows = zip(single_rows(ids, mask), seeds, strict=True)
-        found = [sample(lm, *row, max_new_tokens, temperature, [seed], stop_strings)[0] for row, seed in rows]
+        found = [sample(lm, *row, [seed], sampling)[0] for row, seed in rows]
         return nn.utils.rnn.pad_sequence(found, batch_first=True, padding_value=lm.pad_id)
-    noise = [SeededRows(temperature, seeds, lm.device)] if temperature else []
+    noise = [SeededRows(sampling.temperature, seeds, lm.device)] if sampling.temperature else []
     tokens = lm.greedy(
-        TextEnd.at_strings(lm.tokenizer, stop_strings, ids.shape[1]),
-        max_new_tokens,
+        TextEnd.at_strings(lm.tokenizer, sampling.stop_strings, ids.shape[1]),
+        sampling.max_new_tokens,
         input_ids=ids.to(lm.device),
         attention_mask=mask.long().to(lm.device),
         logits_processor=LogitsProcessorList(noise),

@@ -11,18 +11,10 @@ from narrowband.data.encoded import EncodedPrompt
 from narrowband.data.prompts import collate
 from narrowband.lm.bos import token_log_probs
 from narrowband.lm.frozen import FrozenLM
-from narrowband.lm.sampling import sample
+from narrowband.lm.sampling import Sampling, sample
 from narrowband.lm.stop import TextEnd, decode_after, decode_rows
 
 Finish = Literal["eos", "stop", "length"]
-
-
-class Sampling(NamedTuple):
-    """How continuations are drawn: temperature (0 is greedy), maximum new tokens, and strings that end one."""
-
-    temperature: float
-    max_new_tokens: int
-    stop_strings: tuple[str, ...]
 
 
 class Continuation(NamedTuple):
@@ -58,9 +50,7 @@ class TransformersBackend:
     ) -> list[Continuation]:
         """See `Backend.complete`."""
         batch = collate([_plain(ids) for ids in prompts], self.lm.pad_id)
-        rows = sample(
-            self.lm, batch.ids, batch.mask, sampling.max_new_tokens, sampling.temperature, seeds, sampling.stop_strings
-        )
+        rows = sample(self.lm, batch.ids, batch.mask, seeds, sampling)
         return [self._read(ids, row, sampling.stop_strings) for ids, row in zip(prompts, rows, strict=True)]
 
     @torch.no_grad()

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
+from narrowband.lm.sampling import Sampling
 from narrowband.params import InputError
-from narrowband.sft.backend import Backend, Continuation, Sampling
+from narrowband.sft.backend import Backend, Continuation
 from narrowband.sft.journal import Journal
 from narrowband.sft.pool import are_exact, encode_exactly
 

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from narrowband.sft.backend import Continuation, Sampling
+from narrowband.lm.sampling import Sampling
+from narrowband.sft.backend import Continuation
 from narrowband.sft.filters import clean
 from narrowband.sft.instructions import Instruction
 from narrowband.sft.pool import SftPrompt, formatted_text

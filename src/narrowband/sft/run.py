@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from narrowband.data.squad import Example
+from narrowband.lm.sampling import Sampling
 from narrowband.params import Data, InputError
-from narrowband.sft.backend import Continuation, Sampling
+from narrowband.sft.backend import Continuation
 from narrowband.sft.counts import Counts
 from narrowband.sft.critic import Critic, Reliability
 from narrowband.sft.filters import BLANK_LINE, STOP_STRINGS, Contamination, Distinct, clean

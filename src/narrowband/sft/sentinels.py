@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from narrowband.data.words import is_latin, words
 from narrowband.lm.bos import is_chat_delimiter
-from narrowband.sft.backend import Sampling
+from narrowband.lm.sampling import Sampling
 from narrowband.sft.filters import CUES
 from narrowband.sft.model import PlainModel
 from narrowband.sft.pool import FewShotExample

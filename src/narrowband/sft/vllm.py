@@ -7,9 +7,10 @@ import importlib.util
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
+from narrowband.lm.sampling import Sampling
 from narrowband.lm.source import locate
 from narrowband.params import InputError
-from narrowband.sft.backend import Continuation, Sampling
+from narrowband.sft.backend import Continuation
 
 
 class VllmBackend:
