@@ -16,7 +16,7 @@ from narrowband.lm.model_revision import model_revision
 from narrowband.params import InputError, Params
 from narrowband.runtime.artifacts import checked, read_config, write_config
 from narrowband.runtime.files import write_tensors
-from narrowband.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from narrowband.training.checkpoint import Checkpoint, Progress
 
 HIDDEN = 8
 
@@ -134,16 +134,16 @@ def test_a_stranger_in_the_folder_is_refused_and_a_config_of_no_object_too(tmp_p
 
 def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
     module = nn.Linear(3, 2)
-    optimizers = [torch.optim.AdamW(module.parameters())]
     path = tmp_path / "state.safetensors"
-    save_checkpoint(path, "run", Progress(step=3), module, optimizers, {"weight": torch.ones(2)})
-    assert load_checkpoint(path, "run", module, optimizers)[0].step == 3
+    checkpoint = Checkpoint(path, "run", module, [torch.optim.AdamW(module.parameters())])
+    checkpoint.save(Progress(step=3), {"weight": torch.ones(2)})
+    assert checkpoint.load()[0].step == 3
     content = path.read_bytes()
     for place in range(len(content)):
         path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
-        assert "delete it to start over" in refused(lambda: load_checkpoint(path, "run", module, optimizers))
+        assert "delete it to start over" in refused(checkpoint.load)
     path.write_bytes(content[:-1])
-    assert "is damaged" in refused(lambda: load_checkpoint(path, "run", module, optimizers))
+    assert "is damaged" in refused(checkpoint.load)
 
 
 def test_what_a_killed_write_left_behind_is_gone_after_the_next_one(tmp_path: Path) -> None:

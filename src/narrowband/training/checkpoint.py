@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -31,62 +32,66 @@ class Progress:
     history: list[tuple[int, dict[str, float]]] = field(default_factory=list)
 
 
-def save_checkpoint(
-    path: Path,
-    fingerprint: str,
-    progress: Progress,
-    module: nn.Module,
-    optimizers: Sequence[torch.optim.Optimizer],
-    best: Mapping[str, Tensor],
-) -> None:
-    """Write everything that a run needs to continue as if it had never stopped; `fingerprint` identifies the run."""
-    tensors: dict[str, Tensor] = {f"module/{name}": p for name, p in module.named_parameters() if p.requires_grad}
-    tensors |= {f"best/{name}": tensor for name, tensor in best.items()}
-    for index, optimizer in enumerate(optimizers):
-        for parameter, state in optimizer.state_dict()["state"].items():
-            for key, value in state.items():
-                tensors[f"optimizer/{index}/{parameter}/{key}"] = torch.as_tensor(value)
-    text = json.dumps(asdict(progress))
-    write_tensors(
-        path, tensors, {"fingerprint": fingerprint, "progress": text, "sha256": digest(tensors, fingerprint + text)}
-    )
+class Checkpoint(NamedTuple):
+    """Where the state of `module` and `optimizers` is kept; `fingerprint` identifies the run."""
 
+    path: Path
+    fingerprint: str
+    module: nn.Module
+    optimizers: Sequence[torch.optim.Optimizer]
 
-def load_checkpoint(
-    path: Path, fingerprint: str, module: nn.Module, optimizers: Sequence[torch.optim.Optimizer]
-) -> tuple[Progress, dict[str, Tensor]]:
-    """Restore `module` and `optimizers` in place; fresh `Progress` if there is no checkpoint of this very run.
+    def save(self, progress: Progress, best: Mapping[str, Tensor]) -> None:
+        """Write everything that a run needs to continue as if it had never stopped."""
+        trained = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
+        tensors: dict[str, Tensor] = {f"module/{name}": p for name, p in trained.items()}
+        tensors |= {f"best/{name}": tensor for name, tensor in best.items()}
+        for index, optimizer in enumerate(self.optimizers):
+            for parameter, state in optimizer.state_dict()["state"].items():
+                for key, value in state.items():
+                    tensors[f"optimizer/{index}/{parameter}/{key}"] = torch.as_tensor(value)
+        text = json.dumps(asdict(progress))
+        sha256 = digest(tensors, self.fingerprint + text)
+        write_tensors(self.path, tensors, {"fingerprint": self.fingerprint, "progress": text, "sha256": sha256})
 
-    Raises:
-        InputError: the checkpoint is damaged.
-    """
-    if not path.exists():
-        return Progress(), {}
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except SafetensorError as error:
-        raise InputError(f"checkpoint {path} is damaged ({first_line(error)}); delete it to start over") from None
-    found, progress_text = metadata.get("fingerprint", ""), metadata.get("progress", "")
-    if digest(tensors, found + progress_text) != metadata.get("sha256"):
-        raise InputError(f"checkpoint {path} is damaged (its checksum does not fit); delete it to start over")
-    if found != fingerprint:
-        return Progress(), {}
-    parameters = dict(module.named_parameters())
-    states: list[dict[int, dict[str, Tensor]]] = [{} for _ in optimizers]
-    best: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        kind, rest = name.split("/", 1)
-        if kind == "module":
-            parameters[rest].data.copy_(tensor)
-        elif kind == "best":
-            best[rest] = tensor
-        else:
-            index, parameter, key = rest.split("/")
-            states[int(index)].setdefault(int(parameter), {})[key] = tensor
-    for optimizer, state in zip(optimizers, states, strict=True):
-        optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
-    progress = json.loads(progress_text)
-    history = [(step, values) for step, values in progress.pop("history")]
-    return Progress(**progress, history=history), best
+    def load(self) -> tuple[Progress, dict[str, Tensor]]:
+        """Restore `module` and `optimizers` in place; fresh `Progress` if there is no checkpoint of this very run.
+
+        Raises:
+            InputError: the checkpoint is damaged.
+        """
+        if not self.path.exists():
+            return Progress(), {}
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        except SafetensorError as error:
+            raise InputError(
+                f"checkpoint {self.path} is damaged ({first_line(error)}); delete it to start over"
+            ) from None
+        found, text = metadata.get("fingerprint", ""), metadata.get("progress", "")
+        if digest(tensors, found + text) != metadata.get("sha256"):
+            raise InputError(f"checkpoint {self.path} is damaged (its checksum does not fit); delete it to start over")
+        if found != self.fingerprint:
+            return Progress(), {}
+        progress = json.loads(text)
+        history = [(step, values) for step, values in progress.pop("history")]
+        return Progress(**progress, history=history), self._restore(tensors)
+
+    def _restore(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Put `tensors` where they belong; the best weights."""
+        parameters = dict(self.module.named_parameters())
+        states: list[dict[int, dict[str, Tensor]]] = [{} for _ in self.optimizers]
+        best: dict[str, Tensor] = {}
+        for name, tensor in tensors.items():
+            kind, rest = name.split("/", 1)
+            if kind == "module":
+                parameters[rest].data.copy_(tensor)
+            elif kind == "best":
+                best[rest] = tensor
+            else:
+                index, parameter, key = rest.split("/")
+                states[int(index)].setdefault(int(parameter), {})[key] = tensor
+        for optimizer, state in zip(self.optimizers, states, strict=True):
+            optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+        return best

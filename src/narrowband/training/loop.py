@@ -15,7 +15,7 @@ from narrowband.params import Training
 from narrowband.runtime import distributed
 from narrowband.runtime.progress import bar
 from narrowband.runtime.signals import Stopped, postponed
-from narrowband.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from narrowband.training.checkpoint import Checkpoint, Progress
 
 CLIP_NORM = 1.0
 SAVE_EVERY = 120.0
@@ -92,7 +92,8 @@ class Run:
     def __post_init__(self) -> None:
         self.trainable = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
         self.base_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
-        self.progress, self.best = load_checkpoint(self.checkpoint, self.fingerprint, self.module, self.optimizers)
+        self.kept = Checkpoint(self.checkpoint, self.fingerprint, self.module, self.optimizers)
+        self.progress, self.best = self.kept.load()
         self.due = time.monotonic() + SAVE_EVERY
         if self.progress.step:
             self.console.print(f"{self.title}: resuming at step {self.progress.step} of {self.schedule.steps}")
@@ -180,7 +181,7 @@ class Run:
     def keep(self) -> None:
         """Write a checkpoint."""
         if distributed.is_main():
-            save_checkpoint(self.checkpoint, self.fingerprint, self.progress, self.module, self.optimizers, self.best)
+            self.kept.save(self.progress, self.best)
         self.due = time.monotonic() + SAVE_EVERY
 
 
