@@ -86,9 +86,9 @@ def folded_cost() -> Row:
     originals = [lm.embed(batch.ids) for batch in batches]
 
     def folding() -> None:
-        folded = FoldedCodec(made, lm, asked)
-        nearest = lm.nearest(folded.reconstructed)
-        Quality().add(folded.original, folded.reconstructed, folded.ids, nearest, folded.counts)
+        folded, quality = FoldedCodec(made, lm, asked), Quality()
+        quality.add(folded.original, folded.reconstructed, folded.ids, folded.counts)
+        quality.match(lm.nearest(folded.reconstructed), folded.ids, folded.counts)
         for batch, original in zip(batches, originals, strict=True):
             folded(original, batch)
             made.bits(original, batch.coded)
@@ -97,8 +97,9 @@ def folded_cost() -> Row:
     def per_position() -> None:
         quality = Quality()
         for batch, original in zip(batches, originals, strict=True):
-            rebuilt = made(original, batch.coded)[batch.coded]
-            quality.add(original[batch.coded], rebuilt, batch.ids[batch.coded], lm.nearest(rebuilt))
+            rebuilt, ids = made(original, batch.coded)[batch.coded], batch.ids[batch.coded]
+            quality.add(original[batch.coded], rebuilt, ids)
+            quality.match(lm.nearest(rebuilt), ids)
             made.bits(original, batch.coded)
 
     def generation() -> None:

@@ -74,8 +74,9 @@ def answer(
         original = lm.embed(batch.ids)
         embeddings = system(original, batch.coded) if system else original
         if system:
-            received = embeddings[batch.coded]
-            quality.add(original[batch.coded], received, batch.ids[batch.coded], lm.nearest(received))
+            received, ids = embeddings[batch.coded], batch.ids[batch.coded]
+            quality.add(original[batch.coded], received, ids)
+            quality.match(lm.nearest(received), ids)
             bits += system.bits(original, batch.coded)
         replies += answerer.generate(embeddings, batch.mask)
         advance(1)

@@ -10,8 +10,9 @@ from narrowband.lm.nearest import NearestTokens
 def test_means_by_hand_over_batches_of_different_sizes() -> None:
     vocabulary = torch.eye(3)
     quality = Quality()
-    quality.add(vocabulary[:2], torch.tensor([[2.0, 0, 0], [0, 0, 1.0]]), torch.tensor([0, 1]), torch.tensor([0, 2]))
-    quality.add(vocabulary[2:], torch.tensor([[1.0, 0, 1.0]]), torch.tensor([2]), torch.tensor([2]))
+    for ids, rebuilt, nearest in (([0, 1], [[2.0, 0, 0], [0, 0, 1.0]], [0, 2]), ([2], [[1.0, 0, 1.0]], [2])):
+        quality.add(vocabulary[ids], torch.tensor(rebuilt), torch.tensor(ids))
+        quality.match(torch.tensor(nearest), torch.tensor(ids))
     means = quality.means()
     assert means["token_match"] == pytest.approx(200 / 3)
     assert means["cosine"] == pytest.approx((1 + 0 + 1 / math.sqrt(2)) / 3)
@@ -23,7 +24,7 @@ def test_means_by_hand_over_batches_of_different_sizes() -> None:
 def test_token_match_of_the_embeddings_themselves_is_everything() -> None:
     vocabulary = torch.randn(50, 8)
     quality = Quality()
-    quality.add(vocabulary, 3 * vocabulary, torch.arange(50), NearestTokens(vocabulary)(3 * vocabulary))
+    quality.match(NearestTokens(vocabulary)(3 * vocabulary), torch.arange(50))
     assert quality.means()["token_match"] == 100
 
 
@@ -32,8 +33,11 @@ def test_tokens_that_training_saw_and_others_are_told_apart() -> None:
     quality, rest = Quality(seen=torch.tensor([0, 2])), Quality(seen=torch.tensor([0, 2]))
     rebuilt = torch.tensor([[1.0, 0, 0], [0, 3.0, 4.0], [1.0, 0, 0]])
     nearest = NearestTokens(vocabulary)
-    quality.add(vocabulary, rebuilt, torch.tensor([0, 1, 2]), nearest(rebuilt), counts=torch.tensor([3, 2, 1]))
-    rest.add(vocabulary[1:2], vocabulary[1:2], torch.tensor([1]), torch.tensor([1]))
+    ids, counts = torch.arange(3), torch.tensor([3, 2, 1])
+    quality.add(vocabulary, rebuilt, ids, counts)
+    quality.match(nearest(rebuilt), ids, counts)
+    rest.add(vocabulary[1:2], vocabulary[1:2], ids[1:2])
+    rest.match(ids[1:2], ids[1:2])
     quality.merge(rest)
     parts = quality.by_seen()
     assert parts["seen"] == pytest.approx({"cosine": 3 / 4, "token_match": 75})
@@ -42,7 +46,8 @@ def test_tokens_that_training_saw_and_others_are_told_apart() -> None:
 
 def test_where_all_tokens_were_seen_there_is_a_share_and_nothing_else() -> None:
     quality = Quality(seen=torch.tensor([0]))
-    quality.add(torch.eye(1), torch.eye(1), torch.tensor([0]), torch.tensor([0]))
+    quality.add(torch.eye(1), torch.eye(1), torch.tensor([0]))
+    quality.match(torch.tensor([0]), torch.tensor([0]))
     assert quality.by_seen() == {"seen": {"cosine": 1, "token_match": 100}, "unseen": {"share": 0}}
 
 
@@ -51,7 +56,8 @@ def test_every_other_token_may_be_searched_for() -> None:
     rebuilt = torch.stack([vocabulary[0], vocabulary[0], vocabulary[0], vocabulary[3], vocabulary[4]])
     quality = Quality(seen=torch.tensor([0, 1, 3]))
     nearest = NearestTokens(vocabulary)(rebuilt)[::2]  # of 0, 2 and 4
-    quality.add(vocabulary, rebuilt, ids, nearest, every=2)
+    quality.add(vocabulary, rebuilt, ids)
+    quality.match(nearest, ids[::2])
     assert quality.count == 5
     assert quality.means()["cosine"] == pytest.approx(3 / 5)
     assert quality.means()["token_match"] == pytest.approx(200 / 3)

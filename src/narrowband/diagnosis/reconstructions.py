@@ -61,7 +61,8 @@ def examine(
     overlaps: list[Tensor] = []
     for batch, original, rebuilt, nearest in _sent(lm, codec, prompts, batch_size):
         ids = batch.ids[batch.coded]
-        quality.add(original, rebuilt, ids, nearest)
+        quality.add(original, rebuilt, ids)
+        quality.match(nearest, ids)
         found.update(nearest.tolist())
         overlaps.append(overlap(nearest.cpu(), ids, batch.coded))
         norms.append((original.norm(dim=-1), rebuilt.norm(dim=-1)))

@@ -229,15 +229,16 @@ class _Sender:
         if self.folded:
             return self.folded(original, batch), quality, self.system.bits(original, batch.coded)
         embeddings, cost = sent(self.system, original, batch.coded)
-        received = embeddings[batch.coded]
-        nearest = None if self.lm.sender_blocks else self.lm.nearest(received[:: self.every])
-        quality.add(original[batch.coded], received, batch.ids[batch.coded], nearest, every=self.every)
+        received, ids = embeddings[batch.coded], batch.ids[batch.coded]
+        quality.add(original[batch.coded], received, ids)
+        if not self.lm.sender_blocks:
+            quality.match(self.lm.nearest(received[:: self.every]), ids[:: self.every])
         return embeddings, quality, cost
 
     def folded_quality(self) -> Quality:
         """Quality of a folded codec over all prompts; empty for any other system."""
         quality = Quality(seen=self.seen)
         if folded := self.folded:
-            nearest = self.lm.nearest(folded.reconstructed)
-            quality.add(folded.original, folded.reconstructed, folded.ids, nearest, folded.counts)
+            quality.add(folded.original, folded.reconstructed, folded.ids, folded.counts)
+            quality.match(self.lm.nearest(folded.reconstructed), folded.ids, folded.counts)
         return quality

@@ -36,28 +36,29 @@ class Quality:
         original: Float[Tensor, "n hidden"],
         reconstructed: Float[Tensor, "n hidden"],
         ids: Int[Tensor, " n"],
-        nearest: Int[Tensor, " searched"] | None,
         counts: Int[Tensor, " n"] | None = None,
-        *,
-        every: int = 1,
     ) -> None:
-        """Add the coded tokens of a batch, each once or `counts` times.
-
-        `nearest` are the vocabulary tokens nearest to the reconstructions, or to every `every`-th of them, from the first on;
-        without them there is no `token_match`: the states of a token are as many as its contexts, and none is in a table.
-        """
-        times = torch.ones_like(ids) if counts is None else counts
+        """Add the coded tokens of a batch, each once or `counts` times."""
         error = (reconstructed - original).norm(dim=-1)
         norm = original.norm(dim=-1).clamp(min=1e-12)
-        self._take("cosine", F.cosine_similarity(original, reconstructed, dim=-1), ids, times)
-        self._take("norm_ratio", reconstructed.norm(dim=-1) / norm, ids, times)
-        self._take("mse", (reconstructed - original).square().mean(-1), ids, times)
-        self._take("relative_error", error / norm, ids, times)
-        if nearest is not None:
-            match = 100.0 * (nearest == ids[::every].to(nearest.device))
-            self._take("token_match", match, ids[::every], times[::every])
+        self._take("cosine", F.cosine_similarity(original, reconstructed, dim=-1), ids, counts)
+        self._take("norm_ratio", reconstructed.norm(dim=-1) / norm, ids, counts)
+        self._take("mse", (reconstructed - original).square().mean(-1), ids, counts)
+        self._take("relative_error", error / norm, ids, counts)
 
-    def _take(self, name: str, values: Float[Tensor, " n"], ids: Int[Tensor, " n"], times: Int[Tensor, " n"]) -> None:
+    def match(
+        self, nearest: Int[Tensor, " n"], ids: Int[Tensor, " n"], counts: Int[Tensor, " n"] | None = None
+    ) -> None:
+        """Add to `token_match` coded tokens, some or all, whose reconstructions have the vocabulary tokens `nearest`.
+
+        States have none: those of a token are as many as its contexts, and none is in a table.
+        """
+        self._take("token_match", 100.0 * (nearest == ids.to(nearest.device)), ids, counts)
+
+    def _take(
+        self, name: str, values: Float[Tensor, " n"], ids: Int[Tensor, " n"], counts: Int[Tensor, " n"] | None
+    ) -> None:
+        times = torch.ones_like(ids) if counts is None else counts
         weighted = values.double() * times.to(values.device)
         _add(self.sums, {name: float(weighted.sum())})
         _add(self.counts, {name: int(times.sum())})

@@ -29,7 +29,8 @@ def token_view(lm: FrozenLM, codec: Codec, prompt: EncodedPrompt) -> TokenView:
     rebuilt = codec(original, batch.coded)[batch.coded]
     ids = batch.ids[batch.coded]
     quality, nearest = Quality(), lm.nearest(rebuilt)
-    quality.add(original[batch.coded], rebuilt, ids, nearest)
+    quality.add(original[batch.coded], rebuilt, ids)
+    quality.match(nearest, ids)
     return TokenView(
         token_texts(lm, ids.tolist()),
         token_texts(lm, nearest.tolist()),
