@@ -15,9 +15,9 @@ from narrowband.codec.moments import window_moments
 from narrowband.codec.token_windows import token_windows
 from narrowband.data.prompts import collate, encode_prompts
 from narrowband.evaluation.reconstruction import Quality
-from narrowband.pretrain.curriculum import batch as pretraining_batch
 from narrowband.pretrain.muon import Muon
 from narrowband.pretrain.run import Recipe, build_model, weighted_cross_entropy
+from narrowband.pretrain.run import batch as pretraining_batch
 from narrowband.runtime.entry import console, set_up_torch
 from narrowband.training.draws import Draws
 
@@ -127,8 +127,9 @@ def evaluation_parts() -> list[Part]:
         made(original, batch.coded)
 
     def quality() -> None:
-        tokens = original[batch.coded]
-        Quality().add(tokens, tokens, batch.ids[batch.coded], lm.nearest(tokens))
+        tokens, ids, found = original[batch.coded], batch.ids[batch.coded], Quality()
+        found.add(tokens, tokens, ids)
+        found.match(lm.nearest(tokens), ids)
 
     return [
         part("evaluate", "codec", calls, through_codec),
@@ -149,7 +150,7 @@ def pretraining_parts() -> list[Part]:
     model = build_model(recipe, lm.tokenizer)
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     optimizer = Muon(matrices, lr=recipe.lr_matrices)
-    ids, weights = pretraining_batch(0, 0, "train", 0.5, lm.tokenizer, recipe.batch_size, recipe.sequence_length)
+    ids, weights = pretraining_batch(recipe, recipe.steps // 2, lm.tokenizer)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -6,10 +7,9 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from narrowband.codec.spectrum import RATIOS, variance_shares
-from narrowband.pretrain.curriculum import batch
 from narrowband.pretrain.held_spectrum import EXPONENT, token_counts
 from narrowband.pretrain.muon import orthogonalize
-from narrowband.pretrain.run import SMOKE, build_model, pretrain, rescale, sample_prompts, sample_texts, save
+from narrowband.pretrain.run import SMOKE, batch, build_model, pretrain, rescale, sample_prompts, sample_texts, save
 from narrowband.pretrain.tokenizer import train_tokenizer
 
 
@@ -66,12 +66,13 @@ def test_orthogonalisation_pulls_singular_values_to_one() -> None:
         assert float((orthogonalize(matrix) * (u @ v)).sum() / values.norm() / (u @ v).norm()) > 0.95
 
 
-def test_a_batch_depends_on_seed_step_and_split_alone(tokenizer) -> None:
-    ids, weights = batch(0, 3, "train", 0.5, tokenizer, 4, 64)
-    assert ids.shape == weights.shape == (4, 64)
-    again, _ = batch(0, 3, "train", 0.5, tokenizer, 4, 64)
+def test_a_batch_depends_on_recipe_and_step_alone(tokenizer) -> None:
+    ids, weights = batch(SMOKE, 3, tokenizer)
+    assert ids.shape == weights.shape == (SMOKE.batch_size, SMOKE.sequence_length)
+    again, _ = batch(SMOKE, 3, tokenizer)
     assert torch.equal(ids, again)
-    assert not torch.equal(ids, batch(0, 4, "train", 0.5, tokenizer, 4, 64)[0])
+    assert not torch.equal(ids, batch(SMOKE, 4, tokenizer)[0])
+    assert not torch.equal(ids, batch(replace(SMOKE, seed=1), 3, tokenizer)[0])
 
 
 def test_full_weight_falls_on_answers_that_the_text_holds(tokenizer) -> None:

@@ -6,9 +6,6 @@ paraphrases. docs/log.md has what happened without the earlier stages.
 
 from random import Random
 
-import torch
-from jaxtyping import Float, Int
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from narrowband.data.prompts import qa_prompt
@@ -111,11 +108,3 @@ def sequence(
         ids.append(tokenizer.eos_token_id)
         weights.append(0.5)
     return ids[:length], weights[:length]
-
-
-def batch(
-    seed: int, step: int, split: Split, progress: float, tokenizer: PreTrainedTokenizerBase, size: int, length: int
-) -> tuple[Int[Tensor, "size length"], Float[Tensor, "size length"]]:
-    """Token ids and loss weights of one batch; they depend on the arguments alone."""
-    rows = [sequence(Random(f"{seed}/{split}/{step}/{i}"), split, progress, tokenizer, length) for i in range(size)]
-    return torch.tensor([ids for ids, _ in rows]), torch.tensor([weights for _, weights in rows])

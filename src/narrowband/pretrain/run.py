@@ -9,13 +9,14 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int
 from rich.console import Console
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from narrowband.data.prompts import qa_prompt
-from narrowband.pretrain.curriculum import batch, questions, recall, roster
+from narrowband.pretrain.curriculum import questions, recall, roster, sequence
 from narrowband.pretrain.held_spectrum import HOLD_EVERY, hold_spectrum, token_counts
 from narrowband.pretrain.init import initialize
 from narrowband.pretrain.muon import Muon
@@ -109,6 +110,16 @@ def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> LlamaForC
     return model
 
 
+def batch(
+    recipe: Recipe, step: int, tokenizer: PreTrainedTokenizerBase
+) -> tuple[Int[Tensor, "batch length"], Float[Tensor, "batch length"]]:
+    """Token ids and loss weights of the batch of `step`; they depend on the arguments alone."""
+    progress = step / recipe.steps
+    draws = [Random(f"{recipe.seed}/train/{step}/{i}") for i in range(recipe.batch_size)]
+    rows = [sequence(rng, "train", progress, tokenizer, recipe.sequence_length) for rng in draws]
+    return torch.tensor([ids for ids, _ in rows]), torch.tensor([weights for _, weights in rows])
+
+
 def add_noise(embeddings: Tensor, most: float) -> Tensor:
     """Add Gaussian noise to token embeddings [batch, seq, hidden]; each sequence draws its RMS from 0 to `most` times theirs.
 
@@ -172,10 +183,9 @@ def pretrain(recipe: Recipe, checkpoint: Path, console: Console) -> tuple[LlamaF
     def step_losses(step: int) -> list[StepLoss]:
         if step % HOLD_EVERY == 0:
             hold_spectrum(model.model.embed_tokens.weight, counts)
-        progress = step / recipe.steps
-        ids, weights = batch(recipe.seed, step, "train", progress, tokenizer, recipe.batch_size, recipe.sequence_length)
+        ids, weights = batch(recipe, step, tokenizer)
         embeddings = add_noise(
-            model.get_input_embeddings()(ids.to(device)), recipe.embedding_noise * min(1, 3 * progress)
+            model.get_input_embeddings()(ids.to(device)), recipe.embedding_noise * min(1, 3 * (step / recipe.steps))
         )
         logits = model(inputs_embeds=embeddings).logits
         return [StepLoss(weighted_cross_entropy(logits, ids.to(device), weights.to(device)), {})]
