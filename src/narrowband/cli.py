@@ -222,13 +222,13 @@ def needs(
     params = load_params()
 
     from narrowband.data.splits import make_splits
-    from narrowband.experiments.estimate import SAMPLE, estimate_of, estimate_table, require_stage
+    from narrowband.experiments.estimate import SAMPLED_QUESTIONS, estimate_of, estimate_table, require_stage
     from narrowband.lm.needs import check_needs
 
     require_stage(last)
     set_up_torch()
     check_needs(params.base_model, params.needs)
-    sizes = {**params.data.sizes, "train": min(SAMPLE, params.data.train)}
+    sizes = {**params.data.sizes, "train": min(SAMPLED_QUESTIONS, params.data.train)}
     splits = make_splits(params.dataset, sizes, params.seed, params.data.unanswerable, params.test_dataset)
     found = estimate_of(params, splits).until(last)
     console.print(f"{params.base_model} on {params.dataset}", soft_wrap=True, highlight=False)

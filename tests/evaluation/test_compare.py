@@ -67,7 +67,7 @@ def test_of_a_large_vocabulary_some_places_are_searched_for(
     )
     whole, every = compared(lm, ANSWERABLE, settings), sum(searched)
     searched.clear()
-    monkeypatch.setattr(answer, "LARGE", 0)
+    monkeypatch.setattr(answer, "LARGE_TABLE", 0)
     monkeypatch.setattr(answer, "SEARCHED", 20)
     some = compared(lm, ANSWERABLE, settings)
     assert every > 200 and sum(searched) <= 3 * (20 + 1)

@@ -160,7 +160,7 @@ def test_check_tells_the_time_of_a_large_model_alone(
     console = Console(width=300)
     with console.capture() as quiet:
         tell_time(small, model, splits, console)
-    monkeypatch.setattr(estimates, "LARGE", 0)
+    monkeypatch.setattr(estimates, "LARGE_MODEL", 0)
     with console.capture() as told:
         tell_time(small, model, splits, console)
     assert quiet.get() == "" and "on this machine a run takes about" in told.get()

@@ -6,7 +6,7 @@ import torch
 from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from narrowband.codec.spectrum import RATIOS, variance_shares
+from narrowband.codec.spectrum import SPECTRUM_RATIOS, variance_shares
 from narrowband.pretrain.held_spectrum import EXPONENT, token_counts
 from narrowband.pretrain.muon import orthogonalize
 from narrowband.pretrain.run import SMOKE, batch, build_model, pretrain, rescale, sample_prompts, sample_texts, save
@@ -96,5 +96,5 @@ def test_a_trained_model_has_the_spectrum_that_it_is_held_at(tmp_path: Path) -> 
     shares = variance_shares(model.get_input_embeddings().weight.detach(), counts)
     held = torch.arange(1, SMOKE.hidden_size + 1, dtype=torch.float64) ** -EXPONENT
     assert shares == pytest.approx(
-        {ratio: float(held[: SMOKE.hidden_size // ratio].sum() / held.sum()) for ratio in RATIOS}, abs=0.03
+        {ratio: float(held[: SMOKE.hidden_size // ratio].sum() / held.sum()) for ratio in SPECTRUM_RATIOS}, abs=0.03
     )

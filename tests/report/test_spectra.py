@@ -5,7 +5,7 @@ import yaml
 from typer.testing import CliRunner
 
 from narrowband.cli import app
-from narrowband.codec.spectrum import RATIOS
+from narrowband.codec.spectrum import SPECTRUM_RATIOS
 from narrowband.data.splits import world_example
 from narrowband.data.squad import write_squad
 from narrowband.report.spectra import real_spectra
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_two_real_models_have_falling_shares_at_every_ratio() -> None:
     for shares in real_spectra().values():
-        assert tuple(shares) == RATIOS and list(shares.values()) == sorted(shares.values(), reverse=True)
+        assert tuple(shares) == SPECTRUM_RATIOS and list(shares.values()) == sorted(shares.values(), reverse=True)
         assert all(0 < share < 1 for share in shares.values())
     assert real_spectra()["Gemma 3 270M"][16] == 0.579 and real_spectra()["SmolLM2 135M"][64] == 0.472
 

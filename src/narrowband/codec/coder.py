@@ -22,8 +22,8 @@ from narrowband.runtime.artifacts import checked, read_config
 from narrowband.runtime.files import write_tensors
 
 FILE = "coder.safetensors"
-BLOCK = 4096
-"""Windows projected at a time."""
+WINDOWS_AT_ONCE = 4096
+"""Windows projected at once."""
 
 MOST_WINDOWS = 2**17
 """Maximum number of training windows that a coder is fitted on; of more, an evenly spaced subset."""
@@ -52,7 +52,7 @@ class LatentCoder:
         """
         project = ExactProjection.of(pca.components, pca.mean, 2 * _largest_norm(vectors, pca, windows.shape[1]))
         kept = windows[:: -(-len(windows) // MOST_WINDOWS)]
-        latents = torch.cat([project(vectors[block].flatten(1)) for block in kept.split(BLOCK)])
+        latents = torch.cat([project(vectors[block].flatten(1)) for block in kept.split(WINDOWS_AT_ONCE)])
         if step := config.latent_coding.step:
             return cls(EntropyModel.fit(latents, step), project)
         return cls(EntropyModel.fit_rate(latents, _window_bits(config, coded, len(windows))), project)
@@ -111,5 +111,8 @@ def _largest_norm(vectors: Tensor, pca: PCA, window: int) -> float:
     """Upper bound on the distance from the mean of any window made of `vectors` and zeros."""
     means = pca.mean.view(window, -1).double()
     tokens = torch.cat([vectors, vectors.new_zeros(1, vectors.shape[1])])
-    largest = [max(float((block.double() - mean).norm(dim=1).max()) for block in tokens.split(BLOCK)) for mean in means]
+    largest = [
+        max(float((block.double() - mean).norm(dim=1).max()) for block in tokens.split(WINDOWS_AT_ONCE))
+        for mean in means
+    ]
     return math.hypot(*largest)

@@ -29,7 +29,7 @@ LIMIT = 2 ** (ESCAPE_BITS - 1) - 1
 LARGEST_ALPHABET = 2**16
 """Maximum number of cells of a component; with more, float16 would be as good."""
 
-SAMPLE = 2048
+TRIED_FIRST = 2048
 """Training vectors, evenly spaced, on which a step is searched before it is searched on all of them."""
 
 PRIOR = 64
@@ -103,7 +103,7 @@ class EntropyModel:
                 fine, coarse = coarse, coarse + stride
             return fine if fine == coarse else float(brentq(surplus, fine, coarse, xtol=2e-4))
 
-        near = root(latents[:: -(-len(latents) // SAMPLE)], math.log(spread), 1.0)
+        near = root(latents[:: -(-len(latents) // TRIED_FIRST)], math.log(spread), 1.0)
         return cls.fit(latents, math.exp(root(latents, near, 0.02)))
 
     @property

@@ -13,8 +13,8 @@ from narrowband.data.encoded import EncodedPrompt
 from narrowband.data.prompts import Batch, coded_counts
 from narrowband.lm.frozen import FrozenLM
 
-BLOCK = 4096
-"""Distinct tokens reconstructed at a time."""
+TOKENS_AT_ONCE = 4096
+"""Distinct tokens reconstructed at once."""
 
 
 class FoldedCodec:
@@ -27,7 +27,9 @@ class FoldedCodec:
     def __init__(self, codec: Codec, lm: FrozenLM, prompts: Sequence[EncodedPrompt]) -> None:
         self.ids, self.counts = coded_counts(prompts)  # [n], [n]
         self.original = lm.embed(self.ids)  # [n, hidden]
-        self.reconstructed = torch.cat([codec.tokens(block) for block in self.original.split(BLOCK)])  # [n, hidden]
+        self.reconstructed = torch.cat(
+            [codec.tokens(block) for block in self.original.split(TOKENS_AT_ONCE)]
+        )  # [n, hidden]
 
     def __call__(
         self, embeddings: Float[Tensor, "batch seq hidden"], batch: Batch

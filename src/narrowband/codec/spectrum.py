@@ -11,12 +11,12 @@ from narrowband.data.encoded import EncodedPrompt
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import InputError
 
-RATIOS = (2, 4, 8, 16, 32, 64)
+SPECTRUM_RATIOS = (2, 4, 8, 16, 32, 64)
 """Compression ratios at which a spectrum is evaluated."""
 
 
 def variance_shares(
-    embedding_table: Float[Tensor, "n hidden"], counts: Int[Tensor, " n"], ratios: Sequence[int] = RATIOS
+    embedding_table: Float[Tensor, "n hidden"], counts: Int[Tensor, " n"], ratios: Sequence[int] = SPECTRUM_RATIOS
 ) -> dict[int, float]:
     """Share of the total variance (0 to 1) that PCA keeps with `hidden // ratio` numbers a token, by compression ratio.
 

@@ -16,7 +16,7 @@ from narrowband.evaluation.answer import QuestionAnswerer, batches_by_length
 from narrowband.evaluation.form import faults
 from narrowband.evaluation.scoring import Predictions, Scored, normalize, score_all
 
-SAMPLE = 200
+EXAMINED = 200
 """Test questions whose prompts are reconstructed again."""
 
 
@@ -84,7 +84,7 @@ def diagnose(
             continue
         scored = Scored(predictions[name], score_all(predictions[name], examples))
         reconstruction, norms["original"], norms[name] = examine(
-            answerer.lm, codec, prompts[:SAMPLE], answerer.batch_size, seen
+            answerer.lm, codec, prompts[:EXAMINED], answerer.batch_size, seen
         )
         figures[name] = Figures(
             scored.f1,

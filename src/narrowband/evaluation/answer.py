@@ -25,7 +25,7 @@ from narrowband.lm.stop import Reply
 from narrowband.params import Params, Prompt, Stop
 from narrowband.runtime import distributed
 
-LARGE = 1 << 24
+LARGE_TABLE = 1 << 24
 """With an embedding table of at least this many numbers, only some positions are searched for their nearest token.
 
 On Gemma 3 270M a search takes 5.2 ms of one core, about as much as a prompt token with its share of the answer (5 ms).
@@ -218,7 +218,7 @@ class _Sender:
         alone = isinstance(system, Codec) and system.takes_tokens_alone and not system.coder
         self.folded = FoldedCodec(system, lm, prompts) if alone and isinstance(system, Codec) else None
         coded = sum(sum(prompt.coded) for prompt in prompts)
-        self.every = -(-coded // SEARCHED) if lm.embedding.weight.numel() >= LARGE else 1
+        self.every = -(-coded // SEARCHED) if lm.embedding.weight.numel() >= LARGE_TABLE else 1
 
     @torch.no_grad()
     def send(self, batch: Batch) -> tuple[Float[Tensor, "batch seq hidden"], Quality, int]:

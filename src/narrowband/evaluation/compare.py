@@ -14,7 +14,7 @@ from narrowband.data.prompts import say_truncated
 from narrowband.data.squad import Example
 from narrowband.evaluation.answer import Evaluated, QuestionAnswerer
 from narrowband.evaluation.reading import Read
-from narrowband.evaluation.reconstruction import HEADLINE
+from narrowband.evaluation.reconstruction import TABLE_FIGURES
 from narrowband.evaluation.scoring import Predictions, agreement
 from narrowband.evaluation.significance import interval, mcnemar
 from narrowband.runtime.progress import bar
@@ -94,14 +94,14 @@ def _headline(result: Evaluated, own: Evaluated) -> dict[str, float]:
     return {
         **row,
         "agreement": agreement(result.predictions, own.predictions),
-        **{name: result.quality[name] for name in HEADLINE if name in result.quality},
+        **{name: result.quality[name] for name in TABLE_FIGURES if name in result.quality},
     }
 
 
 def _details(result: Evaluated, examples: Sequence[Example], seed: int) -> dict[str, Any]:
     """The interval of F1, other reconstruction figures, the form of answers, and F1 by answerability."""
     f1 = [score.f1 for score in result.scores]
-    rest = {name: value for name, value in result.quality.items() if name not in HEADLINE}
+    rest = {name: value for name, value in result.quality.items() if name not in TABLE_FIGURES}
     return {
         "f1_interval": interval(f1, seed),
         **rest,

@@ -11,7 +11,7 @@ from narrowband.codec.config import CodecConfig
 from narrowband.data.squad import Example
 from narrowband.evaluation.answer import Evaluated, QuestionAnswerer, System
 from narrowband.evaluation.baselines import OF_CODEC, REFERENCES, TABLE_SYSTEMS, Fitting, TrainingText, rate_of, rates
-from narrowband.evaluation.reconstruction import HEADLINE
+from narrowband.evaluation.reconstruction import TABLE_FIGURES
 from narrowband.evaluation.scoring import Predictions, agreements
 from narrowband.evaluation.significance import interval
 from narrowband.runtime.entry import console
@@ -95,7 +95,7 @@ def _row(entry: Entry, result: Evaluated, own: Predictions, seed: int) -> dict[s
         "agreement": sum(agreed) / len(agreed),
         "f1_interval": interval([score.f1 for score in result.scores], seed),
         "agreement_interval": interval(agreed, seed),
-        **{key: result.quality[key] for key in HEADLINE if key in result.quality},
+        **{key: result.quality[key] for key in TABLE_FIGURES if key in result.quality},
     }
 
 

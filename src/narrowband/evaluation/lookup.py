@@ -15,8 +15,8 @@ from narrowband.evaluation.token_ids import code_lengths
 from narrowband.lm.nearest import NearestTokens
 
 MOST_SWEEPS = 10
-BLOCK = 256
-"""Windows decoded at a time."""
+DECODED_AT_ONCE = 256
+"""Windows decoded at once."""
 
 LEAST_NOISE = 1e-6
 """Minimum noise variance of a latent, as a share of the mean variance of a component."""
@@ -72,7 +72,9 @@ class Lookup:
         if window == 1:
             ids = self._nearest(latents)
         else:
-            blocks = zip(latents.split(BLOCK), token_places(coded, window).split(BLOCK), strict=True)
+            blocks = zip(
+                latents.split(DECODED_AT_ONCE), token_places(coded, window).split(DECODED_AT_ONCE), strict=True
+            )
             ids = torch.cat([self._likeliest(*block) for block in blocks])
         return join(self.vocabulary[ids].flatten(1), embeddings, coded, window)
 
@@ -82,7 +84,9 @@ class Lookup:
 
     def _nearest(self, latents: Float[Tensor, "n compress"]) -> Int[Tensor, "n 1"]:
         order, arrived = self._arrived
-        return order[torch.cat([torch.cdist(block, arrived).argmin(1) for block in latents.split(BLOCK)])][:, None]
+        return order[torch.cat([torch.cdist(block, arrived).argmin(1) for block in latents.split(DECODED_AT_ONCE)])][
+            :, None
+        ]
 
     @cached_property
     def _arrived(self) -> tuple[Int[Tensor, " vocab"], Float[Tensor, "vocab compress"]]:

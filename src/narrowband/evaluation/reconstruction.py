@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-HEADLINE = ("cosine", "norm_ratio", "token_match")
+TABLE_FIGURES = ("cosine", "norm_ratio", "token_match")
 """Figures that tables and `metrics/evaluate.json` have; of states after a block there is no `token_match`."""
 
 BY_SEEN = ("cosine", "token_match")

@@ -17,6 +17,8 @@ from narrowband.codec.pca import PCA
 from narrowband.data.encoded import EncodedPrompt
 from narrowband.data.prompts import collate, encode_prompts
 from narrowband.data.squad import Example
+from narrowband.diagnosis.figures import EXAMINED
+from narrowband.diagnosis.replay import REPLAYED
 from narrowband.evaluation.answer import SEARCHED
 from narrowband.evaluation.headline import TITLES
 from narrowband.lm.device import best_device, mixed_precision, multiplies_in_bfloat16
@@ -31,20 +33,14 @@ from narrowband.world.names import Split
 TIMED = 4
 """Prompts in a timed forward pass."""
 
-SAMPLE = 100
+SAMPLED_QUESTIONS = 100
 """Training questions whose prompts are sampled."""
 
 CUE, NEW = 8, 4
 """Tokens of the short prompts that generation is timed on, and new tokens."""
 
-EXAMINED = 200
-"""Test questions whose tokens the diagnosis looks at."""
-
 REFERENCE_SYSTEMS, CODEC_SYSTEMS = 9, 8
 """Number of settings that `references` (with the control) and `baselines` generate answers for, at the committed parameters."""
-
-REPLAYED = 48
-"""Answers that the diagnosis generates beside one batch for each system."""
 
 PER_RECORD = 2
 """Approximate number of candidates per SFT record, rejected ones included."""
@@ -55,7 +51,7 @@ ADAM = 5
 FLOAT = 4
 """Bytes of a float32."""
 
-LARGE = 50_000_000
+LARGE_MODEL = 50_000_000
 """`check` times base models with at least this many weights; with smaller ones a run takes minutes."""
 
 
@@ -196,7 +192,7 @@ class _Costs:
 def estimate(params: Params, lm: FrozenLM, asked: Asked, speed: Speed) -> Estimate:
     """Estimate all stages, for prompts like those in `asked` and answers of maximum length."""
     costs, test = _Costs(params, lm, asked, speed), asked.test
-    replays = len(TITLES) * params.generation.batch_size + REPLAYED
+    replays = len(TITLES) * params.generation.batch_size + 2 * REPLAYED  # with and without BOS
     seconds = (
         costs.records(),
         costs.answers(test, params.data.test, 0, 1),
@@ -257,7 +253,7 @@ def estimate_of(params: Params, splits: Mapping[Split, Sequence[Example]]) -> Es
         InputError: the base model can't be loaded.
     """
     lm = FrozenLM.load(params.base_model)
-    train, test = (splits["train"][:SAMPLE], splits["test"])
+    train, test = (splits["train"][:SAMPLED_QUESTIONS], splits["test"])
     asked = Asked(*(encode_prompts(lm.tokenizer, examples, params.prompt) for examples in (train, test)))
     return estimate(params, lm, asked, measure(lm, asked.train, params.generation.batch_size))
 
@@ -266,7 +262,7 @@ def tell_time(
     params: Params, model: PreTrainedModel, splits: Mapping[Split, Sequence[Example]], console: Console
 ) -> None:
     """Print the estimate on a CPU, if `model` (without weights) is large enough and its weights are on this machine."""
-    if best_device().type == "cpu" and model.num_parameters() >= LARGE and is_here(params.base_model):
+    if best_device().type == "cpu" and model.num_parameters() >= LARGE_MODEL and is_here(params.base_model):
         set_up_torch()
         console.print(sentence(estimate_of(params, splits)), soft_wrap=True, highlight=False)
 

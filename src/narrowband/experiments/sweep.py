@@ -11,7 +11,7 @@ from narrowband.experiments.real import PICTURES, ROWS, SYSTEMS, real_pictures, 
 from narrowband.params import EMBEDDINGS, InputError, Params
 from narrowband.runtime.files import write_json
 
-RATIOS = (2, 4, 8, 16, 32, 64)
+SWEPT_RATIOS = (2, 4, 8, 16, 32, 64)
 WINDOWS = (16, 1)
 """Tokens per window; the README shows the first."""
 
@@ -93,9 +93,9 @@ class SweepRun(NamedTuple):
 
 
 RUNS = (
-    *(SweepRun(ratio, WINDOWS[0], 0) for ratio in RATIOS),
+    *(SweepRun(ratio, WINDOWS[0], 0) for ratio in SWEPT_RATIOS),
     *(SweepRun(ratio, WINDOWS[0], seed) for ratio in REPEATED for seed in (1, 2)),
-    *(SweepRun(ratio, window, 0) for window in WINDOWS[1:] for ratio in RATIOS),
+    *(SweepRun(ratio, window, 0) for window in WINDOWS[1:] for ratio in SWEPT_RATIOS),
 )
 
 

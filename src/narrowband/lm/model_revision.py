@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-BLOCK = 1 << 20
+BLOCK_BYTES = 1 << 20
 SAMPLED = 64
 """Blocks of a larger file that `model_revision` reads."""
 
@@ -34,10 +34,10 @@ def model_revision(name: str) -> str:
 def _add(path: Path, digest: "hashlib._Hash") -> None:
     size = path.stat().st_size
     with path.open("rb") as file:
-        if size <= SAMPLED * BLOCK:
+        if size <= SAMPLED * BLOCK_BYTES:
             digest.update(file.read())
             return
         digest.update(str(size).encode())
         for i in range(SAMPLED):
-            file.seek(i * (size - BLOCK) // (SAMPLED - 1))
-            digest.update(file.read(BLOCK))
+            file.seek(i * (size - BLOCK_BYTES) // (SAMPLED - 1))
+            digest.update(file.read(BLOCK_BYTES))

@@ -6,7 +6,7 @@ from importlib.resources import files
 
 from rich.table import Table
 
-from narrowband.codec.spectrum import RATIOS
+from narrowband.codec.spectrum import SPECTRUM_RATIOS
 
 
 def real_spectra() -> dict[str, dict[int, float]]:
@@ -21,8 +21,8 @@ def real_spectra() -> dict[str, dict[int, float]]:
 def spectrum_table(spectra: Mapping[str, Mapping[int, float]]) -> Table:
     """A row for each model, a column for each compression ratio; blank where a model is too narrow for the ratio."""
     shown = Table("model", title="share of variance that PCA keeps per token, by compression ratio")
-    for ratio in RATIOS:
+    for ratio in SPECTRUM_RATIOS:
         shown.add_column(f"{ratio}x", justify="right")
     for name, shares in spectra.items():
-        shown.add_row(name, *(f"{shares[ratio]:.3f}" if ratio in shares else "" for ratio in RATIOS))
+        shown.add_row(name, *(f"{shares[ratio]:.3f}" if ratio in shares else "" for ratio in SPECTRUM_RATIOS))
     return shown

@@ -14,7 +14,7 @@ from narrowband.params import InputError
 from narrowband.runtime.files import write_json
 
 CONFIG = "config.json"
-BLOCK = 1 << 20
+READ_BYTES = 1 << 20
 MANIFEST = "manifest.json"
 """The file that has this role in the folder of SFT records."""
 
@@ -26,7 +26,7 @@ def sha256(paths: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for path in paths:
         with path.open("rb") as file:
-            while block := file.read(BLOCK):
+            while block := file.read(READ_BYTES):
                 digest.update(block)
     return digest.hexdigest()
 

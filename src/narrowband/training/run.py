@@ -33,7 +33,7 @@ from narrowband.training.phase2 import Lesson
 if TYPE_CHECKING:
     from dvclive import Live
 
-HEADLINE = ("f1", "cosine", "norm_ratio", "best_step", "sft_kl")
+PHASE_FIGURES = ("f1", "cosine", "norm_ratio", "best_step", "sft_kl")
 """Figures on validation questions (`sft_kl`: on held-out records) that are written to `metrics/PHASE.json`, those of the reader to
 `results/reader.json`."""
 
@@ -138,7 +138,7 @@ class PhaseRun:
         validation = {name: value for name, value in figures.items() if name not in ("best_step", "sft_kl")}
         settings = {"phase": self.name, "seed": self.seed, "training": self.training.model_dump()}
         module.save(paths.ARTIFACTS / self.name, {**settings, VALIDATION: validation, **trained_with})
-        headline = {name: value for name, value in figures.items() if name in HEADLINE}
+        headline = {name: value for name, value in figures.items() if name in PHASE_FIGURES}
         folder = paths.RESULTS if self.name == "reader" else paths.METRICS  # metrics hold 40 numbers at most
         write_json(folder / f"{self.name}.json", rounded(headline))
         self.checkpoint.unlink()
