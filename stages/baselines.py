@@ -12,7 +12,7 @@ def main() -> None:
     from narrowband.codec.config import CodecConfig
     from narrowband.data.prompts import say_truncated, truncated_share
     from narrowband.data.squad import read_squad, stream_squad
-    from narrowband.evaluation.answer import QuestionAnswerer
+    from narrowband.evaluation.answer import QuestionAnswerer, Questions
     from narrowband.evaluation.baselines import Fitting
     from narrowband.evaluation.curve import adapters, baselines, curve, curve_table, with_answers
     from narrowband.evaluation.systems import answer_settings, load_systems, read_predictions
@@ -22,22 +22,23 @@ def main() -> None:
     from narrowband.runtime.rounding import rounded
 
     set_up_torch()
-    answerer, questions = QuestionAnswerer.load(params), checked(paths.QA / "test.json")
+    answerer, file = QuestionAnswerer.load(params), checked(paths.QA / "test.json")
     config = CodecConfig.of(params)
     systems = load_systems(answerer, config)
     train = answerer.encode(stream_squad(checked(paths.QA / "train.json")))
     say_truncated(truncated_share(train), answerer.prompt, console)
     rate, share = params.latent_coding.bits_per_token, params.vocabulary_share
     fitting = Fitting(answerer, train, params.seed, rate, share, systems["pca"])
-    examples, count = read_squad(questions), params.baselines.questions
-    settings = answer_settings(answerer, questions, config.base_model_revision, config.source)
+    examples, count = read_squad(file), params.baselines.questions
+    settings = answer_settings(answerer, file, config.base_model_revision, config.source)
     own = read_uncompressed(examples, settings).predictions
     read_config(paths.REFERENCES, fitting.settings(settings, count))
     *references, control = read_json(checked(paths.REFERENCES / "rows.json"))
-    answers = read_predictions(answerer, config, questions, systems)
+    answers = read_predictions(answerer, config, file, systems)
     entries = [*baselines(fitting), *adapters(fitting, systems["phase1"], systems["phase2"])]
     entries = with_answers(entries, config, answers)
-    rows = [*references, *curve(answerer, entries, examples[:count], own, params.seed, console)]
+    questions = Questions(examples[:count], params.seed)
+    rows = [*references, *curve(answerer, entries, own, questions, console)]
     write_json(paths.RESULTS / "baselines.json", rounded({"rows": rows, "control": control}))
     console.print(curve_table([*rows, control]))
 

@@ -34,7 +34,7 @@ def write_diagnosis(params: Params) -> None:
     from narrowband.diagnosis.figures import diagnose
     from narrowband.diagnosis.reconstructions import histogram
     from narrowband.diagnosis.verdicts import summary, verdict_lines, verdicts
-    from narrowband.evaluation.answer import QuestionAnswerer
+    from narrowband.evaluation.answer import QuestionAnswerer, Questions
     from narrowband.evaluation.systems import load_systems, read_predictions
     from narrowband.report.examples import first_examples
     from narrowband.report.page import Diagnosed, read_results, render
@@ -46,14 +46,14 @@ def write_diagnosis(params: Params) -> None:
     set_up_torch()
     config, answerer = CodecConfig.of(params), QuestionAnswerer.load(params)
     systems: dict[str, Codec | None] = {"uncompressed": None, **load_systems(answerer, config)}
-    questions = checked(paths.QA / "test.json")
-    examples = read_squad(questions)
-    results, answers = read_results(), read_predictions(answerer, config, questions, systems)
+    file = checked(paths.QA / "test.json")
+    examples = read_squad(file)
+    results, answers = read_results(), read_predictions(answerer, config, file, systems)
     train = answerer.encode(stream_squad(checked(paths.QA / "train.json")))
     say_truncated(truncated_share(train), answerer.prompt, console)
     seen, _ = coded_counts(train)
     with bar("systems", len(systems) - 1, console) as advance:
-        diagnosis = diagnose(answerer, systems, examples, answers, params.seed, seen=seen, advance=advance)
+        diagnosis = diagnose(answerer, systems, Questions(examples, params.seed, seen), answers, advance)
     found = verdicts(diagnosis, params, answerer.lm.hidden_size)
     figures, norms = rounded(summary(diagnosis, found)), rounded(histogram(diagnosis.norms))
     shown = rounded(first_examples(answerer, systems, examples, answers))

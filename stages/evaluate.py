@@ -12,7 +12,7 @@ def main() -> None:
     from narrowband.codec.config import CodecConfig
     from narrowband.data.prompts import coded_counts
     from narrowband.data.squad import read_squad, stream_squad
-    from narrowband.evaluation.answer import QuestionAnswerer
+    from narrowband.evaluation.answer import QuestionAnswerer, Questions
     from narrowband.evaluation.compare import compare, with_reader
     from narrowband.evaluation.headline import headline_table
     from narrowband.evaluation.reading import read_by_all
@@ -26,13 +26,13 @@ def main() -> None:
 
     set_up_torch()
     config, answerer = CodecConfig.of(params), QuestionAnswerer.load(params)
-    questions = checked(paths.QA / "test.json")
+    file = checked(paths.QA / "test.json")
     systems = load_systems(answerer, config)
     seen, _ = coded_counts(answerer.encode(stream_squad(checked(paths.QA / "train.json"))))
-    examples, reading = read_squad(questions), ReaderConfig.of(params)
-    settings = answer_settings(answerer, questions, config.base_model_revision, config.source)
+    examples, reading = read_squad(file), ReaderConfig.of(params)
+    settings = answer_settings(answerer, file, config.base_model_revision, config.source)
     own = read_uncompressed(examples, settings)
-    comparison = compare(answerer, systems, own, examples, params.seed, console, seen=seen)
+    comparison = compare(answerer, systems, own, Questions(examples, params.seed, seen), console)
     if reading.tokens_per_position > 1:
         encoder = ContextEncoder.load(paths.READER, answerer.lm, reading)
         comparison = with_reader(comparison, read_by_all(answerer, encoder, examples, console), params.seed)
@@ -40,7 +40,7 @@ def main() -> None:
         return
     for name, predictions in comparison.predictions.items():
         write_json(paths.PREDICTIONS / f"predictions_{name}.json", predictions)
-    write_config(paths.PREDICTIONS, evaluated(answerer, config, questions))
+    write_config(paths.PREDICTIONS, evaluated(answerer, config, file))
     headline, details = rounded(comparison.headline), rounded(comparison.details)
     write_json(paths.METRICS / "evaluate.json", headline)
     write_json(paths.RESULTS / "evaluate.json", details)

@@ -11,7 +11,7 @@ def main() -> None:
 
     from narrowband.data.prompts import say_truncated, truncated_share
     from narrowband.data.squad import read_squad, stream_squad
-    from narrowband.evaluation.answer import QuestionAnswerer
+    from narrowband.evaluation.answer import QuestionAnswerer, Questions
     from narrowband.evaluation.baselines import TrainingText
     from narrowband.evaluation.curve import curve, curve_table, references
     from narrowband.evaluation.systems import answer_settings
@@ -21,14 +21,14 @@ def main() -> None:
     from narrowband.runtime.files import write_json
 
     set_up_torch()
-    answerer, questions = QuestionAnswerer.load(params), checked(paths.QA / "test.json")
+    answerer, file = QuestionAnswerer.load(params), checked(paths.QA / "test.json")
     train = answerer.encode(stream_squad(checked(paths.QA / "train.json")))
     say_truncated(truncated_share(train), answerer.prompt, console)
     text = TrainingText(answerer, train, params.seed, params.latent_coding.bits_per_token, params.vocabulary_share)
-    settings = answer_settings(answerer, questions, model_revision(params.base_model), params.source)
-    examples, count = read_squad(questions), params.baselines.questions
+    settings = answer_settings(answerer, file, model_revision(params.base_model), params.source)
+    examples, count = read_squad(file), params.baselines.questions
     own = read_uncompressed(examples, settings).predictions
-    rows = curve(answerer, references(text), examples[:count], own, params.seed, console)
+    rows = curve(answerer, references(text), own, Questions(examples[:count], params.seed), console)
     write_json(paths.REFERENCES / "rows.json", rows)
     write_config(paths.REFERENCES, text.settings(settings, count))
     console.print(curve_table(rows))

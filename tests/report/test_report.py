@@ -19,6 +19,7 @@ from narrowband.data.splits import world_example
 from narrowband.diagnosis.figures import diagnose
 from narrowband.diagnosis.reconstructions import histogram
 from narrowband.diagnosis.verdicts import summary, verdicts
+from narrowband.evaluation.answer import Questions
 from narrowband.evaluation.compare import compare
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import Params
@@ -61,11 +62,12 @@ def inputs(lm: FrozenLM, tiny_model: Path) -> Inputs:
         "phase2": codec_of(lossless, params),
     }
     examples = [world_example(0, "test", i) for i in range(12)]
+    questions = Questions(examples, params.seed)
     answerer = answerer_of(lm, params)
     own = answerer.answer(None, examples)
     codecs = {name: codec for name, codec in systems.items() if codec}
-    comparison = compare(answerer, codecs, own, examples, params.seed, Console(quiet=True))
-    diagnosis = diagnose(answerer, systems, examples, comparison.predictions, params.seed)
+    comparison = compare(answerer, codecs, own, questions, Console(quiet=True))
+    diagnosis = diagnose(answerer, systems, questions, comparison.predictions)
     figures = summary(diagnosis, verdicts(diagnosis, params, lm.hidden_size))
     shown = first_examples(answerer, systems, examples, comparison.predictions)
     shown[0]["systems"]["phase2"]["em"] = 100.0  # one right answer, so that the filter has something to leave out

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from narrowband.codec.codec import Codec
@@ -12,7 +12,7 @@ from narrowband.data.encoded import EncodedPrompt
 from narrowband.data.squad import Example
 from narrowband.diagnosis.reconstructions import ReconstructionFigures, examine
 from narrowband.diagnosis.replay import CallPath, Probed, Rescaled, replay, try_scales
-from narrowband.evaluation.answer import QuestionAnswerer, batches_by_length
+from narrowband.evaluation.answer import QuestionAnswerer, Questions, batches_by_length
 from narrowband.evaluation.form import faults
 from narrowband.evaluation.scoring import Predictions, Scored, normalize, score_all
 
@@ -63,18 +63,15 @@ class Diagnosis:
 def diagnose(
     answerer: QuestionAnswerer,
     systems: Mapping[str, Codec | None],
-    examples: Sequence[Example],
+    questions: Questions,
     predictions: Mapping[str, Predictions],
-    seed: int,
-    *,
-    seen: Int[Tensor, " known"] | None = None,
     advance: Callable[[int], None] = lambda n: None,
 ) -> Diagnosis:
     """Examine every compressed system, from the answers that `evaluate` saved and from a sample of prompts sent again.
 
-    `seen` are the ids of the tokens coded in training; without it, all tokens count as seen. `advance` is called after each
-    system.
+    Unless it is known which tokens were coded in training, all count as seen. `advance` is called after each system.
     """
+    examples, seed, seen = questions
     prompts = answerer.encode(examples)
     rows = max(batches_by_length(prompts, answerer.batch_size), key=lambda rows: _padding(prompts, rows))
     probed = Probed([examples[i] for i in rows], [prompts[i] for i in rows])

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Protocol, Self
+from typing import NamedTuple, Protocol, Self
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -33,6 +33,14 @@ On Gemma 3 270M a search takes 5.2 ms of one core, about as much as a prompt tok
 
 SEARCHED = 4096
 """About how many positions are then searched, evenly spaced over all prompts: `token_match` is good to 1.5 points (95%)."""
+
+
+class Questions(NamedTuple):
+    """Test questions, the seed of the bootstrap of their scores, and the ids of tokens coded in training, if these are known."""
+
+    examples: Sequence[Example]
+    seed: int
+    seen: Int[Tensor, " known"] | None = None
 
 
 class System(Protocol):

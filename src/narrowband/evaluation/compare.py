@@ -4,15 +4,13 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
 
-from jaxtyping import Int
 from rich.console import Console
-from torch import Tensor
 
 from narrowband.codec.codec import Codec
 from narrowband.codec.quantize import FLOAT16_BITS
 from narrowband.data.prompts import say_truncated
 from narrowband.data.squad import Example
-from narrowband.evaluation.answer import Evaluated, QuestionAnswerer
+from narrowband.evaluation.answer import Evaluated, QuestionAnswerer, Questions
 from narrowband.evaluation.reading import Read
 from narrowband.evaluation.reconstruction import TABLE_FIGURES
 from narrowband.evaluation.scoring import Predictions, agreement
@@ -32,17 +30,14 @@ def compare(
     answerer: QuestionAnswerer,
     systems: Mapping[str, Codec],
     own: Evaluated,
-    examples: Sequence[Example],
-    seed: int,
+    questions: Questions,
     console: Console,
-    *,
-    seen: Int[Tensor, " known"] | None = None,
 ) -> Comparison:
     """Evaluate every system, beside the uncompressed model (`own`); F1, EM and agreement are 0 to 100.
 
-    `seed` is that of the bootstrap. With `seen`, the ids of the tokens coded in training, the details have the quality of these
-    tokens and of all others.
+    The details have the quality of the tokens coded in training and of all others, if the former are known.
     """
+    examples, seed, seen = questions
     answered = {"uncompressed": own}
     with bar("questions", len(examples) * len(systems), console) as advance:
         for name, system in systems.items():
@@ -52,7 +47,7 @@ def compare(
     headline["compression_ratio"] = next(iter(systems.values())).compression_ratio
     headline["bits_per_token"] = answered["phase2"].bits_per_token
     headline["f1_retained"] = answered["phase2"].f1 / max(own.f1, 1e-9)
-    details: dict[str, Any] = {name: _details(result, examples, seed) for name, result in answered.items()}
+    details: dict[str, Any] = {name: _details(result, questions) for name, result in answered.items()}
     details["uncompressed"]["bits_per_token"] = FLOAT16_BITS * answerer.lm.hidden_size
     for before, after in (("pca", "phase1"), ("phase1", "phase2")):
         details[after] |= _gain(answered[before], answered[after], seed)
@@ -98,16 +93,16 @@ def _headline(result: Evaluated, own: Evaluated) -> dict[str, float]:
     }
 
 
-def _details(result: Evaluated, examples: Sequence[Example], seed: int) -> dict[str, Any]:
+def _details(result: Evaluated, questions: Questions) -> dict[str, Any]:
     """The interval of F1, other reconstruction figures, the form of answers, and F1 by answerability."""
     f1 = [score.f1 for score in result.scores]
     rest = {name: value for name, value in result.quality.items() if name not in TABLE_FIGURES}
     return {
-        "f1_interval": interval(f1, seed),
+        "f1_interval": interval(f1, questions.seed),
         **rest,
         "form": result.form,
         **result.by_seen,
-        **_by_answerability(examples, f1),
+        **_by_answerability(questions.examples, f1),
     }
 
 

@@ -8,8 +8,7 @@ from rich.table import Table
 
 from narrowband.codec.codec import Codec
 from narrowband.codec.config import CodecConfig
-from narrowband.data.squad import Example
-from narrowband.evaluation.answer import Evaluated, QuestionAnswerer, System
+from narrowband.evaluation.answer import Evaluated, QuestionAnswerer, Questions, System
 from narrowband.evaluation.baselines import OF_CODEC, REFERENCES, TABLE_SYSTEMS, Fitting, TrainingText, rate_of, rates
 from narrowband.evaluation.reconstruction import TABLE_FIGURES
 from narrowband.evaluation.scoring import Predictions, agreements
@@ -68,15 +67,15 @@ def with_answers(entries: Sequence[Entry], config: CodecConfig, answers: Mapping
 def curve(
     answerer: QuestionAnswerer,
     entries: Sequence[Entry],
-    examples: Sequence[Example],
     own: Predictions,
-    seed: int,
+    questions: Questions,
     console: Console,
 ) -> list[dict[str, Any]]:
     """A row per system: bits per coded token, F1 and agreement with 95% intervals, EM, reconstruction figures.
 
     `own` are the uncompressed model's answers, to these questions and maybe others.
     """
+    examples, seed, _ = questions
     with bar("questions", len(examples) * len(entries), console) as advance:
         return [
             _row(entry, answerer.answer(entry.system, examples, answered=entry.answers, advance=advance), own, seed)
