@@ -27,9 +27,9 @@ from narrowband.data.squad import Example, read_squad
 from narrowband.evaluation.answer import QuestionAnswerer, Questions
 from narrowband.evaluation.compare import Comparison, compare
 from narrowband.lm.frozen import FrozenLM
-from narrowband.params import load_params
 from narrowband.pretrain.tokenizer import train_tokenizer
 from narrowband.runtime.entry import console, set_up_torch
+from narrowband.runtime.parameters import load_params
 
 FILE = Path(os.environ.get("DATA", "../shared/data"), "xquad.en.json")
 VOCABULARY = 8192

@@ -34,11 +34,12 @@ from narrowband.data.splits import world_example
 from narrowband.data.squad import write_squad
 from narrowband.evaluation.answer import QuestionAnswerer
 from narrowband.lm.frozen import FrozenLM
-from narrowband.params import Params, load_params
+from narrowband.params import Params
 from narrowband.runtime import paths
 from narrowband.runtime.artifacts import write_config
 from narrowband.runtime.entry import console, set_up_torch
 from narrowband.runtime.files import write_json, write_text
+from narrowband.runtime.parameters import load_params
 from narrowband.training.draws import Draws
 from narrowband.training.phase2 import Lesson
 from narrowband.training.run import read_lessons

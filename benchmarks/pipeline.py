@@ -12,8 +12,8 @@ import yaml
 from benchmarks.measure import Row, seconds
 from benchmarks.results import save
 from benchmarks.run import HEADER, cells
-from narrowband.params import load_params
 from narrowband.runtime.entry import console
+from narrowband.runtime.parameters import load_params
 
 WAYS = {"plain": ["-m", "benchmarks.plain"], "fast": []}
 

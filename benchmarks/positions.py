@@ -15,11 +15,11 @@ from benchmarks.measure import flops, interleaved
 from benchmarks.results import save
 from benchmarks.setting import base_lm
 from narrowband.lm.frozen import FrozenLM
-from narrowband.params import load_params
 from narrowband.reader.encoder import ContextEncoder, ReaderConfig
 from narrowband.reader.shorten import Shortener, latents, lay_rows
 from narrowband.reader.split_prompt import SplitPrompt, split_prompt
 from narrowband.runtime.entry import console, set_up_torch
+from narrowband.runtime.parameters import load_params
 from narrowband.training.reader import Lessons, fresh_questions, reader_loss
 
 PAGE = Path("docs/positions.md")

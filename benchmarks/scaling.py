@@ -15,8 +15,9 @@ from narrowband.codec.token_windows import token_windows
 from narrowband.data.encoded import EncodedPrompt
 from narrowband.data.prompts import collate
 from narrowband.lm.frozen import FrozenLM
-from narrowband.params import Params, load_params
+from narrowband.params import Params
 from narrowband.runtime.entry import console
+from narrowband.runtime.parameters import load_params
 from narrowband.training.losses import reconstruction_loss
 from narrowband.training.phase1 import coded_tokens
 from narrowband.training.phase2 import Lesson, teacher_forced

@@ -16,7 +16,8 @@ from narrowband.data.splits import world_example
 from narrowband.data.squad import Example
 from narrowband.evaluation.answer import QuestionAnswerer
 from narrowband.lm.frozen import FrozenLM
-from narrowband.params import Params, load_params
+from narrowband.params import Params
+from narrowband.runtime.parameters import load_params
 from narrowband.training.draws import Draws
 from narrowband.training.micro_batches import PhaseLoss
 from narrowband.training.phase1 import phase1_loss

@@ -1,8 +1,8 @@
 """Compare PCA and its adapters with simpler ways to send embeddings: F1 against bits per token."""
 
-from narrowband.params import load_params
 from narrowband.runtime import paths
 from narrowband.runtime.entry import console, run, set_up_torch
+from narrowband.runtime.parameters import load_params
 
 
 def main() -> None:

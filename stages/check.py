@@ -5,11 +5,12 @@ from pathlib import Path
 
 from narrowband.data.dataset_revision import dataset_revision
 from narrowband.lm.model_revision import model_revision
-from narrowband.params import InputError, Params, load_params
+from narrowband.params import InputError, Params
 from narrowband.runtime import paths
 from narrowband.runtime.artifacts import sha256
 from narrowband.runtime.entry import console, run
 from narrowband.runtime.files import read_cached, write_json
+from narrowband.runtime.parameters import load_params
 
 FEWEST = 2  # one to train on, one held out
 PASSED = paths.CHECKPOINTS / "checked.json"

@@ -1,8 +1,9 @@
 """Say what is wrong with a run and what to try next; write the report."""
 
-from narrowband.params import EMBEDDINGS, Params, load_params
+from narrowband.params import EMBEDDINGS, Params
 from narrowband.runtime import paths
 from narrowband.runtime.entry import console, run, set_up_torch
+from narrowband.runtime.parameters import load_params
 
 
 def main() -> None:

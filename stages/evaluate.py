@@ -1,8 +1,8 @@
 """Answer the test questions with every system, by free-running generation, and score them."""
 
-from narrowband.params import load_params
 from narrowband.runtime import paths
 from narrowband.runtime.entry import console, run, set_up_torch
+from narrowband.runtime.parameters import load_params
 
 
 def main() -> None:

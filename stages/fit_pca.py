@@ -1,8 +1,8 @@
 """Fit the PCA of windows of training prompts."""
 
-from narrowband.params import load_params
 from narrowband.runtime import paths
 from narrowband.runtime.entry import console, run, set_up_torch
+from narrowband.runtime.parameters import load_params
 
 
 def main() -> None:

@@ -1,9 +1,9 @@
 """Write the three QA splits, and the SFT records that the base model generates."""
 
-from narrowband.params import load_params
 from narrowband.runtime import paths
 from narrowband.runtime.entry import console, run, set_up_torch
 from narrowband.runtime.fingerprint import stage_fingerprint
+from narrowband.runtime.parameters import load_params
 
 READINGS = 2  # training questions set aside for each SFT record
 

@@ -1,8 +1,8 @@
 """Ways to send embeddings that do not depend on the codec: F1 against bits per token."""
 
-from narrowband.params import load_params
 from narrowband.runtime import paths
 from narrowband.runtime.entry import console, run, set_up_torch
+from narrowband.runtime.parameters import load_params
 
 
 def main() -> None:

@@ -1,9 +1,9 @@
 """Phase 1: train the adapter to reconstruct prompt embeddings."""
 
-from narrowband.params import load_params
 from narrowband.runtime import paths
 from narrowband.runtime.entry import console, run, set_up_torch
 from narrowband.runtime.fingerprint import stage_fingerprint
+from narrowband.runtime.parameters import load_params
 
 
 def main() -> None:

@@ -1,9 +1,9 @@
 """Phase 2: train the adapter through the frozen language model, from the Phase 1 adapter or from scratch."""
 
-from narrowband.params import load_params
 from narrowband.runtime import paths
 from narrowband.runtime.entry import console, run, set_up_torch
 from narrowband.runtime.fingerprint import stage_fingerprint
+from narrowband.runtime.parameters import load_params
 
 
 def main() -> None:

@@ -1,9 +1,9 @@
 """Train an encoder whose latents the frozen language model reads in place of a context's tokens."""
 
-from narrowband.params import load_params
 from narrowband.runtime import paths
 from narrowband.runtime.entry import console, run, set_up_torch
 from narrowband.runtime.fingerprint import stage_fingerprint
+from narrowband.runtime.parameters import load_params
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
 """The uncompressed model's answers to the test questions, which every codec is compared with."""
 
-from narrowband.params import load_params
 from narrowband.runtime import paths
 from narrowband.runtime.entry import console, run, set_up_torch
+from narrowband.runtime.parameters import load_params
 
 
 def main() -> None:

@@ -6,12 +6,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from narrowband.params import Params, Section, _names
+from narrowband.params import Params, Section
+from narrowband.runtime.parameters import dotted_names
 
 ROOT = Path(__file__).parent.parent
 SRC = ROOT / "src"
 PACKAGE = SRC / "narrowband"
-LEAVES = frozenset(_names(Params))
+LEAVES = frozenset(dotted_names(Params))
 
 
 class Source(NamedTuple):

@@ -72,7 +72,7 @@ def test_an_entry_too_many_is_found(name: str, kind: str, entry: str, fault: str
     assert faults(script(name), more(name, kind, entry)) == [fault]
 
 
-IMPORT = "from narrowband.params import load_params\nparams = load_params()\n"
+IMPORT = "from narrowband.runtime.parameters import load_params\nparams = load_params()\n"
 
 
 @pytest.mark.parametrize(

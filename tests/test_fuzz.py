@@ -15,8 +15,9 @@ from transformers import PreTrainedTokenizerBase
 from narrowband.data.prompts import ANCHOR, encode_answer, encode_prompt
 from narrowband.data.squad import read_squad
 from narrowband.lm.stop import decode_after
-from narrowband.params import InputError, load_params
+from narrowband.params import InputError
 from narrowband.reader.split_prompt import split_prompt
+from narrowband.runtime.parameters import load_params
 from narrowband.sft.backend import Continuation
 from narrowband.sft.instructions import Instruction, read_list, well_formed
 from narrowband.sft.nonsense import Nonsense

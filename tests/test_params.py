@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 import yaml
 
-from narrowband.params import InputError, load_params
+from narrowband.params import InputError
+from narrowband.runtime.parameters import load_params
 
 COMMITTED = yaml.safe_load((Path(__file__).parent.parent / "params.yaml").read_text())
 

@@ -17,7 +17,8 @@ from narrowband.data.prompts import encode_prompt, qa_prompt
 from narrowband.data.settled import read_settled
 from narrowband.data.squad import read_squad
 from narrowband.lm.frozen import FrozenLM
-from narrowband.params import InputError, Params, load_params
+from narrowband.params import InputError, Params
+from narrowband.runtime.parameters import load_params
 
 
 def run(*stages: str) -> None:

@@ -9,10 +9,11 @@ from narrowband.evaluation.headline import headline_table
 from narrowband.experiments.commands import commands
 from narrowband.experiments.queue import DETAILS, METRICS
 from narrowband.experiments.revisions import read_json_at
-from narrowband.params import EMBEDDINGS, InputError, Params, load_params
+from narrowband.params import EMBEDDINGS, InputError, Params
 from narrowband.runtime import paths
 from narrowband.runtime.entry import console, one_sentence, set_up_torch
 from narrowband.runtime.files import write_bytes
+from narrowband.runtime.parameters import load_params
 
 if TYPE_CHECKING:
     from narrowband.codec.codec import Codec

@@ -13,7 +13,8 @@ from narrowband.cli import app
 from narrowband.experiments import commands
 from narrowband.experiments.hypotheses import Result, Table, difference, load_table, markdown, outcome, pooled_results
 from narrowband.experiments.queue import Experiments
-from narrowband.params import InputError, Params, load_params
+from narrowband.params import InputError, Params
+from narrowband.runtime.parameters import load_params
 
 ROOT = Path(__file__).parent.parent.parent
 COMMITTED = load_table(ROOT / "docs" / "hypotheses.yaml")

@@ -7,7 +7,8 @@ from typer.testing import CliRunner
 
 from narrowband.cli import app
 from narrowband.experiments.profiles import profile_names, read_profile, use_profile
-from narrowband.params import InputError, load_params
+from narrowband.params import InputError
+from narrowband.runtime.parameters import load_params
 
 ROOT = Path(__file__).parent.parent.parent
 NAMES = ["bundled", "gemma-3-270m", "llama-3.1-8b", "qwen2.5-7b", "smollm2-135m", "smollm2-135m-instruct"]

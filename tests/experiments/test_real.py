@@ -6,7 +6,8 @@ import pytest
 
 from narrowband.experiments import queue, real
 from narrowband.experiments.queue import Experiments, Origin
-from narrowband.params import InputError, load_params
+from narrowband.params import InputError
+from narrowband.runtime.parameters import load_params
 
 INTERVAL = {"f1_interval": {"low": 10.0, "high": 20.0}}
 UNSEEN = {"share": 0.1, "cosine": 0.6, "token_match": 18.0}

@@ -16,7 +16,8 @@ from narrowband.experiments.sweep import (
     sweep_rows,
     sweep_runs,
 )
-from narrowband.params import InputError, load_params
+from narrowband.params import InputError
+from narrowband.runtime.parameters import load_params
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -69,7 +69,7 @@ from torch.distributed.tensor import DTensor
 
 from narrowband.lm.frozen import FrozenLM
 from narrowband.lm.split import blocks
-from narrowband.params import load_params
+from narrowband.runtime.parameters import load_params
 
 model = FrozenLM.load(load_params().base_model).model
 weights = [p for block in blocks(model) for p in block.parameters()]

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from narrowband.params import InputError, Params, _names
+from narrowband.params import InputError, Params
 from narrowband.runtime import entry
+from narrowband.runtime.parameters import dotted_names
 
 STAGES = Path(__file__).parent.parent.parent / "stages"
 
@@ -63,7 +64,7 @@ def test_the_fix_that_a_stage_names_is_a_parameter_that_exists(
         runpy.run_path(script, run_name="__main__")
     fix = capsys.readouterr().err.partition(";")[2]
     named = re.findall(r"\b(?:[a-z0-9]+\.[a-z_]+|window)\b", fix)
-    assert named and set(named) <= set(_names(Params))
+    assert named and set(named) <= set(dotted_names(Params))
 
 
 @pytest.mark.parametrize("asked", ["4,2", "0", "two"])

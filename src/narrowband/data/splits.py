@@ -8,7 +8,8 @@ from random import Random
 from typing import Any, NamedTuple
 
 from narrowband.data.squad import Answer, Example, require_sound, require_unique, stream_squad, typed
-from narrowband.params import InputError, Unanswerable, first_line, shown
+from narrowband.params import InputError, Unanswerable, first_line
+from narrowband.runtime.parameters import shown
 from narrowband.world.names import Split, is_held_out
 from narrowband.world.passages import Question, make_passage
 

@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 
 import ijson
 
-from narrowband.params import InputError, first_line, shown
+from narrowband.params import InputError, first_line
 from narrowband.runtime.files import write_text
+from narrowband.runtime.parameters import shown
 
 T = TypeVar("T")
 

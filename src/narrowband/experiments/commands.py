@@ -14,9 +14,10 @@ from narrowband.experiments.queue import collect, queue_missing, with_details
 from narrowband.experiments.revisions import read_metrics
 from narrowband.experiments.sweep import SWEEPS, Axis
 from narrowband.experiments.verify import compare_metrics, read_tolerances
-from narrowband.params import InputError, load_params
+from narrowband.params import InputError
 from narrowband.runtime.entry import console
 from narrowband.runtime.files import write_text
+from narrowband.runtime.parameters import load_params
 
 commands = typer.Typer()
 profiles = typer.Typer(no_args_is_help=True, help="Sets of parameters for one base model and data set.")

@@ -7,8 +7,9 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from narrowband.params import PARAMS_FILE, InputError, Params, Section, load_params, parse_params, validated
+from narrowband.params import PARAMS_FILE, InputError, Params, Section
 from narrowband.runtime.files import write_text
+from narrowband.runtime.parameters import load_params, parse_params, validated
 
 PROFILES = Path("profiles")
 
