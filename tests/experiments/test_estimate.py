@@ -60,7 +60,7 @@ def test_stages_by_hand(small: Params, lm: FrozenLM) -> None:
         steps + (1 + evaluations) * answers
     )
     assert found.memory["activations"] == phase2.batch_size * 40 * 1000
-    assert found.memory["vocabulary"] == 512 * 32 * 4
+    assert found.memory["vocabulary"] == 2 * 512 * 32 * 4
 
 
 def test_bfloat16_copies_of_the_weights_count(small: Params, lm: FrozenLM, monkeypatch: pytest.MonkeyPatch) -> None:
