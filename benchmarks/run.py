@@ -27,16 +27,16 @@ ROWS = {
     "startup": startup.slowest_start,
 }
 
-HEADER = ["what", "ratio", "bar", "verdict", "measured"]
+HEADER = ["what", "ratio", "bar", "result", "measured"]
 
 
 def cells(row: Row) -> list[str]:
     """The row as text."""
     sign = ">=" if row.at_least else "<="
-    verdict = "met" if row.met else f"missed: {row.floor}" if row.floor else "missed"
+    result = "met" if row.met else f"missed: {row.floor}" if row.floor else "missed"
     timed = ", ".join(f"{name} {seconds:.3g} s" for name, seconds in row.seconds.items())
     checked = ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in row.checks.items())
-    return [row.what, f"{row.ratio:.3g}", f"{sign} {row.bar:g}", verdict, "; ".join(filter(None, (timed, checked)))]
+    return [row.what, f"{row.ratio:.3g}", f"{sign} {row.bar:g}", result, "; ".join(filter(None, (timed, checked)))]
 
 
 def main() -> None:

@@ -58,7 +58,7 @@ def distinct_tokens(batch_size: int) -> Row:
         True,
         times,
         {"positions": coded, "distinct_tokens": distinct},
-        f"at most {coded / distinct:.1f}x: what is computed once for each distinct token is {distinct} of {coded} positions",
+        f"about {coded / distinct:.1f}x: what is computed once for each distinct token is {distinct} of {coded} positions",
     )
 
 
