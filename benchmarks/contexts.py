@@ -24,7 +24,7 @@ from narrowband.codec.pca import PCA
 from narrowband.codec.token_windows import token_windows
 from narrowband.data.encoded import EncodedPrompt
 from narrowband.data.squad import Example, read_squad
-from narrowband.evaluation.answer import QuestionAnswerer, Questions
+from narrowband.evaluation.answer import QuestionAnswerer, QuestionSet
 from narrowband.evaluation.compare import Comparison, compare
 from narrowband.lm.frozen import FrozenLM
 from narrowband.pretrain.tokenizer import train_tokenizer
@@ -123,7 +123,7 @@ def shared_contexts() -> Row:
     def evaluate(name: str) -> None:
         with counting(lm) as counted:
             own = ways[name].answer(None, examples)
-            found[name] = compare(ways[name], sent, own, Questions(examples, 0), Console(quiet=True))
+            found[name] = compare(ways[name], sent, own, QuestionSet(examples, 0), Console(quiet=True))
         tokens[name] = counted()
 
     times = interleaved({name: lambda name=name: evaluate(name) for name in ways}, 1)

@@ -12,7 +12,7 @@ def main() -> None:
     from narrowband.codec.config import CodecConfig
     from narrowband.data.prompts import say_truncated, truncated_share
     from narrowband.data.squad import read_squad, stream_squad
-    from narrowband.evaluation.answer import QuestionAnswerer, Questions
+    from narrowband.evaluation.answer import QuestionAnswerer, QuestionSet
     from narrowband.evaluation.baselines import Fitting
     from narrowband.evaluation.curve import adapters, baselines, curve, curve_table, with_answers
     from narrowband.evaluation.systems import answer_settings, load_systems, read_predictions
@@ -37,7 +37,7 @@ def main() -> None:
     answers = read_predictions(answerer, config, file, systems)
     entries = [*baselines(fitting), *adapters(fitting, systems["phase1"], systems["phase2"])]
     entries = with_answers(entries, config, answers)
-    questions = Questions(examples[:count], params.seed)
+    questions = QuestionSet(examples[:count], params.seed)
     rows = [*references, *curve(answerer, entries, own, questions, console)]
     write_json(paths.RESULTS / "baselines.json", rounded({"rows": rows, "control": control}))
     console.print(curve_table([*rows, control]))

@@ -35,7 +35,7 @@ def write_diagnosis(params: Params) -> None:
     from narrowband.diagnosis.figures import diagnose
     from narrowband.diagnosis.reconstructions import histogram
     from narrowband.diagnosis.verdicts import summary, verdict_lines, verdicts
-    from narrowband.evaluation.answer import QuestionAnswerer, Questions
+    from narrowband.evaluation.answer import QuestionAnswerer, QuestionSet
     from narrowband.evaluation.systems import load_systems, read_predictions
     from narrowband.report.examples import first_examples
     from narrowband.report.page import Diagnosed, read_results, render
@@ -54,7 +54,7 @@ def write_diagnosis(params: Params) -> None:
     say_truncated(truncated_share(train), answerer.prompt, console)
     seen, _ = coded_counts(train)
     with bar("systems", len(systems) - 1, console) as advance:
-        diagnosis = diagnose(answerer, systems, Questions(examples, params.seed, seen), answers, advance)
+        diagnosis = diagnose(answerer, systems, QuestionSet(examples, params.seed, seen), answers, advance)
     found = verdicts(diagnosis, params, answerer.lm.hidden_size)
     figures, norms = rounded(summary(diagnosis, found)), rounded(histogram(diagnosis.norms))
     shown = rounded(first_examples(answerer, systems, examples, answers))

@@ -12,7 +12,7 @@ def main() -> None:
     from narrowband.codec.config import CodecConfig
     from narrowband.data.prompts import coded_counts
     from narrowband.data.squad import read_squad, stream_squad
-    from narrowband.evaluation.answer import QuestionAnswerer, Questions
+    from narrowband.evaluation.answer import QuestionAnswerer, QuestionSet
     from narrowband.evaluation.compare import compare, with_reader
     from narrowband.evaluation.headline import headline_table
     from narrowband.evaluation.reading import read_by_all
@@ -32,10 +32,11 @@ def main() -> None:
     examples, reading = read_squad(file), ReaderConfig.of(params)
     settings = answer_settings(answerer, file, config.base_model_revision, config.source)
     own = read_uncompressed(examples, settings)
-    comparison = compare(answerer, systems, own, Questions(examples, params.seed, seen), console)
+    questions = QuestionSet(examples, params.seed, seen)
+    comparison = compare(answerer, systems, own, questions, console)
     if reading.tokens_per_position > 1:
         encoder = ContextEncoder.load(paths.READER, answerer.lm, reading)
-        comparison = with_reader(comparison, read_by_all(answerer, encoder, examples, console), params.seed)
+        comparison = with_reader(comparison, read_by_all(answerer, encoder, examples, console), questions)
     if not distributed.is_main():
         return
     for name, predictions in comparison.predictions.items():

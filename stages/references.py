@@ -11,7 +11,7 @@ def main() -> None:
 
     from narrowband.data.prompts import say_truncated, truncated_share
     from narrowband.data.squad import read_squad, stream_squad
-    from narrowband.evaluation.answer import QuestionAnswerer, Questions
+    from narrowband.evaluation.answer import QuestionAnswerer, QuestionSet
     from narrowband.evaluation.baselines import TrainingText
     from narrowband.evaluation.curve import curve, curve_table, references
     from narrowband.evaluation.systems import answer_settings
@@ -28,7 +28,7 @@ def main() -> None:
     settings = answer_settings(answerer, file, model_revision(params.base_model), params.source)
     examples, count = read_squad(file), params.baselines.questions
     own = read_uncompressed(examples, settings).predictions
-    rows = curve(answerer, references(text), own, Questions(examples[:count], params.seed), console)
+    rows = curve(answerer, references(text), own, QuestionSet(examples[:count], params.seed), console)
     write_json(paths.REFERENCES / "rows.json", rows)
     write_config(paths.REFERENCES, text.settings(settings, count))
     console.print(curve_table(rows))

@@ -31,7 +31,7 @@ from narrowband.diagnosis.figures import Diagnosis, diagnose
 from narrowband.diagnosis.reconstructions import effective_rank, overlap, pairwise_cosine
 from narrowband.diagnosis.table import TABLE, Row
 from narrowband.diagnosis.verdicts import Verdict, verdicts
-from narrowband.evaluation.answer import Questions
+from narrowband.evaluation.answer import QuestionSet
 from narrowband.lm.frozen import FrozenLM
 from narrowband.lm.stop import Reply
 from narrowband.params import Params, Stop
@@ -88,7 +88,7 @@ def run(lm: FrozenLM, codec: Codec, examples: list[Example], params: Params) -> 
     predictions = {
         name: answerer_of(lm, params).answer(system, examples).predictions for name, system in systems.items()
     }
-    diagnosis = diagnose(answerer_of(lm, params), systems, Questions(examples, params.seed), predictions)
+    diagnosis = diagnose(answerer_of(lm, params), systems, QuestionSet(examples, params.seed), predictions)
     return diagnosis, verdicts(diagnosis, params, lm.hidden_size)["phase1"]
 
 
@@ -180,7 +180,7 @@ def test_bos_dropped_by_the_code(
     with monkeypatch.context() as patched:
         patched.setattr(narrowband.data.prompts, "encode_prompt", headless)
         predictions = {name: answerer_of(lm, small).answer(s, examples).predictions for name, s in systems.items()}
-    diagnosis = diagnose(answerer_of(lm, small), systems, Questions(examples, small.seed), predictions)
+    diagnosis = diagnose(answerer_of(lm, small), systems, QuestionSet(examples, small.seed), predictions)
     assert names(verdicts(diagnosis, small, lm.hidden_size)["phase1"]) == ["bos"]
 
 
@@ -196,7 +196,7 @@ def test_answers_cut_as_if_the_prompt_came_back_with_them(
     }
     monkeypatch.undo()
     found = verdicts(
-        diagnose(answerer_of(lm, small), systems, Questions(examples, small.seed), predictions), small, lm.hidden_size
+        diagnose(answerer_of(lm, small), systems, QuestionSet(examples, small.seed), predictions), small, lm.hidden_size
     )["phase1"]
     assert names(found) == ["decoding"]
 
@@ -215,7 +215,7 @@ def test_one_answer_for_every_question(
     predictions["phase2"] = answerer_of(lm, one).answer(sound, examples).predictions
     monkeypatch.undo()
     found = verdicts(
-        diagnose(answerer_of(lm, small), systems, Questions(examples, small.seed), predictions), small, lm.hidden_size
+        diagnose(answerer_of(lm, small), systems, QuestionSet(examples, small.seed), predictions), small, lm.hidden_size
     )["phase2"]
     assert names(found) == ["mode_collapse"]
     assert found[0].command == "dvc exp run -S loss.phase2.reconstruction=1.0"
@@ -286,7 +286,7 @@ def test_tokens_that_training_never_saw_are_lost(
 
     systems = {"uncompressed": None, "phase1": faulty(lm, pca(64), small, forget)}
     predictions = {name: answerer_of(lm, small).answer(s, examples).predictions for name, s in systems.items()}
-    diagnosis = diagnose(answerer_of(lm, small), systems, Questions(examples, small.seed, seen), predictions)
+    diagnosis = diagnose(answerer_of(lm, small), systems, QuestionSet(examples, small.seed, seen), predictions)
     rebuilt = diagnosis.systems["phase1"].reconstruction
     assert rebuilt.unseen_share > 0.1 and rebuilt.unseen_match < 10 and rebuilt.seen_match > 99
     found = verdicts(diagnosis, small, lm.hidden_size)["phase1"]

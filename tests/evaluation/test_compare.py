@@ -8,7 +8,7 @@ from rich.console import Console
 from narrowband.codec.pca import PCA
 from narrowband.data.squad import Answer, Example
 from narrowband.evaluation import answer
-from narrowband.evaluation.answer import Questions
+from narrowband.evaluation.answer import QuestionSet
 from narrowband.evaluation.compare import Comparison, compare
 from narrowband.evaluation.headline import TITLES
 from narrowband.lm.frozen import FrozenLM
@@ -36,7 +36,7 @@ def compared(lm: FrozenLM, examples: list[Example], settings: Params, seen: torc
     codec = codec_of(PCA.fit(vectors, settings.compress_dim), settings, pca_only=True)
     answerer, systems = answerer_of(lm, settings), {name: codec for name in TITLES if name != "uncompressed"}
     own = answerer.answer(None, examples)
-    return compare(answerer, systems, own, Questions(examples, 0, seen), Console(file=StringIO()))
+    return compare(answerer, systems, own, QuestionSet(examples, 0, seen), Console(file=StringIO()))
 
 
 def test_prompts_that_were_cut_short_are_counted(lm: FrozenLM, settings: Params) -> None:

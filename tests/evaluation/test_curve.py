@@ -22,7 +22,7 @@ from narrowband.codec.pca import PCA
 from narrowband.codec.token_windows import coded_lengths, embedded, token_windows
 from narrowband.data.prompts import encode_prompt
 from narrowband.data.splits import world_example
-from narrowband.evaluation.answer import QuestionAnswerer, Questions
+from narrowband.evaluation.answer import QuestionAnswerer, QuestionSet
 from narrowband.evaluation.baselines import REFERENCES, Fitting, MeanVector, TrainingText, rates
 from narrowband.evaluation.curve import Entry, adapters, baselines, curve, references, with_answers
 from narrowband.evaluation.quantizers import VectorQuantizer
@@ -59,7 +59,7 @@ def entries(lm: FrozenLM, params: Params) -> list[Entry]:
 
 def rows_of(some: list[Entry], answerer: QuestionAnswerer) -> list[dict[str, Any]]:
     return curve(
-        answerer, some, answerer.answer(None, EXAMPLES).predictions, Questions(EXAMPLES, 0), Console(quiet=True)
+        answerer, some, answerer.answer(None, EXAMPLES).predictions, QuestionSet(EXAMPLES, 0), Console(quiet=True)
     )
 
 
@@ -122,7 +122,7 @@ def test_answers_that_evaluate_wrote_are_not_generated_again(
     calls: list[int] = []
     generate = FrozenLM.generate
     monkeypatch.setattr(FrozenLM, "generate", lambda *given: calls.append(1) or generate(*given))
-    assert curve(answerer, known, own, Questions(EXAMPLES, 0), Console(quiet=True)) == expected
+    assert curve(answerer, known, own, QuestionSet(EXAMPLES, 0), Console(quiet=True)) == expected
     assert len(calls) == sum(entry.answers is None for entry in known) * -(-len(EXAMPLES) // answerer.batch_size)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from narrowband.data.splits import world_example
 from narrowband.data.squad import Answer, Example
-from narrowband.evaluation.answer import QuestionAnswerer
+from narrowband.evaluation.answer import QuestionAnswerer, QuestionSet
 from narrowband.evaluation.compare import Comparison, with_reader
 from narrowband.evaluation.headline import headline_table
 from narrowband.evaluation.reading import read_answers, read_by_all
@@ -63,7 +63,9 @@ def test_positions_and_bits_are_counted(answerer: QuestionAnswerer, encoder: Con
 def test_the_row_of_a_reader_and_those_of_simpler_ways(answerer: QuestionAnswerer, encoder: ContextEncoder) -> None:
     own = answerer.answer(None, EXAMPLES)
     empty = Comparison({"uncompressed": {"f1": 1.0}}, {"questions": 5}, {"uncompressed": own.predictions})
-    found = with_reader(empty, read_by_all(answerer, encoder, EXAMPLES, Console(file=StringIO())), 0)
+    found = with_reader(
+        empty, read_by_all(answerer, encoder, EXAMPLES, Console(file=StringIO())), QuestionSet(EXAMPLES, 0)
+    )
     assert set(found.headline["reader"]) == {"f1", "em", "agreement", "positions_ratio", "bits_per_token"}
     assert found.details["reader"].keys() == {"f1_interval"} and found.details["questions"] == 5
     simpler = found.details["fewer_positions"]

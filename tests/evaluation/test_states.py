@@ -15,7 +15,7 @@ from narrowband.codec.fitting import fit_coder, fit_pca
 from narrowband.data.encoded import EncodedPrompts
 from narrowband.data.prompts import collate
 from narrowband.data.splits import world_example
-from narrowband.evaluation.answer import Questions
+from narrowband.evaluation.answer import QuestionSet
 from narrowband.evaluation.baselines import Fitting, entropy_coded
 from narrowband.evaluation.compare import compare
 from narrowband.evaluation.curve import adapters, baselines, curve, curve_table, references
@@ -73,7 +73,7 @@ def test_a_codec_without_loss_gives_the_models_own_answers(
     answerer = answerer_of(split, settings)
     seen = torch.arange(50)
     systems, own = dict.fromkeys(("pca", "phase1", "phase2"), codec), answerer.answer(None, EXAMPLES)
-    found = compare(answerer, systems, own, Questions(EXAMPLES, 0, seen), Console(quiet=True))
+    found = compare(answerer, systems, own, QuestionSet(EXAMPLES, 0, seen), Console(quiet=True))
     row = found.headline["pca"]
     assert row.keys() == {"f1", "em", "agreement", "cosine", "norm_ratio"}
     assert row["cosine"] == pytest.approx(1, abs=1e-4) and row["norm_ratio"] == pytest.approx(1, abs=1e-4)
@@ -113,7 +113,7 @@ def test_baselines_are_those_that_need_no_embedding_table(
     said = capsys.readouterr().out
     assert "no rows for pca lookup:" in said and "no rows for token id:" in said
     own = answerer.answer(None, EXAMPLES).predictions
-    rows = curve(answerer, entries, own, Questions(EXAMPLES, 0), Console(quiet=True))
+    rows = curve(answerer, entries, own, QuestionSet(EXAMPLES, 0), Console(quiet=True))
     found = {row["system"]: row for row in rows}
     assert found.keys() == {
         *("truncation", "random projection", "scalar quantiser", "residual quantiser", "product quantiser"),

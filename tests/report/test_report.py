@@ -19,7 +19,7 @@ from narrowband.data.splits import world_example
 from narrowband.diagnosis.figures import diagnose
 from narrowband.diagnosis.reconstructions import histogram
 from narrowband.diagnosis.verdicts import summary, verdicts
-from narrowband.evaluation.answer import Questions
+from narrowband.evaluation.answer import QuestionSet
 from narrowband.evaluation.compare import compare
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import Params
@@ -62,7 +62,7 @@ def inputs(lm: FrozenLM, tiny_model: Path) -> Inputs:
         "phase2": codec_of(lossless, params),
     }
     examples = [world_example(0, "test", i) for i in range(12)]
-    questions = Questions(examples, params.seed)
+    questions = QuestionSet(examples, params.seed)
     answerer = answerer_of(lm, params)
     own = answerer.answer(None, examples)
     codecs = {name: codec for name, codec in systems.items() if codec}

@@ -12,7 +12,7 @@ from narrowband.data.encoded import EncodedPrompt
 from narrowband.data.squad import Example
 from narrowband.diagnosis.reconstructions import ReconstructionFigures, examine
 from narrowband.diagnosis.replay import CallPath, Probed, Rescaled, replay, try_scales
-from narrowband.evaluation.answer import QuestionAnswerer, Questions, batches_by_length
+from narrowband.evaluation.answer import QuestionAnswerer, QuestionSet, batches_by_length
 from narrowband.evaluation.form import faults
 from narrowband.evaluation.scoring import Predictions, Scored, normalize, score_all
 
@@ -63,7 +63,7 @@ class Diagnosis:
 def diagnose(
     answerer: QuestionAnswerer,
     systems: Mapping[str, Codec | None],
-    questions: Questions,
+    questions: QuestionSet,
     predictions: Mapping[str, Predictions],
     advance: Callable[[int], None] = lambda n: None,
 ) -> Diagnosis:

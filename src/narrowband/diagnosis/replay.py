@@ -15,9 +15,8 @@ from narrowband.codec.magnitude import restore_magnitude, side_information
 from narrowband.data.encoded import EncodedPrompt
 from narrowband.data.prompts import collate
 from narrowband.data.squad import Example
-from narrowband.evaluation.answer import QuestionAnswerer
+from narrowband.evaluation.answer import QuestionAnswerer, QuestionSet
 from narrowband.evaluation.scoring import Predictions, normalize, score_all
-from narrowband.evaluation.significance import interval
 from narrowband.lm.bos import is_chat_delimiter
 
 REPLAYED = 24
@@ -67,7 +66,7 @@ def try_scales(answerer: QuestionAnswerer, codec: Codec, probed: Probed, saved: 
     answers = {e.id: reply.text for e, reply in zip(probed.examples, replies, strict=True)}
     before, after = ([score.f1 for score in score_all(texts, probed.examples)] for texts in (saved, answers))
     gains = [b - a for a, b in zip(before, after, strict=True)]
-    return Rescaled(sum(before) / len(before), sum(after) / len(after), interval(gains, seed)["low"])
+    return Rescaled(sum(before) / len(before), sum(after) / len(after), _low(gains, probed.examples, seed))
 
 
 @torch.no_grad()
@@ -89,4 +88,8 @@ def replay(answerer: QuestionAnswerer, probed: Probed, saved: Predictions, seed:
     before = score_all(saved, asked)
     after = score_all({e.id: text for e, text in zip(asked, with_bos, strict=True)}, asked)
     gains = [b.f1 - a.f1 for a, b in zip(before, after, strict=True)]
-    return CallPath(same(with_bos), same(without), same(unmasked), interval(gains, seed)["low"])
+    return CallPath(same(with_bos), same(without), same(unmasked), _low(gains, asked, seed))
+
+
+def _low(gains: Sequence[float], asked: Sequence[Example], seed: int) -> float:
+    return QuestionSet(asked, seed).interval(gains)["low"]

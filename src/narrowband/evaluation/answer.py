@@ -19,6 +19,7 @@ from narrowband.data.squad import Example
 from narrowband.evaluation.form import answer_form
 from narrowband.evaluation.reconstruction import Quality
 from narrowband.evaluation.scoring import Predictions, Scored, score_all
+from narrowband.evaluation.significance import interval
 from narrowband.lm.frozen import FrozenLM
 from narrowband.lm.prefill import continues
 from narrowband.lm.stop import Reply
@@ -35,12 +36,16 @@ SEARCHED = 4096
 """About how many positions are then searched, evenly spaced over all prompts: `token_match` is good to 1.5 points (95%)."""
 
 
-class Questions(NamedTuple):
+class QuestionSet(NamedTuple):
     """Test questions, the seed of the bootstrap of their scores, and the ids of tokens coded in training, if these are known."""
 
     examples: Sequence[Example]
     seed: int
     seen: Int[Tensor, " known"] | None = None
+
+    def interval(self, values: Sequence[float]) -> dict[str, float]:
+        """The 95% interval of the mean of `values`, one for each question; questions about one context are drawn together."""
+        return interval(values, self.seed, [example.context for example in self.examples])
 
 
 class System(Protocol):

@@ -10,11 +10,11 @@ from narrowband.codec.codec import Codec
 from narrowband.codec.quantize import FLOAT16_BITS
 from narrowband.data.prompts import say_truncated
 from narrowband.data.squad import Example
-from narrowband.evaluation.answer import Evaluated, QuestionAnswerer, Questions
+from narrowband.evaluation.answer import Evaluated, QuestionAnswerer, QuestionSet
 from narrowband.evaluation.reading import Read
 from narrowband.evaluation.reconstruction import TABLE_FIGURES
 from narrowband.evaluation.scoring import Predictions, agreement
-from narrowband.evaluation.significance import interval, mcnemar
+from narrowband.evaluation.significance import mcnemar
 from narrowband.runtime.progress import bar
 
 
@@ -30,14 +30,14 @@ def compare(
     answerer: QuestionAnswerer,
     systems: Mapping[str, Codec],
     own: Evaluated,
-    questions: Questions,
+    questions: QuestionSet,
     console: Console,
 ) -> Comparison:
     """Evaluate every system, beside the uncompressed model (`own`); F1, EM and agreement are 0 to 100.
 
     The details have the quality of the tokens coded in training and of all others, if the former are known.
     """
-    examples, seed, seen = questions
+    examples, _, seen = questions
     answered = {"uncompressed": own}
     with bar("questions", len(examples) * len(systems), console) as advance:
         for name, system in systems.items():
@@ -50,7 +50,7 @@ def compare(
     details: dict[str, Any] = {name: _details(result, questions) for name, result in answered.items()}
     details["uncompressed"]["bits_per_token"] = FLOAT16_BITS * answerer.lm.hidden_size
     for before, after in (("pca", "phase1"), ("phase1", "phase2")):
-        details[after] |= _gain(answered[before], answered[after], seed)
+        details[after] |= _gain(answered[before], answered[after], questions)
     exact = {name: [score.em for score in result.scores] for name, result in answered.items()}
     details["mcnemar"] = {f"{a}_{b}": mcnemar(exact[a], exact[b]) for a, b in combinations(exact, 2)}
     details["questions"] = len(examples)
@@ -58,11 +58,13 @@ def compare(
     return Comparison(headline, details, {name: result.predictions for name, result in answered.items()})
 
 
-def with_reader(comparison: Comparison, read: Mapping[str, Read], seed: int) -> Comparison:
+def with_reader(comparison: Comparison, read: Mapping[str, Read], questions: QuestionSet) -> Comparison:
     """`comparison` with a row for the reader, and in the details rows for untrained ways to read as few positions."""
     own = comparison.predictions["uncompressed"]
     rows = {name: _reader_row(one, own) for name, one in read.items()}
-    spans = {name: {"f1_interval": interval([score.f1 for score in one.scores], seed)} for name, one in read.items()}
+    spans = {
+        name: {"f1_interval": questions.interval([score.f1 for score in one.scores])} for name, one in read.items()
+    }
     simpler = {name: {**row, **spans[name]} for name, row in rows.items() if name != "reader"}
     return Comparison(
         {**comparison.headline, "reader": rows["reader"]},
@@ -93,12 +95,12 @@ def _headline(result: Evaluated, own: Evaluated) -> dict[str, float]:
     }
 
 
-def _details(result: Evaluated, questions: Questions) -> dict[str, Any]:
+def _details(result: Evaluated, questions: QuestionSet) -> dict[str, Any]:
     """The interval of F1, other reconstruction figures, the form of answers, and F1 by answerability."""
     f1 = [score.f1 for score in result.scores]
     rest = {name: value for name, value in result.quality.items() if name not in TABLE_FIGURES}
     return {
-        "f1_interval": interval(f1, questions.seed),
+        "f1_interval": questions.interval(f1),
         **rest,
         "form": result.form,
         **result.by_seen,
@@ -106,10 +108,10 @@ def _details(result: Evaluated, questions: Questions) -> dict[str, Any]:
     }
 
 
-def _gain(before: Evaluated, after: Evaluated, seed: int) -> dict[str, Any]:
+def _gain(before: Evaluated, after: Evaluated, questions: QuestionSet) -> dict[str, Any]:
     """Mean difference in F1, question by question, with its paired interval."""
     gains = [b.f1 - a.f1 for a, b in zip(before.scores, after.scores, strict=True)]
-    return {"f1_gain": sum(gains) / len(gains), "f1_gain_interval": interval(gains, seed)}
+    return {"f1_gain": sum(gains) / len(gains), "f1_gain_interval": questions.interval(gains)}
 
 
 def _by_answerability(examples: Sequence[Example], f1: Sequence[float]) -> dict[str, float]:

@@ -8,11 +8,10 @@ from rich.table import Table
 
 from narrowband.codec.codec import Codec
 from narrowband.codec.config import CodecConfig
-from narrowband.evaluation.answer import Evaluated, QuestionAnswerer, Questions, System
+from narrowband.evaluation.answer import Evaluated, QuestionAnswerer, QuestionSet, System
 from narrowband.evaluation.baselines import OF_CODEC, REFERENCES, TABLE_SYSTEMS, Fitting, TrainingText, rate_of, rates
 from narrowband.evaluation.reconstruction import TABLE_FIGURES
 from narrowband.evaluation.scoring import Predictions, agreements
-from narrowband.evaluation.significance import interval
 from narrowband.runtime.entry import console
 from narrowband.runtime.progress import bar
 
@@ -68,22 +67,24 @@ def curve(
     answerer: QuestionAnswerer,
     entries: Sequence[Entry],
     own: Predictions,
-    questions: Questions,
+    questions: QuestionSet,
     console: Console,
 ) -> list[dict[str, Any]]:
     """A row per system: bits per coded token, F1 and agreement with 95% intervals, EM, reconstruction figures.
 
     `own` are the uncompressed model's answers, to these questions and maybe others.
     """
-    examples, seed, _ = questions
+    examples = questions.examples
     with bar("questions", len(examples) * len(entries), console) as advance:
         return [
-            _row(entry, answerer.answer(entry.system, examples, answered=entry.answers, advance=advance), own, seed)
+            _row(
+                entry, answerer.answer(entry.system, examples, answered=entry.answers, advance=advance), own, questions
+            )
             for entry in entries
         ]
 
 
-def _row(entry: Entry, result: Evaluated, own: Predictions, seed: int) -> dict[str, Any]:
+def _row(entry: Entry, result: Evaluated, own: Predictions, questions: QuestionSet) -> dict[str, Any]:
     agreed = agreements(result.predictions, {id_: own[id_] for id_ in result.predictions})
     return {
         "system": entry.name,
@@ -92,8 +93,8 @@ def _row(entry: Entry, result: Evaluated, own: Predictions, seed: int) -> dict[s
         "f1": result.f1,
         "em": result.em,
         "agreement": sum(agreed) / len(agreed),
-        "f1_interval": interval([score.f1 for score in result.scores], seed),
-        "agreement_interval": interval(agreed, seed),
+        "f1_interval": questions.interval([score.f1 for score in result.scores]),
+        "agreement_interval": questions.interval(agreed),
         **{key: result.quality[key] for key in TABLE_FIGURES if key in result.quality},
     }
 
