@@ -70,6 +70,41 @@ def test_rows_of_new_runs_replace_earlier_ones_and_all_others_stay(
     assert rows[0]["unseen"] == UNSEEN and rows[0]["low"] == 10 and "mse" not in rows[0]
 
 
+def baseline(system: str, setting: str, f1: float) -> dict[str, Any]:
+    return {"system": system, "setting": setting, "f1": f1}
+
+
+def test_rows_at_measured_bits_are_of_the_run_that_was_trained_at_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    coded, grid = ("phase2", "entropy-coded to 32 bits"), ("phase2", "40 latents of 4 bits")
+    results = {
+        "gemma-16x-bits": [baseline(*coded, 0), baseline(*grid, 24)],
+        "gemma-32-bits": [baseline(*coded, 20), baseline(*grid, 1)],
+        "gemma-16x": [],
+    }
+    monkeypatch.setattr(queue, "read_result", lambda experiments, name, path: {"rows": results[name]})
+    found = real.real_bit_rows(starting_from("a" * 40, {name: {} for name in results}))
+    assert [(row["setting"], row["f1"]) for row in found] == [(coded[1], 20), (grid[1], 1)]
+    real.BIT_ROWS.parent.mkdir()
+    real.BIT_ROWS.write_text(json.dumps([{**found[0], "model": "other"}, *found]))
+    later = real.real_bit_rows(starting_from("b" * 40, {"gemma-16x-bits": {}}))
+    assert [(row["model"], row["commit"][0], row["f1"]) for row in later] == [
+        *(("gemma", "b", 0), ("gemma", "b", 24)),
+        ("other", "a", 20),
+    ]
+
+
+def test_runs_at_measured_bits_are_at_16x(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = load_params()
+    monkeypatch.chdir(tmp_path)
+    runs = real.real_bit_runs(params, 256)
+    at_16 = {"compress_dim": 256, "baselines.questions": real.QUESTIONS}
+    coded = {"latent_coding.kind": "entropy", "latent_coding.bits_per_token": 32}
+    assert runs["base-16x-bits"] == at_16 and runs["base-32-bits"] == at_16 | coded
+
+
 def test_damaged_rows_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     real.ROWS.parent.mkdir()

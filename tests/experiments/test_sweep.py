@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from narrowband.experiments import sweep
+from narrowband.experiments import queue
 from narrowband.experiments.queue import Experiments, Origin
 from narrowband.experiments.sweep import (
     BIT_RUNS,
@@ -73,7 +73,7 @@ def test_rows_of_all_rates_are_put_together_and_what_has_one_rate_stands_there_o
         ]
         for name, rate in (("bits-24-seed0", 24), ("bits-8-seed0", 8), ("bits-64-block-1-seed0", 64))
     }
-    monkeypatch.setattr(sweep, "read_result", lambda experiments, name, path: {"rows": results[name]})
+    monkeypatch.setattr(queue, "read_result", lambda experiments, name, path: {"rows": results[name]})
     origins = {name: Origin("c" * 40, "exp") for name in results}
     rows = bit_rows(Experiments(("abc",), {**results, "another": []}, frozenset(), origins))
     assert {r["commit"] for r in rows} == {"c" * 12}
@@ -91,12 +91,14 @@ PICTURES = {
     Axis.BITS: ["f1-against-bits.svg", "f1-against-bits-block-1.svg", "f1-against-bits-block-2.svg"],
     Axis.POSITIONS: [],
     Axis.REAL: ["f1-and-cosine-gemma.svg"],
+    Axis.REAL_BITS: ["f1-against-bits-gemma.svg"],
 }
 SHOWN = {
     Axis.NUMBERS: [{"window": 16}, {"window": 1}],
     Axis.BITS: [{"source": "embeddings"}, {"source": "block-1"}, {"source": "block-2"}],
     Axis.POSITIONS: [{}],
     Axis.REAL: [{}],
+    Axis.REAL_BITS: [{}],
 }
 
 

@@ -94,7 +94,8 @@ def hypotheses(
 def sweep(
     rev: Revisions,
     axis: Annotated[
-        Axis, typer.Argument(help="2x to 64x fewer numbers, 8 to 256 bits per token, fewer positions, or a real model.")
+        Axis,
+        typer.Argument(help="Fewer numbers, bits per token, fewer positions, or numbers or bits of a real model."),
     ] = Axis.NUMBERS,
     queue: Annotated[bool, typer.Option("--queue", help="Queue the runs that are missing; write nothing.")] = False,
 ) -> None:

@@ -9,7 +9,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from narrowband.evaluation.headline import TITLES
-from narrowband.experiments.queue import Experiments, command
+from narrowband.experiments.queue import Experiments, Overrides, Runs, command
 from narrowband.params import InputError, Natural, Section, parse_yaml
 
 RULE = """F1 is 0 to 100 on the test questions, with its 95% interval. The difference is F1 minus that of the system in the column
@@ -35,7 +35,7 @@ class Arm(NamedTuple):
 class Experiment(Section):
     """Parameters that differ from `params.yaml`, and the seeds to run with."""
 
-    set: dict[str, str | int | float] = Field(default_factory=dict)
+    set: Overrides = Field(default_factory=dict)
     seeds: tuple[Natural, ...] = (0,)
 
 
@@ -65,7 +65,7 @@ class Table(Section):
                     )
         return self
 
-    def runs(self) -> dict[str, dict[str, str | int | float]]:
+    def runs(self) -> Runs:
         """Name and overrides of every experiment to run, one for each seed."""
         return {
             run_name(name, seed): {**experiment.set, "seed": seed}

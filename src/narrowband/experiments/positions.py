@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from narrowband.experiments.queue import DETAILS, Experiments, Rows, Runs, figures, read_result
+from narrowband.experiments.queue import DETAILS, Experiments, Overrides, Rows, Runs, figures, read_result
 
 FIGURES = ("f1", "em", "agreement", "positions_ratio", "bits_per_token")
 
@@ -12,7 +12,7 @@ class ReaderRun(NamedTuple):
 
     tokens_per_position: int
     ablation: str
-    overrides: dict[str, str | int | float]
+    overrides: Overrides
 
     @property
     def name(self) -> str:
@@ -20,10 +20,10 @@ class ReaderRun(NamedTuple):
         return f"reader-k{self.tokens_per_position}" + (f"-{self.ablation}" if self.ablation else "")
 
 
-SHORT: dict[str, str | int | float] = {"reader.pretrain_steps": 300, "reader.steps": 300, "reader.evaluate_every": 300}
+SHORT: Overrides = {"reader.pretrain_steps": 300, "reader.steps": 300, "reader.evaluate_every": 300}
 """An eighth of the training, with which ablations are compared."""
 
-BLOCKS: dict[str, str | int | float] = {"reader.encoder": "pretrained"}
+BLOCKS: Overrides = {"reader.encoder": "pretrained"}
 """Beside the embeddings, states of a copy of the base model."""
 
 RUNS = (

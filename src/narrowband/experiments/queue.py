@@ -13,7 +13,10 @@ from narrowband.params import InputError
 STAGE = "evaluate"
 """The default last stage of an experiment."""
 
-Runs = dict[str, dict[str, str | int | float]]
+Overrides = dict[str, str | int | float]
+"""Values of parameters by dotted name."""
+
+Runs = dict[str, Overrides]
 """Overrides of parameters by name of the experiment."""
 
 Rows = list[dict[str, Any]]
@@ -27,6 +30,7 @@ FIGURES = (
 
 METRICS = "metrics/evaluate.json"
 DETAILS = "results/evaluate.json"
+BASELINES = "results/baselines.json"
 
 
 class Origin(NamedTuple):
@@ -54,7 +58,7 @@ def figures(row: Mapping[str, Any], names: Sequence[str] = FIGURES) -> dict[str,
     return {**{name: row[name] for name in names if name in row}, **row["f1_interval"]}
 
 
-def command(overrides: Mapping[str, str | int | float]) -> str:
+def command(overrides: Overrides) -> str:
     """The command that runs one experiment up to its evaluation."""
     return " ".join(["dvc exp run", STAGE, *(f"-S {name}={value}" for name, value in overrides.items())])
 
@@ -115,9 +119,20 @@ def read_result(experiments: Experiments, name: str, path: str) -> dict[str, Any
     return content
 
 
-def queue_missing(
-    runs: Mapping[str, Mapping[str, str | int | float]], experiments: Experiments, stage: str = STAGE
-) -> list[str]:
+def baseline_rows(experiments: Experiments, runs: Mapping[str, Mapping[str, Any]]) -> Rows:
+    """The rows of `results/baselines.json` of the finished ones of `runs`, with what `runs` tells about each, and its commit.
+
+    Of runs about which the same is told, equal settings of a system appear once, from the first.
+    """
+    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for name in (name for name in runs if name in experiments.finished):
+        about = {**runs[name], "commit": experiments.commit_of(name)}
+        for row in read_result(experiments, name, BASELINES)["rows"]:
+            rows.setdefault((*runs[name].values(), row["system"], row["setting"]), {**about, **row})
+    return list(rows.values())
+
+
+def queue_missing(runs: Runs, experiments: Experiments, stage: str = STAGE) -> list[str]:
     """Queue those of `runs` (overrides by name) that are neither finished nor waiting, up to `stage`; return their names."""
     names = [name for name in runs if name not in experiments.finished and name not in experiments.waiting]
     for name in names:
@@ -144,7 +159,7 @@ def parse(shown: Sequence[Mapping[str, Any]]) -> Experiments:
     return Experiments((baseline["rev"],), finished, frozenset(waiting), origins)
 
 
-def enqueue(name: str, overrides: Mapping[str, str | int | float], stage: str = STAGE) -> None:
+def enqueue(name: str, overrides: Overrides, stage: str = STAGE) -> None:
     """Queue one experiment on the checked-out commit, up to `stage`.
 
     Raises:

@@ -1,17 +1,28 @@
-"""The experiments on a real model: compression ratios, and at 16x the controls that tell kept information from a learned task."""
+"""The experiments on a real model: ratios, the controls that tell kept information from a learned task, and measured bits."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from narrowband.evaluation.headline import TITLES
-from narrowband.experiments.queue import Experiments, Rows, Runs, figures, with_details
+from narrowband.experiments.queue import Experiments, Overrides, Rows, Runs, baseline_rows, figures, with_details
 from narrowband.params import Params
 from narrowband.runtime.files import read_json
 
 ROWS = Path("docs/real-models.json")
+BIT_ROWS = Path("docs/real-models-bits.json")
 PICTURES = Path("docs/pictures")
 
 SYSTEMS = tuple(TITLES)
+
+RATES = (32, 128)
+"""Bits per token that both phases are trained at, in addition to the run at 16x on fixed grids."""
+
+BIT_RUNS = (*(f"{rate}-bits" for rate in RATES), "16x-bits")
+"""The ends of their names; of settings that several runs have, the first's count, which are trained at that rate."""
+
+QUESTIONS = 60
+"""Test questions that ways to send embeddings are compared on."""
 
 
 class RealRun(NamedTuple):
@@ -19,7 +30,7 @@ class RealRun(NamedTuple):
 
     compression: int
     control: str
-    overrides: dict[str, str | int | float]
+    overrides: Overrides
 
     @property
     def name(self) -> str:
@@ -44,17 +55,34 @@ def model_name(base_model: str) -> str:
 
 
 def real_runs(params: Params, hidden: int) -> Runs:
-    """Overrides of every run by the name of its experiment; local files are named by absolute paths, which queued runs need."""
-    named = {name: getattr(params, name) for name in ("base_model", "dataset", "test_dataset")}
-    files = {name: str(Path(value).resolve()) for name, value in named.items() if value and Path(value).exists()}
+    """Overrides of every run by the name of its experiment."""
     return {
         f"{model_name(params.base_model)}-{run.name}": {
-            **files,
+            **_files(params),
             "compress_dim": hidden * params.window // run.compression,
             **run.overrides,
         }
         for run in RUNS
     }
+
+
+def real_bit_runs(params: Params, hidden: int) -> Runs:
+    """Overrides of the runs at measured bits, all at 16x, by the name of the experiment."""
+    at_16: Overrides = {
+        **_files(params),
+        "compress_dim": hidden * params.window // 16,
+        "baselines.questions": QUESTIONS,
+    }
+    coded: Runs = {
+        f"{rate}-bits": {"latent_coding.kind": "entropy", "latent_coding.bits_per_token": rate} for rate in RATES
+    }
+    return {f"{model_name(params.base_model)}-{end}": at_16 | coded.get(end, {}) for end in BIT_RUNS}
+
+
+def _files(params: Params) -> Overrides:
+    """Local files by absolute paths, which queued runs need."""
+    named = {name: getattr(params, name) for name in ("base_model", "dataset", "test_dataset")}
+    return {name: str(Path(value).resolve()) for name, value in named.items() if value and Path(value).exists()}
 
 
 def real_rows(experiments: Experiments) -> Rows:
@@ -70,8 +98,30 @@ def real_rows(experiments: Experiments) -> Rows:
         for row in _rows(name.removesuffix(f"-{runs[name].name}"), runs[name], metrics, experiments.commit_of(name))
     ]
     done = {_run_of(row) for row in rows}
-    earlier = read_json(ROWS) if ROWS.exists() else []
-    return sorted([row for row in earlier if _run_of(row) not in done] + rows, key=_run_of)
+    return sorted([row for row in _earlier(ROWS) if _run_of(row) not in done] + rows, key=_run_of)
+
+
+def real_bit_rows(experiments: Experiments) -> Rows:
+    """The rows of `results/baselines.json` of all finished runs, before those in `BIT_ROWS` that are not among them."""
+    ends = [(name, end) for end in BIT_RUNS for name in experiments.finished if name.endswith(f"-{end}")]
+    rows = baseline_rows(experiments, {name: {"model": name.removesuffix(f"-{end}")} for name, end in ends})
+    done = {_setting_of(row) for row in rows}
+    return rows + [row for row in _earlier(BIT_ROWS) if _setting_of(row) not in done]
+
+
+def real_bit_pictures(rows: Rows) -> dict[Path, Rows]:
+    """A picture for each model."""
+    models = dict.fromkeys(row["model"] for row in rows)
+    return {PICTURES / f"f1-against-bits-{one}.svg": [row for row in rows if row["model"] == one] for one in models}
+
+
+def _setting_of(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    return row["model"], row["system"], row["setting"]
+
+
+def _earlier(path: Path) -> Rows:
+    rows: Rows = read_json(path) if path.exists() else []
+    return rows
 
 
 def _rows(model: str, run: RealRun, metrics: dict[str, Any], commit: str) -> Rows:

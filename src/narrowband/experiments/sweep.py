@@ -3,11 +3,22 @@
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from narrowband.experiments.positions import reader_rows, reader_runs
-from narrowband.experiments.queue import STAGE, Experiments, Rows, Runs, figures, read_result, with_details
-from narrowband.experiments.real import PICTURES, ROWS, SYSTEMS, real_pictures, real_rows, real_runs
+from narrowband.experiments.queue import STAGE, Experiments, Overrides, Rows, Runs, baseline_rows, figures, with_details
+from narrowband.experiments.real import (
+    BIT_ROWS,
+    PICTURES,
+    ROWS,
+    SYSTEMS,
+    real_bit_pictures,
+    real_bit_rows,
+    real_bit_runs,
+    real_pictures,
+    real_rows,
+    real_runs,
+)
 from narrowband.params import EMBEDDINGS, InputError, Params
 from narrowband.runtime.files import write_json
 
@@ -30,7 +41,6 @@ BITS_PER_LATENT = 4
 QUESTIONS = 500
 """Test questions that systems are compared on at each rate."""
 
-BASELINES = "results/baselines.json"
 GRID = "latents of"
 """Part of the setting's name in rows whose latents are on fixed grids."""
 
@@ -42,6 +52,7 @@ class Axis(StrEnum):
     BITS = "bits"
     POSITIONS = "positions"
     REAL = "real"
+    REAL_BITS = "real-bits"
 
 
 class Sweep(NamedTuple):
@@ -133,13 +144,13 @@ class BitRun(NamedTuple):
         """The name of the DVC experiment."""
         return f"bits-{self.rate}-" + ("" if self.source == EMBEDDINGS else f"{self.source}-") + "seed0"
 
-    def overrides(self, hidden: int) -> dict[str, str | int | float]:
+    def overrides(self, hidden: int) -> Overrides:
         """One vector a token, and codecs and other systems fitted to the rate.
 
         Of an embedding few latents are sent: a few fine numbers tell tokens apart where many coarse ones don't (docs/log.md).
         States are in no table, so the rate is shared out among all their components.
         """
-        own: dict[str, str | int | float] = {"compress_dim": max(1, self.rate // BITS_PER_LATENT)}
+        own: Overrides = {"compress_dim": max(1, self.rate // BITS_PER_LATENT)}
         if self.source != EMBEDDINGS:
             own = {"source": self.source, "prompt.anchor": "codec", "compress_dim": hidden}
         return {
@@ -160,13 +171,8 @@ BIT_RUNS = (
 
 def bit_rows(experiments: Experiments) -> Rows:
     """The rows of `results/baselines.json` of all finished runs, without latents on fixed grids; equal settings appear once."""
-    rows: dict[tuple[str, str, str], dict[str, Any]] = {}
-    for run in (run for run in BIT_RUNS if run.name in experiments.finished):
-        about = {"seed": 0, "source": run.source, "commit": experiments.commit_of(run.name)}
-        for row in read_result(experiments, run.name, BASELINES)["rows"]:
-            if GRID not in row["setting"]:
-                rows.setdefault((run.source, row["system"], row["setting"]), {**about, **row})
-    return list(rows.values())
+    rows = baseline_rows(experiments, {run.name: {"seed": 0, "source": run.source} for run in BIT_RUNS})
+    return [row for row in rows if GRID not in row["setting"]]
 
 
 def _of_seed_0(rows: Rows, window: int) -> Rows:
@@ -202,4 +208,5 @@ SWEEPS = {
         STAGE, Path("docs/positions.json"), lambda rows: {}, lambda params, hidden: reader_runs(), reader_rows, ""
     ),
     Axis.REAL: Sweep(STAGE, ROWS, real_pictures, real_runs, real_rows, "f1_and_cosine_chart"),
+    Axis.REAL_BITS: Sweep("baselines", BIT_ROWS, real_bit_pictures, real_bit_runs, real_bit_rows, "rate_chart"),
 }
