@@ -26,9 +26,17 @@ torch.set_num_threads(1)
 settings.register_profile("fuzz", max_examples=2_500)
 
 
+LONGEST = (
+    *("test_interruption", "test_dag", "test_recovery", "test_rows", "test_bad_input", "test_other_models"),
+    *("test_queue", "test_experiment_queue", "test_swapped", "test_shots", "test_wire"),
+)
+"""The files that take longest, in CPU seconds, the longest first."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the files that run whole pipelines first: with a file at a time for each process, the longest must not start last."""
-    items.sort(key=lambda item: "integration" not in item.path.parts)
+    """Put the longest files first: with a file at a time for each process, they must not start last."""
+    place = {name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONGEST)))
 
 
 @pytest.fixture(scope="session")
