@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tiny_project import contents, copied, finish_all, make_project, start
+from tiny_project import BRIEF, change, contents, copied, finish_all, make_project, start
 
 from narrowband.data.splits import world_example
 from narrowband.data.squad import write_squad
@@ -259,7 +259,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, stopping_model: Path) -> 
     folder.mkdir()
     make_project(folder, stopping_model)
     write_squad(folder / "qa.json", "any", [world_example(0, "train", i) for i in range(80)])
-    params(dataset="qa.json")(folder)
+    change(folder, {**BRIEF, "dataset": "qa.json"})
     finish_all(folder)
     return folder
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from test_check import check
-from tiny_project import ROOT, STAGES, change, make_project
+from tiny_project import BRIEF, ROOT, STAGES, change, make_project
 from typer.testing import CliRunner
 
 import narrowband.lm.prefill
@@ -31,6 +31,7 @@ def made(folder: Path, model: Path, **prompt: object) -> Params:
     make_project(folder, model)
     sizes = {"train": 16, "validation": 2, "test": 5, "quick": 2, "sft_records": 0, "phase2_sft_share": 0.0}
     changes = {
+        **BRIEF,
         "phase1": {"steps": 4, "evaluate_every": 4},
         "phase2": {"steps": 4, "warmup": 1, "evaluate_every": 4},
         "data": sizes,

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tiny_project import BRIEF, contents, copied, finish_all, make_project, start
 from tiny_project import change as change_params
-from tiny_project import contents, copied, finish_all, make_project, start
 
 TEXTS = ["--context=Mara Velt lives in Tornby. Ode Rusk lives in Kell.", "--question=Where does Ode Rusk live?"]
 
@@ -18,7 +18,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, stopping_model: Path) -> 
     folder.mkdir()
     make_project(folder, stopping_model)
     coding = {"kind": "entropy", "bits_per_token": 24, "step": 0}
-    change_params(folder, {"latent_coding": coding, "data": {"sft_records": 0, "phase2_sft_share": 0.0}})
+    change_params(folder, {**BRIEF, "latent_coding": coding, "data": {"sft_records": 0, "phase2_sft_share": 0.0}})
     finish_all(folder)
     return folder
 

@@ -31,13 +31,13 @@ STAGES = (
 OPTIONS = {"pretrain_base": ["--smoke"]}
 """What a stage's script is given on its command line."""
 
-PHASE = {"steps": 24, "batch_size": 4, "warmup": 2, "evaluate_every": 8}
+PHASE = {"steps": 12, "batch_size": 4, "warmup": 2, "evaluate_every": 4}
 SMALL = {
     "compress_dim": 16,
     "window": 4,
     "phase1": {**PHASE, "vocabulary_share": 0.25},
     "phase2": PHASE,
-    "reader": {**PHASE, "encoder": "pretrained", "tokens_per_position": 2, "pretrain_steps": 8, "steps": 16},
+    "reader": {**PHASE, "encoder": "pretrained", "tokens_per_position": 2, "pretrain_steps": 4, "steps": 8},
     "data": {
         "train": 40,
         "validation": 6,
@@ -49,7 +49,15 @@ SMALL = {
         "critic": {"instruction": -100, "pair": -100},
     },
     "generation": {"batch_size": 4},
+    "baselines": {"questions": 4},
 }
+BRIEF = {
+    "phase1": {"steps": 2, "warmup": 1, "evaluate_every": 2},
+    "phase2": {"steps": 2, "warmup": 1, "evaluate_every": 2},
+    "reader": {"pretrain_steps": 1, "steps": 1, "warmup": 1, "evaluate_every": 2},
+    "baselines": {"questions": 2},
+}
+"""Where nothing is learned, as no assertion is about it: everything is trained and evaluated once."""
 
 # Processes are forked from a server that has imported their libraries, so their time is work and not imports.
 FORKS = get_context("forkserver")
@@ -58,11 +66,13 @@ FORKS.set_forkserver_preload(
         "narrowband.diagnosis.ask",
         "narrowband.diagnosis.figures",
         "narrowband.evaluation.baselines",
+        "narrowband.report.charts",
         "narrowband.report.page",
         "narrowband.training.reader",
         "narrowband.training.run",
         "narrowband.pretrain.run",
         "narrowband.sft.write",
+        *("dvc.repo", "dvclive", "scipy.stats", "sklearn.cluster"),  # which stages import where they need them
     ]
 )
 

@@ -6,17 +6,14 @@ from typing import Any
 
 import pytest
 from families import make_stop, save_family
-from tiny_project import change, finish, finish_all, make_project, start
+from tiny_project import BRIEF, change, finish, finish_all, make_project, start
 
 pytestmark = pytest.mark.integration
 
-PHASE = {"steps": 2, "evaluate_every": 2, "warmup": 1}
 SMALLER = {
-    "phase1": PHASE,
-    "phase2": PHASE,
+    **BRIEF,
     "reader": {"tokens_per_position": 1},
     "data": {"train": 16, "validation": 3, "test": 4, "quick": 3, "sft_records": 2},
-    "baselines": {"questions": 2},
     "generation": {"max_new_tokens": 4},
 }
 
@@ -41,7 +38,7 @@ def test_every_stage_runs_on_another_family(family: str, tmp_path: Path) -> None
 
 def test_every_stage_runs_on_states_after_a_block(tmp_path: Path, stopping_model: Path) -> None:
     make_project(tmp_path, stopping_model)
-    change(tmp_path, {**SMALLER, "phase1": {**PHASE, "vocabulary_share": 0}, "source": "block-1"})
+    change(tmp_path, {**SMALLER, "phase1": {**BRIEF["phase1"], "vocabulary_share": 0}, "source": "block-1"})
     finish_all(tmp_path)
     metrics, details = (read(tmp_path, f"{folder}/evaluate.json") for folder in ("metrics", "results"))
     assert metrics["compression_ratio"] == 4 * 32 / 16
