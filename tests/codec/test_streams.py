@@ -71,6 +71,20 @@ def test_decoded_streams_are_what_forward_returns(params: Params, magnitude: Mag
     assert not torch.allclose(rebuilt[coded], embeddings[coded], atol=1e-3)
 
 
+def test_a_window_that_is_repeated_is_reconstructed_once(params: Params) -> None:
+    codec = make(params)
+    embeddings, coded = prompts(1, 20, 20)
+    streams = codec.encode(embeddings.repeat(3, 1, 1), coded.repeat(3, 1))
+    rows: list[int] = []
+    assert codec.adapter is not None
+    codec.adapter.register_forward_pre_hook(lambda module, given: rows.append(len(given[0])))
+    decoded = codec.decode(streams)
+    assert rows == [1 + 5 + 5] and len(decoded) == 3 * 3
+    rebuilt = codec(embeddings, coded)
+    for i, tokens in enumerate(decoded):
+        torch.testing.assert_close(tokens, rebuilt[i % 3, coded[i % 3]], rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("magnitude", ["none", "token", "example"])
 def test_threads_and_batches_write_the_same_bytes(params: Params, magnitude: Magnitude, threads: None) -> None:
     codec = make(params, magnitude)

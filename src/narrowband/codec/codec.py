@@ -108,12 +108,13 @@ class Codec(nn.Module):
         device = self.pca.mean.device
         counts = torch.tensor([message.n_tokens for message in messages], device=device)
         coded = torch.arange(int(counts.max()), device=device) < counts[:, None]  # [batch, seq]
-        latents = self._coder.latents(torch.cat([message.symbols for message in messages]).to(device))
+        symbols = torch.cat([message.symbols for message in messages])
+        distinct, places = symbols.unique(dim=0, return_inverse=True)  # at window 1, tokens are repeated
+        vectors = self._vectors(self._coder.latents(distinct.to(device)))[places]
         blank = torch.zeros(*coded.shape, self.pca.vector_dim // self.window, device=device)
         side = torch.cat([message.side for message in messages]).to(device)
-        rebuilt = restore_magnitude(
-            self._rebuild(latents, blank, coded), side, coded, self.config.magnitude, self.scale
-        )
+        joined = join(vectors, blank, coded, self.window)
+        rebuilt = restore_magnitude(joined, side, coded, self.config.magnitude, self.scale)
         return [row[:count] for row, count in zip(rebuilt, counts.tolist(), strict=True)]
 
     @property
@@ -152,11 +153,13 @@ class Codec(nn.Module):
         return quantize(self.pca.encode(windows), self.pca.explained_variance, self.config.latent_bits)
 
     def _reconstruct(self, embeddings: Tensor, coded: Tensor) -> Tensor:
-        return self._rebuild(self.received(cut(embeddings, coded, self.window)), embeddings, coded)
-
-    def _rebuild(self, latents: Tensor, embeddings: Tensor, coded: Tensor) -> Tensor:
-        vectors = self.adapter(latents) if self.adapter else self.pca.decode(latents)
+        vectors = self._vectors(self.received(cut(embeddings, coded, self.window)))
         return join(vectors, embeddings, coded, self.window)
+
+    def _vectors(self, latents: Tensor) -> Tensor:
+        """Reconstructed windows."""
+        vectors: Tensor = self.adapter(latents) if self.adapter else self.pca.decode(latents)
+        return vectors
 
     def _side(self, embeddings: Tensor, coded: Tensor) -> Tensor:
         """Side information; in float64 if it is written to a stream, so that it does not depend on the order of sums."""
