@@ -99,7 +99,7 @@ def sweep(
     ] = Axis.NUMBERS,
     queue: Annotated[bool, typer.Option("--queue", help="Queue the runs that are missing; write nothing.")] = False,
 ) -> None:
-    """Write docs/sweep.json, bits.json, positions.json or real-models.json, and pictures, from the finished runs of the sweep."""
+    """Write the rows of a sweep, as far as its runs have finished, to docs/*.json, and draw its pictures."""
     swept = SWEEPS[axis]
     experiments = collect(rev)
     if queue:
