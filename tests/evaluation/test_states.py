@@ -16,7 +16,7 @@ from narrowband.data.encoded import EncodedPrompts
 from narrowband.data.prompts import collate
 from narrowband.data.splits import world_example
 from narrowband.evaluation.answer import QuestionSet
-from narrowband.evaluation.baselines import Fitting, entropy_coded
+from narrowband.evaluation.baselines import Fitting, TrainingText, entropy_coded
 from narrowband.evaluation.compare import compare
 from narrowband.evaluation.curve import adapters, baselines, curve, curve_table, references
 from narrowband.evaluation.headline import headline_table
@@ -96,6 +96,17 @@ def test_streams_of_states_are_decoded_to_what_forward_returns(
     decoded = torch.cat(codec.decode(streams))
     torch.testing.assert_close(decoded, codec(states, batch.coded)[batch.coded], rtol=1e-4, atol=1e-5)
     assert 8 * sum(map(len, streams)) / int(batch.coded.sum()) == pytest.approx(RATE, rel=0.15)
+
+
+def test_quantisers_are_fitted_on_evenly_spaced_states_whatever_the_batches(
+    split: FrozenLM, small: Params, train: EncodedPrompts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states = reference_states(split, train)
+    monkeypatch.setattr("narrowband.evaluation.baselines.MOST_TOKENS", len(states) // 5)
+    monkeypatch.setattr("narrowband.evaluation.baselines.PROMPTS_AT_ONCE", 1)
+    drawn, _ = TrainingText(answerer_of(split, small), train, 0, RATE, 0.0).tokens
+    every = -(-len(states) // (len(states) // 5))
+    torch.testing.assert_close(drawn, states[::every], rtol=1e-3, atol=1e-4)
 
 
 def test_baselines_are_those_that_need_no_embedding_table(

@@ -36,8 +36,11 @@ LATENT_BITS = (FLOAT16_BITS, 4)
 ROTATION_DEPTHS = (1, 2)
 """Bits per component after a random rotation."""
 
-BATCH = 64
-"""Prompts that are embedded at a time, and maximum number of those that a lookup's noise is measured on."""
+PROMPTS_AT_ONCE = 64
+"""Prompts that are embedded at a time."""
+
+LOOKUP_PROMPTS = 64
+"""Maximum number of training prompts that a lookup's noise is measured on."""
 
 MOST_PROMPTS = 2_000
 MOST_TOKENS = 2**13
@@ -188,8 +191,11 @@ class TrainingText:
     def _some_states(self) -> Float[Tensor, "n hidden"]:
         train = self.train[:: -(-len(self.train) // MOST_PROMPTS)]
         every = -(-int(coded_lengths(train).sum()) // MOST_TOKENS)
-        batches = embedded(self.answerer.lm, train, BATCH)
-        return torch.cat([states[coded].cpu() for states, coded in batches])[::every]
+        kept, before = list[Tensor](), 0
+        for states, coded in embedded(self.answerer.lm, train, PROMPTS_AT_ONCE):
+            kept.append(states[coded][-before % every :: every].cpu())  # all of them may take gigabytes
+            before += int(coded.sum())
+        return torch.cat(kept)
 
     @property
     def symbol_bits(self) -> float:
@@ -206,8 +212,8 @@ class Fitting(TrainingText):
     @property
     def windows(self) -> Float[Tensor, "n vector"]:
         """Windows of an evenly spaced subset of training prompts."""
-        some = self.train[:: -(-len(self.train) // BATCH)]
-        return torch.cat([cut(*batch, self.pca.window) for batch in embedded(self.answerer.lm, some, BATCH)])
+        some = self.train[:: -(-len(self.train) // LOOKUP_PROMPTS)]
+        return torch.cat([cut(*batch, self.pca.window) for batch in embedded(self.answerer.lm, some, PROMPTS_AT_ONCE)])
 
     @cached_property
     def coder(self) -> LatentCoder | None:

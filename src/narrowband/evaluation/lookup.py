@@ -84,9 +84,8 @@ class Lookup:
 
     def _nearest(self, latents: Float[Tensor, "n compress"]) -> Int[Tensor, "n 1"]:
         order, arrived = self._arrived
-        return order[torch.cat([torch.cdist(block, arrived).argmin(1) for block in latents.split(DECODED_AT_ONCE)])][
-            :, None
-        ]
+        nearest = torch.cat([torch.cdist(block, arrived).argmin(1) for block in latents.split(DECODED_AT_ONCE)])
+        return order[nearest][:, None]
 
     @cached_property
     def _arrived(self) -> tuple[Int[Tensor, " vocab"], Float[Tensor, "vocab compress"]]:
