@@ -27,8 +27,8 @@ settings.register_profile("fuzz", max_examples=2_500)
 
 
 LONGEST = (
-    *("test_interruption", "test_dag", "test_recovery", "test_rows", "test_bad_input", "test_other_models"),
-    *("test_queue", "test_experiment_queue", "test_swapped", "test_shots", "test_wire"),
+    *("test_interruption", "test_dag", "test_recovery", "test_rows", "test_distributed", "test_bad_input"),
+    *("test_other_models", "test_queue", "test_experiment_queue", "test_swapped", "test_shots", "test_wire"),
 )
 """The files that take longest, in CPU seconds, the longest first."""
 

@@ -1,4 +1,4 @@
-"""`forked_stage.py NAME` runs a stage where tests have its libraries imported; see `tiny_project.fork_server`."""
+"""`forked_stage.py NAME ...` runs a stage, or `narrowband`, where tests have its libraries imported; see `tiny_project`."""
 
 import os
 import sys
@@ -6,7 +6,7 @@ from multiprocessing.connection import Client
 from pathlib import Path
 
 with Client(os.environ["FORK_SERVER"]) as server:
-    server.send((str(Path.cwd()), sys.argv[1], dict(os.environ)))
+    server.send((str(Path.cwd()), sys.argv[1], sys.argv[2:], dict(os.environ)))
     said, code = server.recv()
 sys.stdout.write(said)
 sys.exit(code)

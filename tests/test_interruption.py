@@ -10,7 +10,7 @@ from random import Random
 
 import pytest
 from safetensors import safe_open
-from tiny_project import ROOT, STAGES, contents, copied, finish, finish_all, make_project, start
+from tiny_project import ROOT, STAGES, contents, copied, finish, finish_all, make_project, start, warm_up
 
 from narrowband.experiments.verify import compare_metrics, read_tolerances
 
@@ -37,6 +37,7 @@ Before = dict[str, tuple[Path, float]]
 @pytest.fixture(scope="module")
 def before(tmp_path_factory: pytest.TempPathFactory, stopping_model: Path) -> Before:
     """For each stage, a project with all that came before it, and the seconds it takes; `end` is when all have run."""
+    warm_up()
     folder = tmp_path_factory.mktemp("projects") / "end"
     folder.mkdir()
     make_project(folder, stopping_model)
@@ -66,7 +67,7 @@ def test_a_stage_killed_at_random_moments_ends_as_an_undisturbed_one(name: str, 
         moment = seconds * random.random()
         while True:
             process = start(folder, name)
-            time.sleep(moment)
+            process.join(moment)
             process.kill()
             process.join()
             if process.exitcode == -signal.SIGKILL:

@@ -141,6 +141,13 @@ def start(
     return process
 
 
+def warm_up() -> None:
+    """Wait until forks have their libraries imported, so that the time of the first is work, too."""
+    process = FORKS.Process(target=bool)
+    process.start()
+    process.join()
+
+
 @cache
 def fork_server() -> str:
     """Start a thread that runs stages for `tests/forked_stage.py`; the address for its variable FORK_SERVER."""
@@ -148,8 +155,8 @@ def fork_server() -> str:
     listener = Listener(str(folder / "server"))
 
     def serve(connection: Connection, output: str) -> None:
-        cwd, name, environment = connection.recv()
-        process = FORKS.Process(target=_run, args=(cwd, name, (), resource.RLIM_INFINITY, environment, output))
+        cwd, name, words, environment = connection.recv()
+        process = FORKS.Process(target=_run, args=(cwd, name, words, resource.RLIM_INFINITY, environment, output))
         process.start()
         process.join()
         connection.send((Path(output).read_text(), process.exitcode))
@@ -163,7 +170,7 @@ def fork_server() -> str:
 
 
 FORKED_STAGE = shlex.join([sys.executable, str(ROOT / "tests" / "forked_stage.py")])
-"""Followed by the name of a stage, runs that stage in a fork that has its libraries imported."""
+"""Followed by the name of a stage, or by `narrowband` and its arguments, runs it in a fork that has its libraries imported."""
 
 
 def commands() -> dict[str, str]:

@@ -4,20 +4,21 @@ import hashlib
 import json
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+import torch
 from datasets import load_dataset
 from rich.console import Console
 from sft_fakes import make_sources, small
+from tiny_project import FORKS
 
 from narrowband.data.splits import world_example
 from narrowband.params import InputError, Params
 from narrowband.sft import write
 from narrowband.sft.audit import audit
+from narrowband.sft.backend import TransformersBackend
 from narrowband.sft.counts import Counts, wilson
 from narrowband.sft.filters import Contamination
 from narrowband.sft.journal import Journal
@@ -128,32 +129,25 @@ def test_a_chat_delimiter_is_not_added_even_if_asked_for(
         generate(settings.model_copy(update={"base_model": str(chat), "data": data}), tmp_path)
 
 
-KILLED = """
-import sys, time
-from pathlib import Path
-from narrowband.params import Params
-from narrowband.sft.backend import TransformersBackend
-import torch
-torch.set_num_threads(1)
-sys.path[:0] = [sys.argv[1]]
-import test_write
-complete = TransformersBackend.complete
-TransformersBackend.complete = lambda self, *a: (time.sleep(0.2), complete(self, *a))[1]
-test_write.generate(Params.model_validate_json(sys.argv[2]), Path(sys.argv[3]))
-"""
+def generate_slowly(params: Params, folder: Path) -> None:
+    torch.set_num_threads(1)
+    complete = TransformersBackend.complete
+    TransformersBackend.complete = lambda self, *a: (time.sleep(0.2), complete(self, *a))[1]
+    generate(params, folder)
 
 
 def test_a_run_killed_by_sigkill_and_started_again_writes_the_same_bytes(settings: Params, tmp_path: Path) -> None:
     figures = generate(settings, tmp_path / "whole")
     journal = tmp_path / "killed" / "journal.jsonl"
-    arguments = [str(Path(__file__).parent), settings.model_dump_json(), str(tmp_path / "killed")]
-    run = subprocess.Popen([sys.executable, "-c", KILLED, *arguments])
+    run = FORKS.Process(target=generate_slowly, args=(settings, tmp_path / "killed"))
+    run.start()
     try:
-        while run.poll() is None and (not journal.exists() or journal.read_bytes().count(b'"eos"') < 8):
+        while run.is_alive() and (not journal.exists() or journal.read_bytes().count(b'"eos"') < 8):
             time.sleep(0.02)
     finally:
         run.kill()
-    assert run.wait() == -signal.SIGKILL and journal.exists()
+        run.join()
+    assert run.exitcode == -signal.SIGKILL and journal.exists()
     assert not (tmp_path / "killed" / "sft" / "train.jsonl").exists()  # nothing half written has its name
     assert generate(settings, tmp_path / "killed") == figures
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
