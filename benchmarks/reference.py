@@ -20,7 +20,7 @@ from narrowband.data.squad import Example
 from narrowband.evaluation.answer import Evaluated, QuestionAnswerer, System
 from narrowband.evaluation.form import answer_form
 from narrowband.evaluation.reconstruction import Quality
-from narrowband.evaluation.scoring import score_all
+from narrowband.evaluation.scoring import Predictions, score_all
 from narrowband.lm.frozen import FrozenLM
 from narrowband.training.losses import Reconstruction
 
@@ -63,9 +63,10 @@ def answer(
     examples: Sequence[Example],
     *,
     seen: Tensor | None = None,
+    answered: Predictions | None = None,
     advance: Callable[[int], None] = lambda n: None,
 ) -> Evaluated:
-    """Answer the examples one by one."""
+    """Answer the examples one by one; those in `answered` again, as the plain way kept no answers."""
     lm = answerer.lm
     replies, quality, bits, truncated = [], Quality(seen=seen), 0, 0
     for prompt in answerer.encode(examples):

@@ -124,8 +124,7 @@ def phase2_step(window: int, teacher_top_k: int = 0) -> Row:
         False,
         times,
         {f"{name}_over_frozen_lm": share for name, share in parts.items()},
-        f"{teacher_too}the codec's passes are {parts['codec']:.2f} of the LM's passes: its adapter has as many FLOPs a token "
-        "as this small LM",
+        f"{teacher_too}the codec's passes are {parts['codec']:.2f} of the LM's passes",
     )
 
 

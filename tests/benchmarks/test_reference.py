@@ -1,9 +1,11 @@
 """What is computed once for each distinct token is what the plain way computes at every position."""
 
+import inspect
 import math
 import runpy
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import patch
 
@@ -16,6 +18,7 @@ from scipy.linalg import subspace_angles
 from benchmarks import plain, reference
 from narrowband.codec import folded
 from narrowband.codec.codec import Codec
+from narrowband.codec.fitting import fit_pca
 from narrowband.codec.folded import FoldedCodec
 from narrowband.codec.pca import PCA
 from narrowband.codec.token_windows import token_windows
@@ -23,6 +26,7 @@ from narrowband.data.encoded import EncodedPrompt
 from narrowband.data.prompts import collate, encode_prompts
 from narrowband.data.splits import world_example
 from narrowband.data.squad import Example, write_squad
+from narrowband.evaluation.answer import QuestionAnswerer
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import Params
 from narrowband.runtime import paths
@@ -202,3 +206,17 @@ def test_a_stage_runs_the_plain_way(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.plain", str(stage), "argument"]
     printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert printed.split() == ["argument", "__main__", *["benchmarks.reference"] * 3]
+
+
+@pytest.mark.parametrize(
+    ("plain_way", "own"),
+    [
+        (reference.answer, QuestionAnswerer.answer),
+        (plain.fit_pca, fit_pca),
+        (reference.coded_tokens, coded_tokens),
+        (reference.reconstruct, folded.reconstruct),
+    ],
+)
+def test_the_plain_way_can_be_asked_for_all_that_stages_ask_for(plain_way: Callable, own: Callable) -> None:
+    asked, given = (inspect.signature(way).parameters.keys() for way in (own, plain_way))
+    assert asked - {"self"} == given - {"answerer"}

@@ -143,14 +143,15 @@ def test_quantisers_are_fitted_on_random_vocabulary_tokens_too_and_the_unigram_m
     answerer = answerer_of(lm, small)
     prompts = answerer.encode(world_example(0, "train", i) for i in range(6))
     text, plain = (TrainingText(answerer, prompts, 0, RATE, share) for share in (0.5, 0.0))
-    (_, counts), (_, occurring) = text.tokens, plain.tokens
-    assert len(counts) > 1.5 * len(occurring) and counts.sum() == occurring.sum()
+    (_, weights, sent), (_, occurring, _) = text.sample, plain.sample
+    assert len(weights) > 1.5 * len(occurring) and weights.sum() == occurring.sum()
+    assert sent.sum() == occurring.sum() and torch.equal(sent[sent > 0], occurring)  # code lengths are those of prompts
     assert torch.equal(text.counts, plain.counts) and torch.equal(text.mean_vector.mean, plain.mean_vector.mean)
     unseen = lm.vocabulary[(plain.counts == 0).nonzero()[:, 0]]
     coded = torch.ones(1, len(unseen), dtype=torch.bool)
 
     def error(text: TrainingText) -> float:
-        quantizer = VectorQuantizer.residual(*text.tokens, 10.0, seed=0)
+        quantizer = VectorQuantizer.residual(text.sample, 10.0, seed=0)
         return float((quantizer(unseen[None], coded) - unseen).square().mean())
 
     assert error(text) < 0.5 * error(plain)

@@ -11,7 +11,9 @@ from narrowband.codec.bitstream import STREAM_BITS
 from narrowband.codec.entropy import EntropyModel
 from narrowband.evaluation.answer import System
 from narrowband.evaluation.quantizers import (
+    MOST_STAGES,
     RotationQuantizer,
+    Sample,
     ScalarQuantizer,
     VectorQuantizer,
     cells,
@@ -61,7 +63,7 @@ def test_the_scalar_quantiser_costs_the_entropy_of_its_symbols_and_a_header(toke
 def test_each_stage_of_the_residual_quantiser_sends_the_word_nearest_to_what_is_left(
     tokens: torch.Tensor, embeddings: torch.Tensor
 ) -> None:
-    quantizer = VectorQuantizer.residual(tokens, COUNTS, 9.0, seed=0)
+    quantizer = VectorQuantizer.residual(Sample(tokens, COUNTS, COUNTS), 9.0, seed=0)
     assert len(quantizer.codebooks) > 1
     left, expected = embeddings[CODED].numpy(), np.zeros((7, HIDDEN), np.float32)
     for book in quantizer.codebooks:
@@ -70,21 +72,22 @@ def test_each_stage_of_the_residual_quantiser_sends_the_word_nearest_to_what_is_
     np.testing.assert_allclose(quantizer(embeddings, CODED)[CODED], expected, atol=1e-5)
 
 
-def test_training_vectors_cost_the_entropy_of_their_words_and_no_more_than_was_allowed(tokens: torch.Tensor) -> None:
-    quantizer = VectorQuantizer.residual(tokens, COUNTS, 6.0, seed=0)
-    entropy = 0.0
-    for index in quantizer.indices(tokens):
-        counts = np.bincount(index, weights=COUNTS)
-        entropy += scipy.stats.entropy(counts, base=2)
-    assert 4.5 < entropy < 6
+@pytest.mark.parametrize("allowed", [1.0, 2.5, 6.0, 7.3])
+@pytest.mark.parametrize("sent", [COUNTS, COUNTS.flip(0), COUNTS * (COUNTS % 3 == 0)])
+def test_what_is_sent_costs_the_entropy_of_its_words_and_spends_what_was_allowed(
+    tokens: torch.Tensor, sent: torch.Tensor, allowed: float
+) -> None:
+    quantizer = VectorQuantizer.residual(Sample(tokens, COUNTS, sent), allowed, seed=0)
+    entropy = sum(scipy.stats.entropy(np.bincount(index, weights=sent), base=2) for index in quantizer.indices(tokens))
+    assert len(quantizer.codebooks) < MOST_STAGES and allowed - 1 < entropy <= allowed
     ideal = sum(
-        float(bits[i] @ COUNTS.double()) for bits, i in zip(quantizer.lengths, quantizer.indices(tokens), strict=True)
+        float(bits[i] @ sent.double()) for bits, i in zip(quantizer.lengths, quantizer.indices(tokens), strict=True)
     )
-    assert ideal / COUNTS.sum() == pytest.approx(entropy, rel=0.01)
+    assert ideal / sent.sum() == pytest.approx(entropy, rel=0.02)
 
 
 def test_a_residual_quantiser_with_bits_to_spare_tells_all_vectors_apart_and_stops(tokens: torch.Tensor) -> None:
-    quantizer = VectorQuantizer.residual(tokens, COUNTS, 100.0, seed=0)
+    quantizer = VectorQuantizer.residual(Sample(tokens, COUNTS, COUNTS), 100.0, seed=0)
     assert len(quantizer.codebooks) < 4
     rebuilt = quantizer(tokens[None], torch.ones(1, 300, dtype=torch.bool))[0]
     np.testing.assert_array_equal(pairwise_distances_argmin(rebuilt, tokens), np.arange(300))
@@ -93,7 +96,7 @@ def test_a_residual_quantiser_with_bits_to_spare_tells_all_vectors_apart_and_sto
 def test_parts_of_the_product_quantiser_are_quantised_each_for_itself(
     tokens: torch.Tensor, embeddings: torch.Tensor
 ) -> None:
-    quantizer = VectorQuantizer.product(tokens, COUNTS, 20.0, seed=0)
+    quantizer = VectorQuantizer.product(Sample(tokens, COUNTS, COUNTS), 20.0, seed=0)
     rebuilt = quantizer(embeddings, CODED)[CODED].numpy()
     for i, (book, depth) in enumerate(zip(quantizer.codebooks, (7, 7, 6), strict=True)):  # 20 bits in all
         part = slice(4 * i, 4 * i + 4)
@@ -135,8 +138,8 @@ def test_a_rotated_vector_has_the_error_of_a_gaussian_whatever_it_was(depth: int
 def test_what_is_not_coded_stays_as_it_is(name: str, embeddings: torch.Tensor, tokens: torch.Tensor) -> None:
     systems: dict[str, System] = {
         "scalar": ScalarQuantizer(EntropyModel.fit(tokens, 1.0)),
-        "residual": VectorQuantizer.residual(tokens, COUNTS, 6.0, seed=0),
-        "product": VectorQuantizer.product(tokens, COUNTS, 12.0, seed=0),
+        "residual": VectorQuantizer.residual(Sample(tokens, COUNTS, COUNTS), 6.0, seed=0),
+        "product": VectorQuantizer.product(Sample(tokens, COUNTS, COUNTS), 12.0, seed=0),
         "rotation": RotationQuantizer.draw(HIDDEN, 1, seed=0),
     }
     before, system = embeddings.clone(), systems[name]

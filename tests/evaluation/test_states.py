@@ -102,9 +102,9 @@ def test_quantisers_are_fitted_on_evenly_spaced_states_whatever_the_batches(
     split: FrozenLM, small: Params, train: EncodedPrompts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     states = reference_states(split, train)
-    monkeypatch.setattr("narrowband.evaluation.baselines.MOST_TOKENS", len(states) // 5)
+    monkeypatch.setattr("narrowband.evaluation.baselines.MOST_STATES", len(states) // 5)
     monkeypatch.setattr("narrowband.evaluation.baselines.PROMPTS_AT_ONCE", 1)
-    drawn, _ = TrainingText(answerer_of(split, small), train, 0, RATE, 0.0).tokens
+    drawn = TrainingText(answerer_of(split, small), train, 0, RATE, 0.0).sample.vectors
     every = -(-len(states) // (len(states) // 5))
     torch.testing.assert_close(drawn, states[::every], rtol=1e-3, atol=1e-4)
 
@@ -115,9 +115,9 @@ def test_baselines_are_those_that_need_no_embedding_table(
     pca = fit_pca(split, train, 8, 1)
     answerer = answerer_of(split, small)
     fitting = Fitting(answerer, train, 0, RATE, 0.0, codec_of(pca, small, pca_only=True))
-    states, counts = fitting.tokens
+    states, weights, sent = fitting.sample
     torch.testing.assert_close(states, reference_states(split, train), rtol=1e-3, atol=1e-4)
-    assert counts.tolist() == [1] * len(states)
+    assert weights.tolist() == sent.tolist() == [1] * len(states)
     assert isinstance(fitting.coder, LatentCoder)
     codecs = adapters(fitting, codec_of(pca, small), codec_of(pca, small))
     entries = references(fitting)[:-1] + baselines(fitting) + codecs

@@ -85,24 +85,29 @@ def test_a_loss_that_is_not_finite_stops_training_and_keeps_the_checkpoint(tmp_p
 
 
 @pytest.mark.parametrize(
-    ("scores", "patience", "last", "best"),
+    ("scores", "patience", "tie", "last", "best"),
     [
-        ([3, 2, 9, 9, 9], 0, 40, 40),
-        ([3, 2, 9, 9, 9], 1, 10, 0),
-        ([3, 2, 2, 9, 9], 2, 20, 0),
-        ([3, 2, 3, 9, 9], 2, 20, 20),  # as good is no better, and its weights are kept
-        ([3, 3, 9, 9, 9], 1, 10, 10),
-        ([3, 4, 5, 2, 9], 1, 30, 20),
+        ([3, 2, 9, 9, 9], 0, 0, 40, 40),
+        ([3, 2, 9, 9, 9], 1, 0, 10, 0),
+        ([3, 2, 2, 9, 9], 2, 0, 20, 0),
+        ([3, 2, 3, 9, 9], 2, 0, 20, 20),  # as good is no better, and its weights are kept
+        ([3, 3, 9, 9, 9], 1, 0, 10, 10),
+        ([3, 4, 5, 2, 9], 1, 0, 30, 20),
+        ([94, 98.25, 97.75, 99, 99], 1, 0.5, 20, 20),  # one or two answers more or fewer say nothing
+        ([94, 98.25, 98.75, 99, 99], 1, 0.5, 20, 20),
+        ([94, 98.25, 97.5, 99, 99], 1, 0.5, 20, 10),
+        ([94, 94.4, 94.8, 95.2, 95.6], 2, 0.5, 40, 40),  # small steps add up
+        ([97, 96.5, 96, 95.5, 95], 0, 0.5, 40, 10),  # and no further down than from the highest
     ],
 )
 def test_a_run_ends_early_once_patience_runs_out(
-    scores: list[int], patience: int, last: int, best: int, tmp_path: Path
+    scores: list[float], patience: int, tie: float, last: int, best: int, tmp_path: Path
 ) -> None:
     module, left, steps = nn.Linear(1, 1), iter(scores), []
     run = Run(
         module,
         [torch.optim.AdamW(module.parameters())],
-        Schedule(steps=40, warmup=5, evaluate_every=10, patience=patience),
+        Schedule(steps=40, warmup=5, evaluate_every=10, patience=patience, tie=tie),
         tmp_path / "state.safetensors",
         "run",
         lambda step, values: steps.append(step),

@@ -25,7 +25,7 @@ from narrowband.data.prompts import coded_counts
 from narrowband.data.vocabulary import mixed_in, plain_tokens
 from narrowband.evaluation.answer import QuestionAnswerer, System
 from narrowband.evaluation.lookup import Lookup
-from narrowband.evaluation.quantizers import RotationQuantizer, ScalarQuantizer, VectorQuantizer
+from narrowband.evaluation.quantizers import RotationQuantizer, Sample, ScalarQuantizer, VectorQuantizer
 from narrowband.evaluation.token_ids import PredictedTokenId, TokenId, UnigramTokenId, code_lengths
 from narrowband.evaluation.wire import Frame
 from narrowband.params import InputError
@@ -45,6 +45,9 @@ LOOKUP_PROMPTS = 64
 MOST_PROMPTS = 2_000
 MOST_TOKENS = 2**13
 """Maximum number of training prompts and tokens that entropy coders are fitted on; of more, an evenly spaced subset."""
+
+MOST_STATES = 2**16
+"""Maximum number of states after a block that quantisers are fitted on; of more, an evenly spaced subset."""
 
 
 @dataclass(frozen=True)
@@ -131,8 +134,8 @@ class RandomProjection:
 class TrainingText:
     """What systems may be fitted on that do not depend on the codec: training prompts, the base model, a random seed.
 
-    Systems with an adjustable rate are fitted to that of the codec: `bits_per_token`, stream headers included. Quantisers are
-    fitted on what PCA and Phase 1 see: prompts with a `vocabulary_share` of random tokens.
+    Systems with an adjustable rate are fitted to that of the codec: `bits_per_token`, stream headers included. As with the codec,
+    what is fitted to vectors sees prompts with a `vocabulary_share` of random tokens, and code lengths are those of prompts.
     """
 
     answerer: QuestionAnswerer
@@ -161,26 +164,30 @@ class TrainingText:
         """How often each token passes through the codec in training prompts."""
         return self._counts(self.train)
 
+    def mixed(self, purpose: str) -> Sequence[EncodedPrompt]:
+        """Training prompts with random tokens among theirs, which differ from `purpose` to `purpose`."""
+        allowed = plain_tokens(self.answerer.lm.tokenizer)
+        return mixed_in(self.train, self.vocabulary_share, allowed, f"{self.seed}/vocabulary/{purpose}")
+
     @cached_property
-    def tokens(self) -> tuple[Float[Tensor, "n hidden"], Int[Tensor, " n"]]:
+    def sample(self) -> Sample:
         """Embeddings of the distinct coded tokens of training prompts and the random ones among them, and how often each occurs.
 
         Or, of states after a block, an evenly spaced subset, each counted once.
         """
-        lm = self.answerer.lm
-        if lm.sender_blocks:
+        if self.answerer.lm.sender_blocks:
             states = self._some_states()
-            return states, torch.ones(len(states), dtype=torch.long)
-        seed = f"{self.seed}/vocabulary/quantizers"
-        counts = self._counts(mixed_in(self.train, self.vocabulary_share, plain_tokens(lm.tokenizer), seed))
-        known = counts.nonzero()[:, 0]
-        return self.vocabulary[known.to(self.vocabulary.device)].cpu(), counts[known]
+            once = torch.ones(len(states), dtype=torch.long)
+            return Sample(states, once, once)
+        weights = self._counts(self.mixed("quantizers"))
+        known = (weights + self.counts).nonzero()[:, 0]
+        return Sample(self.vocabulary[known.to(self.vocabulary.device)].cpu(), weights[known], self.counts[known])
 
     @property
     def mean_vector(self) -> MeanVector:
         """The control: the mean of the coded tokens of training prompts, or of a subset of their states."""
         if self.answerer.lm.sender_blocks:
-            return MeanVector(self.tokens[0].mean(0).to(self.vocabulary.device))
+            return MeanVector(self.sample.vectors.mean(0).to(self.vocabulary.device))
         counts = self.counts.to(self.vocabulary)
         return MeanVector(counts @ self.vocabulary / counts.sum())
 
@@ -190,7 +197,7 @@ class TrainingText:
 
     def _some_states(self) -> Float[Tensor, "n hidden"]:
         train = self.train[:: -(-len(self.train) // MOST_PROMPTS)]
-        every = -(-int(coded_lengths(train).sum()) // MOST_TOKENS)
+        every = -(-int(coded_lengths(train).sum()) // MOST_STATES)
         kept, before = list[Tensor](), 0
         for states, coded in embedded(self.answerer.lm, train, PROMPTS_AT_ONCE):
             kept.append(states[coded][-before % every :: every].cpu())  # all of them may take gigabytes
@@ -244,7 +251,7 @@ def truncations(fitting: Fitting) -> dict[str, System]:
 def random_projections(fitting: Fitting) -> dict[str, System]:
     """As many random directions as PCA has components."""
     config, lm = fitting.pca.config, fitting.answerer.lm
-    statistics = moments(lm, fitting.train, config.window)
+    statistics = moments(lm, fitting.mixed("pca"), config.window)
     projection = RandomProjection.fit(*statistics, config.compress_dim, config.window, fitting.seed)
     return {grid(config, FLOAT16_BITS): projection.to(lm.device)}
 
@@ -279,8 +286,8 @@ def lookups(fitting: Fitting) -> dict[str, System]:
 
 def scalar_quantizers(text: TrainingText) -> dict[str, System]:
     """One step for all components, at the codec's rate; empty if that rate can't be met."""
-    vectors, counts = text.tokens
-    places = torch.arange(len(counts)).repeat_interleave(counts)
+    vectors, _, sent = text.sample
+    places = torch.arange(len(sent)).repeat_interleave(sent)
     drawn = vectors[places[:: -(-len(places) // MOST_TOKENS)]]
     try:
         model = EntropyModel.fit_rate(drawn, text.symbol_bits)
@@ -290,14 +297,14 @@ def scalar_quantizers(text: TrainingText) -> dict[str, System]:
 
 
 def vector_quantizers(
-    fit: Callable[[Tensor, Tensor, float, int], VectorQuantizer],
+    fit: Callable[[Sample, float, int], VectorQuantizer],
 ) -> Callable[[TrainingText], dict[str, System]]:
     """A vector quantiser of at most the codec's rate on what it is fitted on, and of at least 1 bit."""
 
     def fitted(text: TrainingText) -> dict[str, System]:
         if text.symbol_bits < 1:
             return {}
-        quantizer = fit(*text.tokens, text.symbol_bits, text.seed)
+        quantizer = fit(text.sample, text.symbol_bits, text.seed)
         return {f"up to {text.bits_per_token:g} bits": quantizer.to(text.vocabulary.device)}
 
     return fitted

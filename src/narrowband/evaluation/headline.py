@@ -11,7 +11,7 @@ TITLES = {"uncompressed": "Uncompressed", "pca": "PCA", "phase1": "Phase 1", "ph
 def headline_table(headline: Mapping[str, Any], details: Mapping[str, Any]) -> Table:
     """The headline table, from `metrics/evaluate.json` and `results/evaluate.json`; `details` may be empty.
 
-    `p of EM` is the p-value of McNemar's test against the row above.
+    `p of EM` is the p-value of McNemar's test against the row above, which treats questions about one context as independent.
     """
     fewer = f"{headline['compression_ratio']:g}x fewer numbers"
     shown = Table(title=f"{fewer}{_fewer_bits(headline, details)}, F1 retained {headline['f1_retained']:.1%}")

@@ -4,7 +4,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -18,9 +18,35 @@ from narrowband.evaluation.token_ids import code_lengths, stream_bits
 LARGEST_CODEBOOK_BITS = 8
 """A codebook has at most 2^8 codewords."""
 
-MOST_STAGES = 64
+MOST_STAGES = 256
 LEAST_ENERGY = 1e-6
 """A residual quantiser adds no stage once the residual has less than this share of the vectors' energy."""
+
+
+class Sample(NamedTuple):
+    """Distinct vectors, their weights in the fit of codewords, and how often each is sent, which code lengths are fitted to."""
+
+    vectors: Float[Tensor, "n hidden"]
+    weights: Int[Tensor, " n"]
+    sent: Int[Tensor, " n"]
+
+    def energy(self, vectors: Float[Tensor, "n hidden"]) -> float:
+        """Weighted sum of the squared norms of `vectors`, one for each of the sample."""
+        return float(vectors.double().square().sum(1) @ self.weights.double())
+
+    def lengths(self, chosen: Int[Tensor, " n"], words: int) -> tuple[Float[Tensor, " words"], float]:
+        """Bits of each of `words` codewords if vector i sends codeword `chosen[i]`, and their mean over what is sent."""
+        bits = code_lengths(torch.bincount(chosen, self.sent, minlength=words))
+        return bits, float(bits[chosen] @ self.sent.double() / self.sent.sum())
+
+
+class Stage(NamedTuple):
+    """A codebook, the codeword of each vector of the sample, bits of each codeword, and the mean bits of those sent."""
+
+    book: Float[Tensor, "words hidden"]
+    chosen: Int[Tensor, " n"]
+    lengths: Float[Tensor, " words"]
+    bits: float
 
 
 @dataclass(frozen=True)
@@ -57,31 +83,33 @@ class VectorQuantizer:
     lengths: Sequence[Float[Tensor, " _"]]
 
     @classmethod
-    def residual(cls, vectors: Float[Tensor, "n hidden"], counts: Int[Tensor, " n"], bits: float, seed: int) -> Self:
+    def residual(cls, sample: Sample, bits: float, seed: int) -> Self:
         """Codebooks by k-means, each fitted to the residual of those before it, until `bits` per vector are spent.
 
-        Juang and Gray, Multiple stage vector quantization for speech coding (ICASSP 1982). No stage is added once the residual
-        is negligible.
+        Juang and Gray, Multiple stage vector quantization for speech coding (ICASSP 1982). Each codebook is the largest that the
+        bits left allow. No stage is added once the residual is negligible.
         """
-        left, codebooks, lengths = vectors, list[Tensor](), list[Tensor]()
-        energy = _energy(vectors, counts)
-        while bits >= 1 and len(codebooks) < MOST_STAGES and _energy(left, counts) > LEAST_ENERGY * energy:
-            book = codebook(left, counts, min(LARGEST_CODEBOOK_BITS, int(bits)), seed)
-            index = nearest(left, book)
-            lengths.append(code_lengths(torch.bincount(index, counts, minlength=len(book))))
-            bits -= float(lengths[-1][index] @ counts.double() / counts.sum())
-            left = left - book[index]
-            left[left.square().sum(1) <= LEAST_ENERGY * energy / counts.sum()] = 0  # only rounding errors are left
-            codebooks.append(book)
-        return cls(codebooks, lengths)
+        left, stages, energy = sample.vectors, list[Stage](), sample.energy(sample.vectors)
+        while len(stages) < MOST_STAGES and sample.energy(left) > LEAST_ENERGY * energy:
+            stage = largest_stage(sample._replace(vectors=left), bits, seed)
+            if stage is None:
+                break
+            stages.append(stage)
+            bits -= stage.bits
+            left = left - stage.book[stage.chosen]
+            left[left.square().sum(1) <= LEAST_ENERGY * energy / sample.weights.sum()] = (
+                0  # only rounding errors are left
+            )
+        return cls([stage.book for stage in stages], [stage.lengths for stage in stages])
 
     @classmethod
-    def product(cls, vectors: Float[Tensor, "n hidden"], counts: Int[Tensor, " n"], bits: float, seed: int) -> Self:
+    def product(cls, sample: Sample, bits: float, seed: int) -> Self:
         """One codebook by k-means for each of several equal parts of the components, with at most `bits` per vector in all.
 
         Jegou, Douze and Schmid, Product quantization for nearest neighbor search, IEEE Transactions on Pattern Analysis and
         Machine Intelligence 33(1), 2011. A codeword is zero outside its part.
         """
+        vectors = sample.vectors
         n_parts = min(vectors.shape[1], math.ceil(bits / LARGEST_CODEBOOK_BITS))
         depth, deeper = divmod(min(int(bits), LARGEST_CODEBOOK_BITS * n_parts), n_parts)
         depths = [depth + (part < deeper) for part in range(n_parts)]
@@ -89,10 +117,10 @@ class VectorQuantizer:
         for places, depth in zip(torch.arange(vectors.shape[1]).tensor_split(n_parts), depths, strict=True):
             part = torch.zeros_like(vectors)
             part[:, places] = vectors[:, places]
-            words = codebook(vectors[:, places], counts, depth, seed)
+            words = codebook(vectors[:, places], sample.weights, depth, seed)
             book = words.new_zeros(len(words), vectors.shape[1])
             book[:, places] = words
-            lengths.append(code_lengths(torch.bincount(nearest(part, book), counts, minlength=len(book))))
+            lengths.append(sample.lengths(nearest(part, book), len(book))[0])
             codebooks.append(book)
         return cls(codebooks, lengths)
 
@@ -127,10 +155,21 @@ class VectorQuantizer:
         return VectorQuantizer([book.to(device) for book in self.codebooks], [one.to(device) for one in self.lengths])
 
 
+def largest_stage(sample: Sample, bits: float, seed: int) -> Stage | None:
+    """A stage with the largest codebook that costs at most `bits` per vector; `None` if even two codewords cost more."""
+    for depth in range(LARGEST_CODEBOOK_BITS, 0, -1):
+        book = codebook(sample.vectors, sample.weights, depth, seed)
+        chosen = nearest(sample.vectors, book)
+        stage = Stage(book, chosen, *sample.lengths(chosen, len(book)))
+        if stage.bits <= bits:
+            return stage
+    return None
+
+
 def codebook(
-    vectors: Float[Tensor, "n width"], counts: Int[Tensor, " n"], depth: int, seed: int
+    vectors: Float[Tensor, "n width"], weights: Int[Tensor, " n"], depth: int, seed: int
 ) -> Float[Tensor, "_ width"]:
-    """At most 2^`depth` codewords: the means of k-means, with `counts` as weights of the vectors."""
+    """At most 2^`depth` codewords: the means of k-means on weighted vectors."""
     from sklearn.cluster import KMeans  # slow to import
     from sklearn.exceptions import ConvergenceWarning
 
@@ -138,17 +177,13 @@ def codebook(
     means = KMeans(words, n_init=1, max_iter=50, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # some vectors differ by no more than rounding
-        means.fit(vectors.numpy(), sample_weight=counts.numpy())
+        means.fit(vectors.numpy(), sample_weight=weights.numpy())
     return torch.from_numpy(means.cluster_centers_).float()
 
 
 def nearest(vectors: Float[Tensor, "n width"], words: Float[Tensor, "k width"]) -> Int[Tensor, " n"]:
     """Index of the word with the least squared distance to each vector."""
     return (vectors @ words.T - words.square().sum(1) / 2).argmax(1)
-
-
-def _energy(vectors: Tensor, counts: Tensor) -> float:
-    return float(vectors.double().square().sum(1) @ counts.double())
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ def interval(values: Sequence[float], seed: int, groups: Sequence[str] | None = 
 
     For a paired comparison give the differences of the two systems, question by question. With `groups`, one for each value,
     whole groups are resampled, as values of one group may be alike (Field & Welsh 2007, Journal of the Royal Statistical
-    Society B 69(3)), unless all are in one. Values that are all equal, or a single one, have an interval of no width.
+    Society B 69(3)), unless all are in one; of five groups of like values it covered the mean in 84% of simulations, of 56 in 93%
+    (docs/log.md). Values that are all equal, or a single one, have an interval of no width.
 
     Raises:
         ValueError: there are no values.

@@ -17,7 +17,8 @@ RULE = """F1 is 0 to 100 on the test questions, with its 95% interval. The diffe
 so it is too wide rather than too narrow for systems that answered the same questions. Intervals cover the choice of
 questions, not that of the random seed; with several random seeds, which change data and training, all figures are means. A
 claim **holds** if the difference has the claimed sign with every random seed and its interval excludes zero; the
-**opposite** holds if the same is true with the other sign; otherwise the claim is **not shown**."""
+**opposite** holds if the same is true with the other sign; otherwise the claim is **not shown**. Of as many claims as here, one
+may hold by chance; those with one random seed were not repeated."""
 
 COLUMNS = (
     *("hypothesis", "what the diagnosis expected", "command", "random seeds", "F1", "against", "difference"),

@@ -21,13 +21,14 @@ from narrowband.runtime.files import digest, write_tensors
 class Progress:
     """Where a run stands: steps done, the best evaluation so far, and every step's logged values.
 
-    Of evaluations with equal scores the last is the best, and `improved_step` is the step of the first.
+    Of evaluations with equal scores the last is the best, and `improved_step` and `improved_score` are of the first.
     """
 
     step: int = 0
     best_step: int = -1
-    improved_step: int = -1
     best_score: float = -1.0
+    improved_step: int = -1
+    improved_score: float = -1.0
     best_metrics: dict[str, float] = field(default_factory=dict)
     history: list[tuple[int, dict[str, float]]] = field(default_factory=list)
 

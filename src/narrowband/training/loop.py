@@ -18,6 +18,9 @@ from narrowband.runtime.signals import Stopped, postponed
 from narrowband.training.checkpoint import Checkpoint, Progress
 
 CLIP_NORM = 1.0
+TIE = 0.5
+"""Points of F1 that two scores must differ by to count: another CPU's rounding alone moves one or two answers of 400."""
+
 SAVE_EVERY = 120.0
 """Seconds between checkpoints; each evaluation writes one, too."""
 
@@ -30,7 +33,7 @@ class StepLoss(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """The score that the best weights are chosen by (0 or more, higher is better) and all metrics worth logging."""
+    """The score that the best weights are chosen by (0 to 100, higher is better) and all metrics worth logging."""
 
     score: float
     metrics: dict[str, float]
@@ -47,19 +50,20 @@ class Outcome(NamedTuple):
 class Schedule(NamedTuple):
     """Number of steps, warm-up steps (linear), and steps between evaluations.
 
-    The run ends early after `patience` evaluations in a row that score no higher than the best before them; 0 never ends
-    it early.
+    The run ends early after `patience` evaluations in a row without improvement; 0 never ends it early. Scores that differ by
+    `tie` or less are equal.
     """
 
     steps: int
     warmup: int
     evaluate_every: int
     patience: int = 0
+    tie: float = 0.0
 
     @classmethod
     def of(cls, training: Training) -> "Schedule":
         """The schedule that a section of `params.yaml` asks for."""
-        return cls(training.steps, training.warmup, training.evaluate_every, training.patience)
+        return cls(training.steps, training.warmup, training.evaluate_every, training.patience, TIE)
 
     def factor(self, step: int) -> float:
         """Factor on the learning rate: linear warm-up to 1, then cosine decay to 0."""
@@ -168,11 +172,13 @@ class Run:
         self.module.eval()
         result = evaluate()
         self.module.train()
-        if result.score > progress.best_score:
-            progress.improved_step = progress.step
-        if result.score >= progress.best_score:  # of equal scores the later one, whose loss is lower
-            progress.best_step, progress.best_score, progress.best_metrics = progress.step, *result
+        if result.score > progress.improved_score + self.schedule.tie:
+            progress.improved_step, progress.improved_score = progress.step, result.score
+        # Of equal scores the later one counts, as its loss is lower.
+        if result.score >= progress.best_score - self.schedule.tie:
+            progress.best_step, progress.best_metrics = progress.step, result.metrics
             self.best.update({name: p.detach().clone() for name, p in self.trainable.items()})
+        progress.best_score = max(progress.best_score, result.score)
         self.record(result.metrics)
         shown = _summary(progress.history[-self.schedule.evaluate_every :])
         self.console.print(f"{self.title}: step {progress.step}/{self.schedule.steps}  {shown}", highlight=False)
