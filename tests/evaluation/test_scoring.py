@@ -1,3 +1,5 @@
+import unicodedata
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -62,6 +64,16 @@ OTHER_SCRIPTS = [
     ("Москва!", "москва", 100, 100),
     ("the β helix", "β helix", 100, 100),
     ("上海", "北京", 0, 0),
+    ("6,300", "6,300公里", 0, 50),  # one word of one, and of three
+    ("6,650", "6,650 كم", 0, 200 / 3),
+    ("1,232 км", "1,232", 0, 200 / 3),
+    ("3.5万", "3.5", 0, 200 / 3),
+    ("COVID-19", "COVID-19 病毒", 0, 50),
+    ("6300。", "6300", 100, 100),
+    ("NASA！", "NASA", 100, 100),
+    ("1945،", "1945", 100, 100),
+    (unicodedata.normalize("NFC", "서울"), unicodedata.normalize("NFD", "서울"), 100, 100),
+    (unicodedata.normalize("NFC", "Hà Nội"), unicodedata.normalize("NFD", "Hà Nội"), 100, 100),
 ]
 
 

@@ -5,7 +5,10 @@ import regex
 _NO_SPACES = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 _WORD = regex.compile(rf"(?V1)[{_NO_SPACES}]\p{{M}}*|[[\p{{L}}\p{{N}}\p{{M}}_\u200c\u200d]--[{_NO_SPACES}]]+")
 _CHARACTER = regex.compile(rf"[{_NO_SPACES}]")
-_OTHER_SCRIPT = regex.compile(r"(?V1)[\p{L}--[\p{Latin}\p{Common}\p{Inherited}]]")
+_OTHER_SCRIPT = regex.compile(
+    r"(?V1)[[\p{L}\p{P}]--[\p{scx=Latin}\p{scx=Common}\p{scx=Inherited}]]|[\p{P}&&[\uff01-\uff65]]"
+)
+_PUNCTUATION = regex.compile(r"(?V1)[\p{P}$+<=>^`|~]")  # with the symbols that string.punctuation has, too
 
 
 def words(text: str) -> list[str]:
@@ -23,5 +26,10 @@ def is_unspaced(word: str) -> bool:
 
 
 def is_latin(text: str) -> bool:
-    """Whether all letters of a text are Latin, or belong to no script, as the micro sign does."""
+    """Whether all letters and punctuation of a text are used with the Latin script, or with any, as the micro sign is."""
     return not _OTHER_SCRIPT.search(text)
+
+
+def without_punctuation(text: str) -> str:
+    """The text without punctuation of any script, as in the evaluation of MLQA: what stood on both sides is joined."""
+    return _PUNCTUATION.sub("", text)

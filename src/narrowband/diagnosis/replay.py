@@ -83,7 +83,7 @@ def replay(answerer: QuestionAnswerer, probed: Probed, saved: Predictions, seed:
 
     def same(answers: Sequence[str]) -> float:
         pairs = zip(asked, answers, strict=True)
-        return sum(normalize(text) == normalize(saved[e.id]) for e, text in pairs) / len(asked)
+        return sum(normalize(text, saved[e.id]) == normalize(saved[e.id], text) for e, text in pairs) / len(asked)
 
     before = score_all(saved, asked)
     after = score_all({e.id: text for e, text in zip(asked, with_bos, strict=True)}, asked)

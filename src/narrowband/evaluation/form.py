@@ -34,9 +34,9 @@ def is_empty(text: str, example: Example) -> bool:
 
 def is_buried(text: str, example: Example) -> bool:
     """Whether `text` contains a gold answer word for word, among so many other words that it counts as missed."""
-    said = f" {normalize(text)} "
     golds = [gold for gold in example.golds if normalize(gold)]
-    return any(f" {normalize(gold)} " in said for gold in golds) and max(f1(text, gold) for gold in golds) < MISSED
+    contained = any(f" {normalize(gold, text)} " in f" {normalize(text, gold)} " for gold in golds)
+    return contained and max(f1(text, gold) for gold in golds) < MISSED
 
 
 def faults(predictions: Mapping[str, str], examples: Sequence[Example]) -> tuple[float, float]:

@@ -2,13 +2,14 @@
 
 import re
 import string
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from narrowband.data.squad import Example
-from narrowband.data.words import is_latin, words
+from narrowband.data.words import is_latin, without_punctuation, words
 from narrowband.params import InputError
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -44,13 +45,15 @@ class Scored:
         return sum(score.em for score in self.scores) / len(self.scores)
 
 
-def normalize(text: str) -> str:
-    """Lower case without ASCII punctuation, articles and extra white space.
+def normalize(text: str, *others: str) -> str:
+    """Lower case without ASCII punctuation, articles and extra white space, composed characters in Unicode's form C.
 
-    The official rule takes a Chinese sentence for one word and leaves its full stop on. So a text with a letter outside the
-    Latin script is split into `words` instead.
+    The official rule takes a Chinese sentence for one word and leaves its full stop on. So if the text, or one of the `others`
+    that it is compared with, is not in the Latin script, it loses all punctuation and is split into `words`.
     """
-    plain = text.lower().translate(_PUNCTUATION) if is_latin(text) else " ".join(words(text))
+    lower = unicodedata.normalize("NFC", text).lower()
+    official = all(map(is_latin, (text, *others)))
+    plain = lower.translate(_PUNCTUATION) if official else " ".join(words(without_punctuation(lower)))
     return " ".join(_ARTICLES.sub(" ", plain).split())
 
 
@@ -60,7 +63,7 @@ def f1(prediction: str, gold: str) -> float:
     If both texts normalise to nothing, F1 is 100; if only one does, 0: the rule of SQuAD v2.0 and of torchmetrics. The v1.1
     script gives 0 in both cases, although it counts the former as an exact match.
     """
-    predicted, wanted = normalize(prediction).split(), normalize(gold).split()
+    predicted, wanted = normalize(prediction, gold).split(), normalize(gold, prediction).split()
     if not predicted or not wanted:
         return 100.0 * (predicted == wanted)
     shared = (Counter(predicted) & Counter(wanted)).total()
@@ -69,7 +72,7 @@ def f1(prediction: str, gold: str) -> float:
 
 def score(prediction: str, golds: Sequence[str]) -> Score:
     """Score a prediction against its gold answers."""
-    em = max(100.0 * (normalize(prediction) == normalize(gold)) for gold in golds)
+    em = max(100.0 * (normalize(prediction, gold) == normalize(gold, prediction)) for gold in golds)
     return Score(em, max(f1(prediction, gold) for gold in golds))
 
 
