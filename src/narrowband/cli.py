@@ -65,7 +65,7 @@ def ask(
         from narrowband.lm.model_revision import model_revision
 
         answer = answer_stored(_answerer(params), encoded, model_revision(params.base_model), question)
-        console.print(answer or "(nothing)", markup=False, highlight=False)
+        console.print(answer or "(nothing)", highlight=False)
     elif context is not None and encoded is None:
         _require_embeddings(params, "ask needs", "it shows the tokens nearest to reconstructions, and states have none")
 
@@ -130,7 +130,7 @@ def decode(file: Annotated[Path, typer.Argument(metavar="IN", help="File that `n
     from narrowband.evaluation.wire import answer_stream
 
     answer = answer_stream(*_sender(params), file.read_bytes())
-    console.print(answer or "(nothing)", markup=False, highlight=False)
+    console.print(answer or "(nothing)", highlight=False)
 
 
 def _cut(params: Params, *, truncated: bool) -> str:

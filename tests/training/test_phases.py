@@ -1,11 +1,12 @@
 import runpy
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import pytest
 import torch
 import yaml
-from making import codec_of, phase1_loss_of, phase2_loss_of, seal_questions
+from making import answerer_of, codec_of, phase1_loss_of, phase2_loss_of, seal_questions
 from rich.console import Console
 from safetensors.torch import load_file
 
@@ -16,16 +17,17 @@ from narrowband.codec.pca import PCA
 from narrowband.data.encoded import EncodedPrompt
 from narrowband.data.prompts import collate, encode_answer, encode_prompt
 from narrowband.data.splits import world_example
-from narrowband.data.squad import write_squad
+from narrowband.data.squad import Answer, write_squad
 from narrowband.evaluation.answer import QuestionAnswerer
 from narrowband.lm.device import mixed_precision
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import Params
+from narrowband.runtime.entry import console
 from narrowband.training.draws import Draws
 from narrowband.training.loop import Evaluation, StepLoss
 from narrowband.training.losses import Reconstruction, reconstruction_loss
 from narrowband.training.phase2 import Lesson
-from narrowband.training.run import PhaseRun, validated_with
+from narrowband.training.run import PhaseRun, quick_evaluation, validated_with
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -172,6 +174,14 @@ def test_phase_2_starts_from_phase_1_or_from_scratch_as_asked(
     torch.testing.assert_close(trained, torch.full_like(trained, first_bias), rtol=0, atol=1e-6)
     first = (tmp_path / "artifacts" / "log" / "phase2" / "evaluations.csv").read_text().splitlines()[1]
     assert (first == "0,100,99,0.5,1") == (start == "phase1")  # the evaluation that ended Phase 1 is not made again
+
+
+def test_an_answer_that_looks_like_markup_is_printed_as_it_is(
+    codec: Codec, lm: FrozenLM, small: Params, capsys: pytest.CaptureFixture[str]
+) -> None:
+    example = replace(world_example(0, "validation", 0), answers=(Answer("[/INST] [bold]", 0),))
+    quick_evaluation("phase1", answerer_of(lm, small), codec, [example], console)()
+    assert "phase1: expected '[/INST] [bold]', answered" in capsys.readouterr().out
 
 
 def test_a_long_context_loses_its_end_and_keeps_question_and_cue(lm: FrozenLM, params: Params) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
+from rich.text import Text
+
 from narrowband.diagnosis.conditions import Case, Confidence, compared_f1, norm_status
 from narrowband.diagnosis.figures import Diagnosis
 from narrowband.diagnosis.table import TABLE, compress_more
@@ -50,10 +52,14 @@ def summary(diagnosis: Diagnosis, found: Mapping[str, list[Verdict]]) -> dict[st
     return {"call_path": asdict(diagnosis.call_path), "form": asdict(diagnosis.form), **systems}
 
 
-def verdict_lines(found: Mapping[str, list[Verdict]]) -> list[str]:
-    """Every verdict as two lines of rich markup: what shows it, and what to try."""
+def verdict_lines(found: Mapping[str, list[Verdict]]) -> list[Text]:
+    """Every verdict as two lines: what shows it, and what to try."""
     return [
-        f"{system}: [bold]{verdict.name}[/] ({verdict.confidence} confidence): {verdict.evidence}\n  next: {verdict.command}"
+        Text.assemble(
+            f"{system}: ",
+            (verdict.name, "bold"),
+            f" ({verdict.confidence} confidence): {verdict.evidence}\n  next: {verdict.command}",
+        )
         for system, listed in found.items()
         for verdict in listed
     ]

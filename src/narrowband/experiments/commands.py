@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from narrowband.experiments.hypotheses import load_table, markdown, missing
 from narrowband.experiments.profiles import profile_names, read_profile, use_profile
@@ -42,23 +42,12 @@ def verify(rev: Annotated[str, typer.Option(help="Revision that holds the expect
     drifts = compare_metrics(read_metrics(rev), read_metrics(None), tolerances)
     shown = Table("metric", "committed", "now", "difference", "allowed", title=f"workspace against {rev}")
     for drift in drifts:
-        mark = "" if drift.ok else "[red]"
-        shown.add_row(
-            *(
-                mark + text
-                for text in (
-                    drift.name,
-                    f"{drift.expected}",
-                    f"{drift.found}",
-                    f"{drift.difference:.4g}",
-                    f"{drift.allowed:g}",
-                )
-            )
-        )
+        values = f"{drift.expected}", f"{drift.found}", f"{drift.difference:.4g}", f"{drift.allowed:g}"
+        shown.add_row(drift.name, *values, style="" if drift.ok else "red")
     console.print(shown)
     failed = [drift.name for drift in drifts if not drift.ok]
     if failed:
-        console.print(f"[red]drifted:[/] {', '.join(failed)}")
+        console.print(Text.assemble(("drifted:", "red"), f" {', '.join(failed)}"))
         sys.exit(1)
     console.print(f"all {len(drifts)} metrics are within tolerance")
 
@@ -128,7 +117,7 @@ def list_profiles() -> None:
             damaged.append(error)
             continue
         model, dataset = (params.get(key, "") for key in ("base_model", "dataset"))
-        shown.add_row(*(escape(str(cell)) for cell in (name, about, model, dataset, *_hardware(params))))
+        shown.add_row(*map(str, (name, about, model, dataset, *_hardware(params))))
     console.print(shown)
     if damaged:
         raise damaged[0]
@@ -146,4 +135,4 @@ def _hardware(params: dict[str, Any]) -> tuple[str, str]:
 def use(name: Annotated[str, typer.Argument(help="One of `narrowband profile list`.")]) -> None:
     """Write a profile's parameters to params.yaml; other parameters and all comments stay."""
     profile = use_profile(name)
-    console.print(f"params.yaml now has {name}: {profile.about}", markup=False, highlight=False)
+    console.print(f"params.yaml now has {name}: {profile.about}", highlight=False)

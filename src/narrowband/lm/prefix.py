@@ -131,7 +131,8 @@ def shareable(lm: "FrozenLM", ids: Sequence[int]) -> Prefix | None:
         if continues_alike(lm, ids, lambda mask: prefix.cache(mask, DynamicLayer)):
             return prefix
     console.print(
-        "[yellow]the base model can't go on from what prompts share; it reads that again with every prompt, which is slower[/]",
+        "the base model can't go on from what prompts share; it reads that again with every prompt, which is slower",
+        style="yellow",
         soft_wrap=True,
     )
     return None

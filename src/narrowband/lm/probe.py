@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 import transformers
 from jaxtyping import Bool, Float, Int
-from rich.markup import escape
 from torch import Tensor
 from transformers import Cache
 
@@ -57,8 +56,9 @@ def batchable(name: str, lm: "FrozenLM") -> bool:
                 write_json(known, {"batchable": alike})
     if not alike:
         console.print(
-            f"[yellow]base_model {escape(name)} answers differently in a left-padded batch than alone; it is run one "
-            "prompt at a time, which is slower[/]",
+            f"base_model {name} answers differently in a left-padded batch than alone; it is run one prompt at a time, which is "
+            "slower",
+            style="yellow",
             soft_wrap=True,
         )
     return alike

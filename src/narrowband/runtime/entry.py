@@ -9,12 +9,13 @@ from typing import Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from narrowband.params import InputError, first_line
 from narrowband.runtime.signals import Stopped, stopping
 
-console = Console(stderr=False, width=None if sys.stdout.isatty() else 120)
+console = Console(stderr=False, width=None if sys.stdout.isatty() else 120, markup=False)
+"""Without markup, as texts of data and models may hold what looks like it."""
 
 
 def run(main: Callable[..., Any], *, needs_less_memory: str = "lower generation.batch_size") -> None:
@@ -40,13 +41,12 @@ def one_sentence(needs_less_memory: str = "lower generation.batch_size") -> Iter
         with stopping():
             yield
     except (InputError, FloatingPointError) as error:
-        _end(f"[bold red]Error:[/] {escape(str(error))}", 2)
+        _end_with_error(str(error))
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        reason = escape(f"{where}{error.strerror or first_line(error)}")
-        _end(f"[bold red]Error:[/] {reason}; fix that and run the same command again", 2)
+        _end_with_error(f"{where}{error.strerror or first_line(error)}; fix that and run the same command again")
     except Stopped as stopped:
-        _end(escape(str(stopped)), stopped.code)
+        _end(Text(str(stopped)), stopped.code)
     except (RuntimeError, MemoryError) as error:
         from accelerate.utils.memory import should_reduce_batch_size
 
@@ -54,10 +54,14 @@ def one_sentence(needs_less_memory: str = "lower generation.batch_size") -> Iter
             raise
         size = re.search(r"allocate ([\d.]+ \w+)", str(error))
         beyond = f" when {size[1]} more were needed" if size else ""
-        _end(f"[bold red]Error:[/] out of memory{escape(beyond)}; {needs_less_memory}", 2)
+        _end_with_error(f"out of memory{beyond}; {needs_less_memory}")
 
 
-def _end(sentence: str, code: int) -> None:
+def _end_with_error(sentence: str) -> None:
+    _end(Text.assemble(("Error:", "bold red"), f" {sentence}"), 2)
+
+
+def _end(sentence: Text, code: int) -> None:
     Console(stderr=True, soft_wrap=True, highlight=False).print(sentence)
     sys.exit(code)
 

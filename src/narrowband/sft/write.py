@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.panel import Panel
+from rich.text import Text
 
 from narrowband.data.settled import told
 from narrowband.lm.bos import BosChoice, is_chat_delimiter, measure_bos
@@ -146,4 +146,4 @@ def headline(figures: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _warning(sentence: str) -> Panel:
-    return Panel(f"[bold]{escape(sentence)}", title="WARNING", border_style="bold red")
+    return Panel(Text(sentence, style="bold"), title="WARNING", border_style="bold red")

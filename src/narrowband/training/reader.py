@@ -147,7 +147,7 @@ def reader_evaluation(
             read = read_answers(answerer, encoder, examples, advance)
         first = examples[0]
         said = f"reader: expected {first.golds[0]!r}, answered {read.predictions[first.id]!r} to {first.question!r}"
-        console.print(said, markup=False, highlight=False)
+        console.print(said, highlight=False)
         return Evaluation(read.f1, {"f1": read.f1, "em": read.em})
 
     return evaluate

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import torch
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 from torch import nn
 
 from narrowband.codec.codec import Codec
@@ -175,7 +175,7 @@ def quick_evaluation(
         else:
             console.print(f"{said} to", marked(token_view(answerer.lm, codec, prompt)))
         for sentence in alarms(result, examples, phase):
-            console.print(f"[bold red]{phase}, warning:[/] {escape(sentence)}", highlight=False)
+            console.print(Text.assemble((f"{phase}, warning:", "bold red"), f" {sentence}"))
         return Evaluation(result.f1, {"f1": result.f1, "em": result.em, **result.quality})
 
     return evaluate
