@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from narrowband.data.encoded import EncodedPrompt, EncodedPrompts
 from narrowband.data.squad import Example
 from narrowband.params import InputError, Prompt
+from narrowband.runtime.parameters import shown
 
 HEAD = "Context: "
 ANCHOR = "\nAnswer:"
@@ -169,9 +170,18 @@ def encode_answer(tokenizer: PreTrainedTokenizerBase, answer: str) -> list[int]:
     """Tokens of an answer as the base model should write it: a space first, a line break at the end.
 
     The answer is tokenised together with the cue, because some tokenizers put an extra space in front of a text.
+
+    Raises:
+        InputError: a token holds characters of both.
     """
     texts = [ANCHOR, f"{ANCHOR} {answer}\n"]
     cue, whole = tokenizer(texts, add_special_tokens=False, split_special_tokens=True).input_ids
+    if whole[: len(cue)] != cue:
+        raise InputError(
+            f'the tokenizer of this base model joins the end of "{ANCHOR.strip()}" with the beginning of the answer '
+            f"{shown(answer)}, so that the answer can't follow a prompt; choose a base model whose tokenizer splits text at "
+            "spaces"
+        )
     ids: list[int] = whole[len(cue) :]
     return ids
 

@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+from narrowband.data.legible import require_legible
 from narrowband.data.prompts import check_questions
 from narrowband.data.settled import asked_for, draw_shots, require_bos, settle, write_settled
 from narrowband.data.splits import make_splits
@@ -25,7 +26,7 @@ def write_questions(params: Params, apart: int) -> Questions:
     """Write the three splits and the settled prompt to `data/qa`; `apart` more training questions are set aside.
 
     Raises:
-        InputError: there are too few questions, one can't be asked, or BOS can't be had as asked.
+        InputError: there are too few questions, one can't be asked, the tokenizer can't write them, or BOS can't be had as asked.
     """
     data, prompt = params.data, params.prompt
     wanted = {**data.sizes, "train": data.train + apart}
@@ -38,6 +39,7 @@ def write_questions(params: Params, apart: int) -> Questions:
     settled, decided = settle(prompt, drawn, params.base_model)
     for examples in splits.values():
         check_questions(tokenizer, examples, settled)
+    require_legible(tokenizer, splits.values(), console)
     console.print(f"prompts: BOS {settled.bos}, {len(drawn.shots)} worked examples")
     sources = dict.fromkeys(splits, params.dataset) | {"test": params.test_dataset or params.dataset}
     for split, examples in splits.items():

@@ -6,6 +6,7 @@ from typing import cast
 from torch.nn import Embedding
 
 from narrowband.codec.token_windows import check_windows
+from narrowband.data.legible import require_legible
 from narrowband.data.prompts import check_questions, stream_prompts
 from narrowband.data.settled import draw_shots, require_bos, with_examples
 from narrowband.data.splits import BUNDLED, check_dataset
@@ -50,6 +51,7 @@ def examine(params: Params, few_shot_pool: Path, instruction_pool: Path) -> None
     asked = with_examples(prompt, shots)
     for examples in splits.values():
         check_questions(tokenizer, examples, asked)
+    require_legible(tokenizer, splits.values(), console)
     if train:
         check_windows(stream_prompts(tokenizer, train, asked), params.window, dim)
     if splits.keys() == sizes.keys():
