@@ -72,11 +72,6 @@ def test_a_damaged_stream_is_one_sentence(finished: Path, change: Callable[[byte
         (("decode", "old.nb"), {"latent_coding": {"kind": "fixed"}}, "is fixed, which writes no streams"),
         (("encode", *TEXTS, "new.nb"), {"latent_coding": {"step": 1}}, "artifacts/pca was made with latent_coding"),
         (("encode", TEXTS[0], "--question= ", "new.nb"), {}, "--context and --question must hold text"),
-        (
-            ("encode", "--context=\na", TEXTS[1], "new.nb"),
-            {"prompt": {"prefix": "text"}},
-            "share a token with the text",
-        ),
         (("decode", "nowhere.nb"), {}, "nowhere.nb: No such file"),
     ],
 )

@@ -39,19 +39,32 @@ class Frame(NamedTuple):
         return cls.of(encode_prompt(answerer.lm.tokenizer, "A text.", "What?", answerer.prompt))
 
 
+def framed(prompt: EncodedPrompt, known: Frame) -> EncodedPrompt:
+    """`prompt` with all tokens coded but those of the known frame.
+
+    Its own frame can be longer: a tokenizer may join "?" with the line break after it, but not "？".
+
+    Raises:
+        InputError: `prompt` does not begin and end with the known frame.
+    """
+    before, after = map(len, known)
+    inside = len(prompt.ids) - before - after
+    if inside < 1 or Frame(prompt.ids[:before], prompt.ids[before + inside :]) != known:
+        raise InputError(
+            "context or question share a token with the text around them, which is not sent; begin the context with a word "
+            'and end the question with a question mark ("?")'
+        )
+    return prompt._replace(coded=[False] * before + [True] * inside + [False] * after)
+
+
 def write_stream(answerer: QuestionAnswerer, codec: Codec, context: str, question: str) -> Written:
-    """Write one prompt, without its frame.
+    """Write one prompt, without the known frame; all tokens between its two parts are sent.
 
     Raises:
         InputError: the codec writes no streams; a text is empty or shares a token with the frame; or the question is too long.
     """
     require_texts(context, question)
-    prompt = encode_prompt(answerer.lm.tokenizer, context, question, answerer.prompt)
-    if Frame.of(prompt) != Frame.known(answerer):
-        raise InputError(
-            "context or question share a token with the text around them, which is not sent; begin the context with a word "
-            "and end the question with a question mark"
-        )
+    prompt = framed(encode_prompt(answerer.lm.tokenizer, context, question, answerer.prompt), Frame.known(answerer))
     batch = collate([prompt], answerer.lm.pad_id)
     (stream,) = codec.encode(answerer.lm.embed(batch.ids), batch.coded)
     return Written(stream, sum(prompt.coded), prompt.truncated)
