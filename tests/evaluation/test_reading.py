@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from families import save_family
+from families import joining_tokenizer, save_family
 from making import answerer_of
 from rich.console import Console
 from safetensors.torch import load, save
@@ -22,8 +22,8 @@ from narrowband.evaluation.stored import answer_stored, store_context
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import InputError, Params
 from narrowband.reader.encoder import ContextEncoder, ReaderConfig
-from narrowband.reader.shorten import MeanPooling
-from narrowband.reader.split_prompt import split_prompts
+from narrowband.reader.shorten import MeanPooling, ReadRows, lay_rows
+from narrowband.reader.split_prompt import SplitPrompt, split_prompts
 
 EXAMPLES = [world_example(0, "test", i) for i in range(5)]
 
@@ -120,6 +120,31 @@ def test_a_context_may_begin_with_any_character(family: str, context: str, param
     assert answer_stored(answerer, tmp_path / "context", "revision", example.question) == whole
 
 
+@pytest.mark.parametrize(
+    "context", ["A fox.", "\u957f\u6c5f\u5f88\u957f\u3002", "A fox (see below)", "\u0646\u0647\u0631"]
+)
+def test_a_context_may_end_with_any_character(
+    context: str, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save_family("llama", tmp_path / "model")
+    joining_tokenizer().save_pretrained(folder)
+    answerer = answerer_of(FrozenLM.load(str(folder)), params)
+    example = Example("a", context, "What?", (Answer(context[:1], 0),))
+    (whole,) = split_prompts(answerer.lm.tokenizer, [example], answerer.prompt)
+    encoder = ContextEncoder(answerer.lm, ReaderConfig("revision", 2, "embeddings", 0))
+    (tmp_path / "context").write_bytes(store_context(answerer, encoder, context).content)
+    rows: list[SplitPrompt] = []
+
+    def lay(lm: FrozenLM, prompts: list[SplitPrompt], vectors: list[Tensor]) -> ReadRows:
+        rows.extend(prompts)
+        return lay_rows(lm, prompts, vectors)
+
+    monkeypatch.setattr("narrowband.evaluation.stored.lay_rows", lay)
+    answer_stored(answerer, tmp_path / "context", "revision", "What?")
+    ((head, _, question, *_),) = rows
+    assert (head, question) == (whole.head, whole.question)
+
+
 def test_a_question_for_which_the_model_has_too_few_positions_is_refused(params: Params, tmp_path: Path) -> None:
     lm = FrozenLM.load(str(save_family("gpt2", tmp_path / "model", n_positions=128)))
     prompt = params.prompt.model_copy(update={"max_length": 120})
@@ -149,7 +174,15 @@ def test_a_file_that_is_no_stored_context_or_another_models_is_refused(
         answer_stored(answerer, tmp_path, "revision", "What?")
     content = store_context(answerer, encoder, EXAMPLES[0].context).content
     header, vectors = headed(content)
-    for kept in ({}, [], 3, header | {"head": [-1]}, header | {"head": [10**6]}, header | {"reader": {}}):
+    for kept in (
+        {},
+        [],
+        3,
+        header | {"head": [-1]},
+        header | {"head": [10**6]},
+        header | {"joint": [10**6]},
+        header | {"reader": {}},
+    ):
         file.write_bytes(save(vectors, {"narrowband": json.dumps(kept)}))
         with pytest.raises(InputError, match="is not an encoded context"):
             answer_stored(answerer, file, "revision", "What?")

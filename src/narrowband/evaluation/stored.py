@@ -30,14 +30,16 @@ class Stored(NamedTuple):
 
 
 class Header(Section):
-    """What a file says beside its vectors: the settings that must match to read them, and the ids of the tokens before them.
+    """What a file says beside its vectors: the settings that must match to read them, and the ids of tokens around them.
 
-    The first token of a context can also stand for a part of the text before it, so these ids depend on the context.
+    `head` stands before the vectors, and `joint` for the line break after them. Both depend on the context: the tokens at its
+    ends can also stand for a part of the text around it.
     """
 
     prompt: dict[str, Any]
     reader: ReaderConfig
     head: list[Natural]
+    joint: list[Natural]
 
 
 @torch.no_grad()
@@ -53,7 +55,8 @@ def store_context(answerer: QuestionAnswerer, encoder: ContextEncoder, context: 
     lm = answerer.lm
     prompt = split_prompt(lm.tokenizer, context.strip(), ANY, answerer.prompt)
     (vectors,) = latents(lm, encoder, [prompt])
-    header = Header(prompt=answerer.prompt.model_dump(), reader=encoder.config, head=prompt.head)
+    joint = prompt.question[: prompt.joint]
+    header = Header(prompt=answerer.prompt.model_dump(), reader=encoder.config, head=prompt.head, joint=joint)
     content = save({"vectors": vectors.half().cpu().contiguous()}, {"narrowband": header.model_dump_json()})
     return Stored(content, len(prompt.context), len(vectors), prompt.truncated)
 
@@ -74,9 +77,13 @@ def answer_stored(answerer: QuestionAnswerer, file: Path, revision: str, questio
     for name, wanted in expected.items():
         if found[name] != wanted:
             raise InputError(f"{file} was encoded with {name} {found[name]}, not {wanted}; encode the context again")
-    if vectors.shape[1:] != (lm.hidden_size,) or any(token >= lm.embedding.num_embeddings for token in header.head):
+    if (
+        vectors.shape[1:] != (lm.hidden_size,)
+        or max(header.head + header.joint, default=0) >= lm.embedding.num_embeddings
+    ):
         raise _foreign(file)
-    asked = split_prompt(lm.tokenizer, STAND_IN, question, answerer.prompt)._replace(head=header.head)
+    asked = split_prompt(lm.tokenizer, STAND_IN, question, answerer.prompt)
+    asked = asked._replace(head=header.head, question=header.joint + asked.question[asked.joint :])
     rows = lay_rows(lm, [asked], [vectors.float()])
     length, new, most = rows.mask.shape[1], answerer.max_new_tokens, max_positions(lm.model)
     if most is not None and length + new > most:

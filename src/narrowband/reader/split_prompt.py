@@ -16,13 +16,15 @@ from narrowband.params import InputError, Prompt
 class SplitPrompt(NamedTuple):
     """Token ids of everything before the context (including worked examples), of the context, and of question and cue.
 
-    `truncated` says that the end of the context did not fit.
+    `truncated` says that the end of the context did not fit. The first `joint` tokens of `question` stand for the line break
+    before "Question:", and maybe for the end of the context.
     """
 
     head: list[int]
     context: list[int]
     question: list[int]
     truncated: bool = False
+    joint: int = 0
 
     @property
     def ids(self) -> list[int]:
@@ -51,13 +53,15 @@ def split_prompt(tokenizer: PreTrainedTokenizerBase, context: str, question: str
     start = len(examples_of(prompt)) + len(HEAD)
     bos = prompt.bos != "none" and tokenizer.bos_token_id is not None
     first = bos + sum(stop <= start for _, stop in whole.spans)
-    last = len(ids) - sum(stop > start + len(context) for _, stop in whole.spans)
+    end = start + len(context)
+    after = [begin for begin, stop in whole.spans if stop > end]
+    last = len(ids) - len(after)
     if last <= first:
         raise InputError(
             f"no token of the context fits beside a question of {len(ids) - last} tokens; give a longer context, raise "
             f"prompt.max_length {prompt.max_length} or shorten the question"
         )
-    return SplitPrompt(ids[:first], ids[first:last], ids[last:], truncated)
+    return SplitPrompt(ids[:first], ids[first:last], ids[last:], truncated, sum(begin <= end for begin in after))
 
 
 def split_prompts(tokenizer: PreTrainedTokenizerBase, examples: Iterable[Example], prompt: Prompt) -> list[SplitPrompt]:
