@@ -218,6 +218,10 @@ TABLE: list[tuple[str, Change, str]] = [
     ),
     ("diagnose", params(generation__max_new_tokens=3), "artifacts/evaluate was made with max_new_tokens 16, not 3"),
     ("diagnose", wrote("metrics/evaluate.json", "{"), "metrics/evaluate.json is not JSON"),
+    ("diagnose", wrote("metrics/evaluate.json", "{}"), "metrics/evaluate.json is not what this version of its stage"),
+    ("diagnose", wrote("results/evaluate.json", "{}"), "results/evaluate.json is not what this version of its stage"),
+    ("diagnose", wrote("results/baselines.json", "[]"), "results/baselines.json is not what this version of its stage"),
+    ("diagnose", wrote("results/baselines.json", '{"rows": [{}]}'), "results/baselines.json is not what this version"),
     ("diagnose", wrote("artifacts/log/phase1/evaluations.csv", "step,f1\n0,x\n"), "evaluations.csv"),
     ("diagnose", removed("artifacts/log/phase2/evaluations.csv"), "artifacts/log/phase2/evaluations.csv"),
     (

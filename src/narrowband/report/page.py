@@ -1,14 +1,15 @@
 """The report: one self-contained HTML page, which needs no other files and no network."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from math import fsum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from narrowband.diagnosis.table import FINDINGS
-from narrowband.evaluation.headline import TITLES
+from narrowband.evaluation.headline import TITLES, headline_table
 from narrowband.params import InputError, Params, first_line
 from narrowband.report.spectra import real_spectra
 from narrowband.runtime import paths
@@ -44,14 +45,38 @@ def read_results() -> Results:
     """The results of a run in the workspace.
 
     Raises:
-        InputError: one is missing or damaged.
+        InputError: one is missing or damaged, or lacks what the page shows.
     """
+    headline = _read(paths.METRICS / "evaluate.json", lambda content: headline_table(content, {}))
     return Results(
-        read_json(paths.METRICS / "evaluate.json"),
-        read_json(paths.RESULTS / "evaluate.json"),
-        read_json(paths.RESULTS / "baselines.json")["rows"],
+        headline,
+        _read(paths.RESULTS / "evaluate.json", lambda content: _require_details(headline, content)),
+        _read(paths.RESULTS / "baselines.json", _require_rates)["rows"],
         {phase: read_evaluations(paths.LOG / phase / "evaluations.csv") for phase in ("phase1", "phase2")},
     )
+
+
+def _read(path: Path, show: Callable[[Any], object]) -> Any:
+    """The content of `path`, which `show` must be able to use."""
+    content = read_json(path)
+    try:
+        show(content)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise InputError(
+            f"{path} is not what this version of its stage writes; run dvc repro, or restore it from Git"
+        ) from None
+    return content
+
+
+def _require_details(headline: Mapping[str, Any], details: Mapping[str, Any]) -> None:
+    headline_table(headline, details)
+    _ = [details[name] for name in ("questions", "mcnemar", *TITLES)]
+
+
+def _require_rates(baselines: Mapping[str, Any]) -> None:
+    for row in baselines["rows"]:
+        ends = [row[f"{name}_interval"][end] for name in ("f1", "agreement") for end in ("low", "high")]
+        _ = row["system"], fsum([row["bits_per_token"], row["f1"], row["agreement"], *ends])
 
 
 class Diagnosed(NamedTuple):
