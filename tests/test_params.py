@@ -117,3 +117,9 @@ def test_compress_dim_may_be_as_large_as_a_window_and_no_larger(tmp_path: Path) 
     assert str(refusal.value) == (
         "compress_dim 5000 is more than vector_dim 4096 (window 16 x hidden 256); choose 1 to 4096"
     )
+
+
+@pytest.mark.parametrize("name", ["base_model", "dataset", "test_dataset"])
+def test_a_tilde_is_the_home_folder(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/mara")
+    assert getattr(load_params(write(tmp_path, {name: "~/x.json"})), name) == "/home/mara/x.json"

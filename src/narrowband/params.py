@@ -1,6 +1,7 @@
 """Every parameter of `params.yaml` with its meaning, unit and range. A typo or an impossible value is refused."""
 
 import math
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -85,6 +86,9 @@ NonNegative = Annotated[Real, Field(ge=0)]
 Share = Annotated[Real, Field(ge=0, le=1)]
 Count = Annotated[int, Field(strict=True, ge=1)]
 Natural = Annotated[int, Field(strict=True, ge=0)]
+Place = Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser)]
+"""A name that may be a path; a leading `~` is the home folder."""
+
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
 
 
@@ -284,9 +288,9 @@ class Params(Section):
     """All of `params.yaml`."""
 
     seed: Seed
-    base_model: Annotated[str, Field(min_length=1)]
-    dataset: Annotated[str, BeforeValidator(_renamed("embedded", "bundled")), Field(min_length=1)]
-    test_dataset: Annotated[str, Field(min_length=1)] | None
+    base_model: Place
+    dataset: Annotated[Place, BeforeValidator(_renamed("embedded", "bundled"))]
+    test_dataset: Place | None
     source: Annotated[str, AfterValidator(_source)]
     compress_dim: Count
     window: Count

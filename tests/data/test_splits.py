@@ -79,6 +79,10 @@ def qa(**changes: object) -> dict:
         (json.dumps(qa(answers=[])), "question 1 has no answer; remove it or mark it `is_impossible`"),
         (json.dumps(qa(answers=[{"text": "fox", "answer_start": 0}])), "'fox' of question 1 is not at 0"),
         (json.dumps(qa(answers=[{"text": 3, "answer_start": 0}])), "3 is not of type str"),
+        (
+            json.dumps(qa()).replace(": 4}", f": {'9' * 6000}}}"),
+            "has a number of more than 4300 digits; correct its answer",
+        ),
         (json.dumps({"data": qa()["data"] * 2}), "has the id 1 twice"),
     ],
 )
@@ -246,7 +250,15 @@ def test_a_file_of_another_kind_is_refused(hub_like: Path, params: Params, name:
         checked_dataset(params.model_copy(update={"dataset": name}))
 
 
-@pytest.mark.parametrize("dataset", ["squad", "a/b/c", "nowhere"])
+@pytest.mark.parametrize("name", ["/tmp", "./qa", "qa"])
+def test_a_folder_is_refused_as_one(params: Params, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "qa").mkdir()
+    with pytest.raises(InputError, match=f"dataset {name} is a folder; give `bundled`, a .json file"):
+        checked_dataset(params.model_copy(update={"dataset": name}))
+
+
+@pytest.mark.parametrize("dataset", ["squad", "a/b/c", "nowhere", "/nowhere", "./nowhere"])
 def test_what_is_no_data_set_is_refused(params: Params, dataset: str) -> None:
     with pytest.raises(InputError, match=f"dataset {dataset} does not exist; give `bundled`"):
         checked_dataset(params.model_copy(update={"dataset": dataset}))

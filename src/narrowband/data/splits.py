@@ -59,8 +59,9 @@ def check_dataset(
         f"{parameter} {name}": name for parameter, name in given.items() if name != BUNDLED and not _is_file(name)
     }
     for where, name in on_hub.items():
-        if Path(name).is_file() or name.count("/") != 1:
-            fault = "is not a .json file" if Path(name).exists() else "does not exist"
+        path = Path(name)
+        if path.is_file() or name.count("/") != 1 or name.startswith(("/", "./", "../")):
+            fault = "is a folder" if path.is_dir() else "is not a .json file" if path.exists() else "does not exist"
             raise InputError(
                 f"{where} {fault}; give `{BUNDLED}`, a .json file of the SQuAD schema or a hub id (owner/name)"
             )

@@ -2,6 +2,7 @@
 
 import codecs
 import json
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BufferedReader
@@ -83,10 +84,20 @@ def stream_squad(path: Path) -> Iterator[Example]:
                 for example in _questions(path, paragraph):
                     empty = False
                     yield example
+        except InputError:
+            raise
         except ijson.JSONError as error:
             _require_utf8(path)
             raise InputError(
                 f"QA file {path} is not JSON ({first_line(error)}); fix it, or write it again with dvc repro"
+            ) from None
+        except (
+            ValueError,
+            SystemError,
+        ):  # Python refuses to convert such a number, and ijson passes that on in two ways
+            digits = sys.get_int_max_str_digits()
+            raise InputError(
+                f"QA file {path} has a number of more than {digits} digits; correct its answer_start"
             ) from None
     if empty:
         raise InputError(f"QA file {path} holds no question in the SQuAD schema; it must be {SCHEMA}")
