@@ -8,12 +8,15 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     AutoModelForCausalLM,
+    BloomConfig,
     Gemma2Config,
     Gemma3TextConfig,
     GPT2Config,
     GPTNeoXConfig,
     LlamaConfig,
+    MambaConfig,
     MistralConfig,
+    MptConfig,
     OPTConfig,
     PhiConfig,
     PreTrainedConfig,
@@ -88,6 +91,21 @@ FAMILIES = {
     ),
     "gpt_neox": Family(GPTNeoXConfig, {**BASIC, "tie_word_embeddings": False}, bos="eos", pad=True),
     "phi": Family(PhiConfig, BASIC, bos="eos", pad=False),
+    "bloom": Family(
+        BloomConfig, {"hidden_size": 32, "n_layer": 2, "n_head": 2, "initializer_range": 0.3}, bos="own", pad=True
+    ),
+    "mpt": Family(
+        MptConfig,
+        {"d_model": 32, "n_layers": 2, "n_heads": 2, "max_seq_len": 640, "initializer_range": 0.3},
+        bos="eos",
+        pad=False,
+    ),
+    "mamba": Family(
+        MambaConfig,
+        {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 8, "initializer_range": 0.3},
+        bos="eos",
+        pad=False,
+    ),
 }
 
 

@@ -1,5 +1,6 @@
 """The frozen language model: embeddings or states in, logits and greedy answers out."""
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -101,8 +102,8 @@ class FrozenLM:
             blocks(self.model)[self.sender_blocks],
             inputs_embeds=embeddings.to(self.model.dtype),
             attention_mask=mask.long(),
-            position_ids=positions(mask),
             use_cache=False,
+            **self._places(mask),
         ).float()
 
     @cached_property
@@ -164,17 +165,21 @@ class FrozenLM:
         cache: DynamicCache | None = None,
     ) -> Float[Tensor, "rows kept vocab"]:
         """As `logits`, in one call of the model; a key-value `cache` holds the first columns, and is extended."""
-        places = positions(mask)
         known = cache.get_seq_length() if cache is not None else 0
         output = self.model(
             inputs_embeds=embeddings[:, known:].to(self.model.dtype),
             attention_mask=mask.long(),
-            position_ids=places[:, known:],
             logits_to_keep=last,
             use_cache=cache is not None,
             past_key_values=cache,
+            **self._places(mask, known),
         )
         return output.logits.float()
+
+    def _places(self, mask: Bool[Tensor, "batch seq"], known: int = 0) -> dict[str, Tensor]:
+        """Positions of all columns but the first `known`, for a model that is told them (Bloom, MPT and Mamba are not)."""
+        told = "position_ids" in inspect.signature(self.model.forward).parameters
+        return {"position_ids": positions(mask)[:, known:]} if told else {}
 
     def checkpoint_gradients(self) -> None:
         """Recompute each block's activations in the backward pass instead of keeping them (Chen et al. 2016, arXiv:1604.06174).

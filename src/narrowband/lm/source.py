@@ -31,8 +31,8 @@ from narrowband.params import InputError, first_line
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
-FORWARD = ("inputs_embeds", "attention_mask", "position_ids", "logits_to_keep")
-"""Arguments of `forward` that are needed to run left-padded embeddings like the tokens alone."""
+FORWARD = ("inputs_embeds", "attention_mask", "logits_to_keep")
+"""Arguments of `forward` that are needed to run left-padded embeddings; the probe asks whether they suffice."""
 
 
 class Source(NamedTuple):
@@ -105,7 +105,8 @@ def is_here(base_model: str) -> bool:
 
 def max_positions(model: PreTrainedModel) -> int | None:
     """A model's maximum number of positions; `None` if its configuration has none."""
-    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    config = model.config.get_text_config()
+    return getattr(config, "max_position_embeddings", getattr(config, "max_seq_len", None))  # the latter in MPT
 
 
 def model_config(base_model: str) -> PreTrainedConfig:
