@@ -1,7 +1,10 @@
+import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
+from families import save_family
 
 from narrowband.data.encoded import EncodedPrompt
 from narrowband.data.vocabulary import mixed_in, plain_tokens
@@ -37,3 +40,16 @@ def test_the_seed_decides_and_no_share_changes_nothing() -> None:
 def test_special_tokens_are_left_out_and_no_other(lm: FrozenLM) -> None:
     special = {lm.tokenizer.bos_token_id, lm.tokenizer.eos_token_id, lm.tokenizer.pad_token_id}
     assert set(plain_tokens(lm.tokenizer).tolist()) == set(range(len(lm.tokenizer))) - special
+
+
+def test_an_id_after_a_gap_has_an_embedding_and_no_unused_id_is_drawn(tmp_path: Path) -> None:
+    file = save_family("llama", tmp_path) / "tokenizer.json"
+    content = json.loads(file.read_text())
+    unused = content["model"]["vocab"]["\u010a"]
+    content["model"]["vocab"]["\u010a"] = 520  # the line break
+    file.write_text(json.dumps(content))
+    lm = FrozenLM.load(str(tmp_path))
+    assert lm.tokenizer("\n", add_special_tokens=False).input_ids == [520]
+    assert lm.nearest(lm.embed(torch.tensor([520]))).tolist() == [520]
+    drawn = set(plain_tokens(lm.tokenizer).tolist())
+    assert 520 in drawn and drawn.isdisjoint({unused, *range(512, 520)})

@@ -166,7 +166,17 @@ def test_a_tokenizer_of_another_model(copy: Path) -> None:
     tokenizer = load_tokenizer(str(copy))
     tokenizer.add_tokens(["more"])
     tokenizer.save_pretrained(copy)
-    refused(copy, "has a tokenizer of 513 entries but only 512 embeddings; use the tokenizer it was trained with")
+    refused(
+        copy, "has a tokenizer whose ids go up to 512, but only 512 embeddings; use the tokenizer it was trained with"
+    )
+
+
+def test_an_id_beyond_the_embeddings_of_a_tokenizer_with_unused_ids(copy: Path) -> None:
+    file = copy / "tokenizer.json"
+    content = json.loads(file.read_text())
+    content["model"]["vocab"]["\u010a"] = 520  # the line break
+    file.write_text(json.dumps(content))
+    refused(copy, "has a tokenizer whose ids go up to 520, but only 512 embeddings")
 
 
 def test_weights_of_another_shape(copy: Path) -> None:

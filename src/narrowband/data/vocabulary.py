@@ -15,7 +15,7 @@ def plain_tokens(tokenizer: PreTrainedTokenizerBase) -> Int[Tensor, " n"]:
     """Every token of the vocabulary except special ones, in ascending order."""
     special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
     special.update(tokenizer.all_special_ids)
-    return torch.tensor([token for token in range(len(tokenizer)) if token not in special])
+    return torch.tensor(sorted(set(tokenizer.get_vocab().values()) - special))
 
 
 def mixed_in(

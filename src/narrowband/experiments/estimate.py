@@ -23,7 +23,7 @@ from narrowband.evaluation.answer import SEARCHED
 from narrowband.evaluation.headline import TITLES
 from narrowband.lm.device import best_device, mixed_precision, multiplies_in_bfloat16
 from narrowband.lm.frozen import FrozenLM
-from narrowband.lm.source import is_here
+from narrowband.lm.source import id_count, is_here
 from narrowband.lm.split import blocks
 from narrowband.params import InputError, Params, Reader, Training
 from narrowband.reader.encoder import HIDDEN_MULT
@@ -208,7 +208,7 @@ def estimate(params: Params, lm: FrozenLM, asked: Asked, speed: Speed) -> Estima
     rows = min(params.phase2.micro_batch or params.phase2.batch_size, params.phase2.batch_size)
     memory = {
         "weights": (1 + multiplies_in_bfloat16() / 2) * sum(parameter.nbytes for parameter in lm.model.parameters()),
-        "vocabulary": float(2 * len(lm.tokenizer) * lm.hidden_size * FLOAT),  # as it is, and normalised
+        "vocabulary": float(2 * id_count(lm.tokenizer) * lm.hidden_size * FLOAT),  # as it is, and normalised
         "activations": rows * max(len(prompt.ids) for prompt in asked.train) * speed.kept,
         "adapter or encoder": float(max(costs.adapter, costs.mlp + costs.copied) * ADAM * FLOAT),
     }

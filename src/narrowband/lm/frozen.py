@@ -18,7 +18,7 @@ from narrowband.lm.prefill import prefill, prefix_cache
 from narrowband.lm.prefix import FixedLayer, Prefix
 from narrowband.lm.probe import batchable
 from narrowband.lm.rows import ids_of_rows, positions, single_rows
-from narrowband.lm.source import load_tokenizer, model_config, require_embeddings
+from narrowband.lm.source import id_count, load_tokenizer, model_config, require_embeddings
 from narrowband.lm.split import blocks, entered, require_source, states_before
 from narrowband.lm.stop import Reply, TextEnd, decode_rows, until_end
 from narrowband.params import EMBEDDINGS, InputError, Stop
@@ -108,8 +108,8 @@ class FrozenLM:
 
     @cached_property
     def vocabulary(self) -> Float[Tensor, "vocab hidden"]:
-        """The embedding of every token of the tokenizer."""
-        return self.embed(torch.arange(len(self.tokenizer)))
+        """The embedding of every id up to the highest of the tokenizer."""
+        return self.embed(torch.arange(id_count(self.tokenizer)))
 
     @cached_property
     def nearest(self) -> NearestTokens:

@@ -18,6 +18,7 @@ from transformers import Cache
 
 from narrowband.lm.cache import cache_folder
 from narrowband.lm.model_revision import model_revision
+from narrowband.lm.source import id_count
 from narrowband.params import InputError, first_line
 from narrowband.runtime.entry import console
 from narrowband.runtime.files import read_cached, write_json
@@ -112,7 +113,8 @@ def continues_alike(lm: "FrozenLM", ids: Sequence[int], cache: Callable[[Bool[Te
 
 def _prompts(lm: "FrozenLM") -> list[Int[Tensor, " length"]]:
     generator = torch.Generator().manual_seed(0)
-    return [torch.randint(len(lm.tokenizer), (length,), generator=generator).to(lm.device) for length in LENGTHS]
+    ids = id_count(lm.tokenizer)
+    return [torch.randint(ids, (length,), generator=generator).to(lm.device) for length in LENGTHS]
 
 
 def _padded(

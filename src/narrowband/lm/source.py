@@ -203,12 +203,17 @@ def load_tokenizer(base_model: str) -> PreTrainedTokenizerBase:
 
 
 def require_embeddings(base_model: str, tokenizer: PreTrainedTokenizerBase, count: int) -> None:
-    """Raise an InputError if the tokenizer has more entries than the model has embeddings (`count`)."""
-    if len(tokenizer) > count:
+    """Raise an InputError if the tokenizer has ids beyond the model's embeddings (`count`)."""
+    if (ids := id_count(tokenizer)) > count:
         raise InputError(
-            f"base_model {base_model} has a tokenizer of {len(tokenizer)} entries but only {count} embeddings; "
+            f"base_model {base_model} has a tokenizer whose ids go up to {ids - 1}, but only {count} embeddings; "
             "use the tokenizer it was trained with"
         )
+
+
+def id_count(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The tokenizer's highest id plus 1: more than it has entries if some ids are not in use."""
+    return 1 + max(tokenizer.get_vocab().values(), default=-1)
 
 
 def refusal(base_model: str, error: Exception) -> InputError:

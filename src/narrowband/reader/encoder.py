@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from narrowband.codec.windows import cut
 from narrowband.lm.frozen import FrozenLM
 from narrowband.lm.model_revision import model_revision
+from narrowband.lm.source import id_count
 from narrowband.lm.split import blocks
 from narrowband.params import InputError, Params
 from narrowband.reader.shorten import Shortener, pooled
@@ -162,5 +163,5 @@ def require_depth(model: nn.Module, depth: int) -> None:
 
 def embedding_rms(lm: FrozenLM) -> Float[Tensor, ""]:
     """The root mean square of the numbers in token embeddings."""
-    tokens = len(lm.tokenizer)
+    tokens = id_count(lm.tokenizer)
     return lm.embed(torch.arange(0, tokens, -(-tokens // SAMPLED))).square().mean().sqrt()
