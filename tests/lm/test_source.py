@@ -126,6 +126,30 @@ def test_an_architecture_that_is_not_known(copy: Path) -> None:
     refused(copy, r"is a llama9 model, which is not known \(transformers .*\); give a causal LM of a known family")
 
 
+@pytest.mark.parametrize("content", ["[]", "null", '"a"'])
+def test_a_configuration_that_is_no_mapping(copy: Path, content: str) -> None:
+    (copy / "config.json").write_text(content)
+    refused(copy, "has a config.json that holds no mapping; download or save it again")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("model_type", ["a"], r"is a \['a'\] model, which is not known"),
+        ("model_type", {"a": 5}, r"is a \{'a': 5\} model, which is not known"),
+        ("architectures", [None], r"has \[None\] as architectures in its config.json, which should be a list of names"),
+        ("architectures", 5, "has 5 as architectures in its config.json"),
+        ("hidden_size", "32", "can't be loaded as a causal LM: Validation error for field 'hidden_size'; check its"),
+        ("hidden_size", -1, "can't be loaded as a causal LM: "),
+        ("hidden_act", "nope", r"can't be loaded as a causal LM: KeyError\('nope'\); check its name, or give another"),
+        ("num_attention_heads", 0, "can't be loaded as a causal LM"),
+    ],
+)
+def test_a_configuration_of_odd_values(copy: Path, name: str, value: object, sentence: str) -> None:
+    change(copy / "config.json", **{name: value})
+    refused(copy, sentence)
+
+
 def test_code_that_a_model_brings_is_never_run(copy: Path) -> None:
     (copy / "modeling.py").write_text("raise SystemExit('run')\n")
     maps = {"AutoConfig": "modeling.Config", "AutoModelForCausalLM": "modeling.Model"}

@@ -84,11 +84,14 @@ def outline(base_model: str) -> PreTrainedModel:
     """The model without its weights (on the meta device, in no memory), with everything else checked.
 
     Raises:
-        InputError: see `model_config` and `load_tokenizer`; or its tokenizer is of another model.
+        InputError: see `model_config` and `load_tokenizer`; or its configuration makes no model, or its tokenizer is of another.
     """
     config = model_config(base_model)
-    with torch.device("meta"):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    try:
+        with torch.device("meta"):
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except Exception as error:  # any exception, from a family's own code
+        raise refusal(base_model, error) from None
     embedding = cast(nn.Embedding, model.get_input_embeddings())
     require_embeddings(base_model, load_tokenizer(base_model), embedding.num_embeddings)
     return model
@@ -116,13 +119,10 @@ def model_config(base_model: str) -> PreTrainedConfig:
         InputError: it can't be read, is of another or an unknown architecture, or has no weights as safetensors.
     """
     source = locate(base_model)
-    try:
-        content, _ = PreTrainedConfig.get_config_dict(source.name, revision=source.revision)
-    except (OSError, ValueError) as error:
-        raise refusal(base_model, error) from None
+    content = _read_config(base_model, source)
     check_quantization(base_model, content)
     kind = content.get("model_type") or "nameless"
-    if kind not in CONFIG_MAPPING:
+    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
         why = "brings code of its own, which is never run" if "auto_map" in content else "is not known"
         raise InputError(
             f"base_model {base_model} is a {kind} model, which {why} (transformers {transformers.__version__}); "
@@ -131,7 +131,7 @@ def model_config(base_model: str) -> PreTrainedConfig:
     try:
         config = AutoConfig.from_pretrained(source.name, revision=source.revision, trust_remote_code=False)
         stored = any(has_file(source.name, file, revision=source.revision) for file in WEIGHT_FILES)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except Exception as error:  # any exception, from a family's own checks
         raise refusal(base_model, error) from None
     _check_family(base_model, config)
     if not stored:
@@ -144,6 +144,25 @@ def model_config(base_model: str) -> PreTrainedConfig:
     config._attn_implementation = None
     config._experts_implementation = None
     return config
+
+
+def _read_config(base_model: str, source: Source) -> dict[str, Any]:
+    """What `config.json` holds, in which `architectures`, if there are any, are names."""
+    try:
+        content, _ = PreTrainedConfig.get_config_dict(source.name, revision=source.revision)
+    except (OSError, ValueError) as error:
+        raise refusal(base_model, error) from None
+    except (TypeError, AttributeError):  # from transformers, which takes it for a mapping
+        content = None
+    if not isinstance(content, dict):
+        raise InputError(f"base_model {base_model} has a config.json that holds no mapping; download or save it again")
+    names = content.get("architectures") or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(
+            f"base_model {base_model} has {names!r} as architectures in its config.json, which should be a list of names; "
+            "correct it"
+        )
+    return content
 
 
 def commit(base_model: str) -> str:
@@ -232,9 +251,8 @@ def refusal(base_model: str, error: Exception) -> InputError:
             case _:
                 continue
         return InputError(f"base_model {base_model} {why}")
-    return InputError(
-        f"base_model {base_model} can't be loaded as a causal LM: {first_line(error)}; check its name, or give another"
-    )
+    why = repr(error) if isinstance(error, KeyError) else first_line(error).rstrip(":")
+    return InputError(f"base_model {base_model} can't be loaded as a causal LM: {why}; check its name, or give another")
 
 
 def _chain(error: BaseException | None) -> list[BaseException]:
