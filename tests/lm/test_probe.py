@@ -1,11 +1,12 @@
 """What the probe finds out about a base model, on families that batch rightly, wrongly, or can't be fed embeddings."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from families import FAMILIES, SIZES, save, save_family, save_recurrent
-from transformers import BambaConfig, FalconH1Config, PreTrainedConfig
+from transformers import BambaConfig, BertConfig, FalconH1Config, PreTrainedConfig
 
 from narrowband.lm import probe
 from narrowband.lm.frozen import FrozenLM
@@ -95,6 +96,24 @@ def test_a_model_that_sees_tokens_otherwise_than_their_embeddings(own: FrozenLM)
 
     own.model.forward = other
     with pytest.raises(InputError, match="its next tokens after embeddings and after the same tokens differ"):
+        probe.probe("name", own)
+
+
+def test_a_model_that_reads_later_tokens(tmp_path: Path) -> None:
+    config = BertConfig(**SIZES, num_attention_heads=2, max_position_embeddings=640, initializer_range=0.3)
+    folder = save(config, tmp_path)
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "architectures": None}))
+    with pytest.raises(InputError, match="is a BertLMHeadModel whose logits depend on later tokens, so it does not"):
+        FrozenLM.load(str(folder))
+
+
+def test_a_model_whose_weights_are_not_numbers(own: FrozenLM) -> None:
+    with torch.no_grad():
+        own.model.model.layers[0].self_attn.o_proj.weight.mul_(torch.nan)
+    with pytest.raises(
+        InputError, match="gives logits that are NaN in float32, so its weights are damaged or too large"
+    ):
         probe.probe("name", own)
 
 

@@ -207,9 +207,27 @@ def test_weights_of_another_shape(copy: Path) -> None:
     tensors = load_file(copy / "model.safetensors")
     tensors["lm_head.weight"] = tensors["lm_head.weight"][:100].clone()
     save_file(tensors, copy / "model.safetensors", {"format": "pt"})
-    with pytest.raises(InputError, match="can't be loaded") as refusal:
+    sentence = (
+        r"has lm_head.weight of shape \(100, 32\), and by its config.json of \(512, 32\); correct that, or download"
+    )
+    with pytest.raises(InputError, match=sentence) as refusal:
         FrozenLM.load(str(copy))
     assert "\n" not in str(refusal.value)
+
+
+def test_a_configuration_of_fewer_blocks_than_the_weights(copy: Path) -> None:
+    change(copy / "config.json", num_hidden_layers=1)
+    with pytest.raises(
+        InputError, match=r"holds 2 blocks, and by its config.json has 1; correct num_hidden_layers, or"
+    ):
+        FrozenLM.load(str(copy))
+
+
+def test_weights_that_no_block_has_are_left_alone(copy: Path) -> None:
+    tensors = load_file(copy / "model.safetensors")
+    more = {"mtp.layers.7.weight": torch.ones(3), "model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(3)}
+    save_file(tensors | more, copy / "model.safetensors", {"format": "pt"})
+    FrozenLM.load(str(copy))
 
 
 def test_limits_of_the_model_are_those_of_the_parameters(copy: Path, params: Params) -> None:

@@ -33,6 +33,9 @@ NEW = 3
 TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.1}
 """Maximum relative error of logits; rounding errors are below a tenth of it, leaks from padding well above."""
 
+VERSION = 2
+"""Of the test; results of another one don't count."""
+
 
 class Said(NamedTuple):
     """The generated tokens, and the logits at each step of generation."""
@@ -45,7 +48,8 @@ def batchable(name: str, lm: "FrozenLM") -> bool:
     """Whether the model called `name` may be given several prompts at a time; if not, this is said.
 
     Raises:
-        InputError: its answers to embeddings and to their tokens differ, or it gives embeddings no gradient.
+        InputError: its answers to embeddings and to their tokens differ, it gives embeddings no gradient, its logits are NaN, or
+            they depend on later tokens.
     """
     known = _result_file(name, lm)
     match read_cached(known):
@@ -81,12 +85,14 @@ def probe(name: str, lm: "FrozenLM") -> bool:
 def _ask(name: str, lm: "FrozenLM") -> bool:
     prompts = _prompts(lm)
     from_tokens = [_answer(lm, input_ids=ids[None], attention_mask=torch.ones_like(ids)[None]) for ids in prompts]
+    _require_numbers(name, lm, from_tokens)
     alone = [_after_embeddings(lm, [ids]) for ids in prompts]
     for asked, expected in zip(alone, from_tokens, strict=True):
         _require(name, lm, "its next tokens after embeddings and after the same tokens", asked, expected)
     scored = [lm.logits(*_padded(lm, [ids]), last=1) for ids in prompts]
     for logits, expected in zip(scored, from_tokens, strict=True):
         _require(name, lm, "its logits with and without a cache", Said(logits, expected.tokens), expected)
+    _require_causal(name, lm, prompts[0])
     _require_gradient(name, lm, prompts[-1])
     together = _after_embeddings(lm, prompts)
     logits = lm.logits(*_padded(lm, prompts), last=1)
@@ -149,11 +155,35 @@ def _answer(lm: "FrozenLM", **prompt: Tensor | Cache) -> Said:
     return Said(torch.stack(output.logits, 1).float(), output.sequences[:, -NEW:])
 
 
+def _require_numbers(name: str, lm: "FrozenLM", said: Sequence[Said]) -> None:
+    if any(row.logits.isnan().any() for row in said):
+        dtype = str(lm.model.dtype).removeprefix("torch.")
+        raise InputError(
+            f"base_model {name} gives logits that are NaN in {dtype}, so its weights are damaged or too large for it; download "
+            "it again, or give another model"
+        )
+
+
+def _require_causal(name: str, lm: "FrozenLM", ids: Int[Tensor, " length"]) -> None:
+    """Require that logits do not depend on a token after theirs; of a short prompt, where one token counts for much."""
+    other = torch.cat([ids[:-1], (ids[-1:] + 1) % id_count(lm.tokenizer)])
+    with torch.no_grad():
+        before, after = (lm.logits(*_padded(lm, [row]), last=len(ids))[:, :-1] for row in (ids, other))
+    if not _close(lm, after, before):
+        raise InputError(
+            f"base_model {name} is a {type(lm.model).__name__} whose logits depend on later tokens, so it does not predict them; "
+            "give a causal LM, or set is_decoder in its config.json if it is one"
+        )
+
+
 def _same(lm: "FrozenLM", found: Said, expected: Said) -> bool:
     """Whether logits agree up to the first token that differs; after it they can't be compared."""
     agreed = (found.tokens == expected.tokens)[0].long().cumprod(0).sum().item()
     steps = min(int(agreed) + 1, found.logits.shape[1], expected.logits.shape[1])
-    left, right = found.logits[:, :steps], expected.logits[:, :steps]
+    return _close(lm, found.logits[:, :steps], expected.logits[:, :steps])
+
+
+def _close(lm: "FrozenLM", left: Float[Tensor, "batch steps vocab"], right: Float[Tensor, "batch steps vocab"]) -> bool:
     error = (left - right).norm() / (right - right.mean(-1, keepdim=True)).norm()
     return bool(error <= TOLERANCE[lm.model.dtype])  # False for NaN
 
@@ -179,5 +209,12 @@ def _require_gradient(name: str, lm: "FrozenLM", ids: Int[Tensor, " length"]) ->
 
 
 def _result_file(name: str, lm: "FrozenLM") -> Path:
-    asked = (model_revision(name), str(lm.model.dtype), lm.device.type, transformers.__version__, torch.__version__)
+    asked = (
+        VERSION,
+        model_revision(name),
+        str(lm.model.dtype),
+        lm.device.type,
+        transformers.__version__,
+        torch.__version__,
+    )
     return cache_folder() / "probes" / f"{hashlib.sha256(repr(asked).encode()).hexdigest()[:32]}.json"
