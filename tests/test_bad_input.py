@@ -110,6 +110,11 @@ TABLE: list[tuple[str, Change, str]] = [
         params(reader__depth=1, reader__encoder="embeddings"),
         "reader.depth 1 counts blocks, and reader.encoder embeddings has none",
     ),
+    (
+        "check",
+        params(phase2__teacher_top_k=512),
+        "phase2.teacher_top_k 512 leaves no other tokens in a vocabulary of 512",
+    ),
     ("check", params(reader__depth=3), "reader.depth 3 is more than the 2 blocks of the base model; choose 0 to 2"),
     ("check", params(compres_dim=16), "unknown parameter compres_dim; did you mean compress_dim?"),
     (

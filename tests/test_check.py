@@ -6,7 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from families import SIZES, save
 from tiny_project import ROOT, change, make_project
+from transformers import ElectraConfig
 
 from narrowband.data import splits
 from narrowband.data.splits import world_example
@@ -35,6 +37,23 @@ def test_a_folder_that_dvc_can_not_name_in_a_copy_is_mentioned(
 ) -> None:
     check()
     assert "DVC's --temp and queue fail in" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("encoder", ["pretrained", "scratch"])
+def test_a_model_without_a_part_that_a_reader_copies_is_refused(project: Path, encoder: str) -> None:
+    config = ElectraConfig(
+        **SIZES, num_attention_heads=2, max_position_embeddings=640, embedding_size=16, is_decoder=True
+    )
+    save(config, project / "electra")
+    reader = {"encoder": encoder, "tokens_per_position": 2}
+    change(project, {"base_model": "electra", "reader": reader})
+    with pytest.raises(
+        InputError, match=r"reader.encoder pretrained or scratch can't be used with a ElectraForCausalLM"
+    ):
+        check()
+    for other in ({"encoder": "embeddings"}, {"tokens_per_position": 1}):
+        change(project, {"reader": {**reader, **other}})
+        check()
 
 
 @pytest.mark.parametrize("kept", ["", "[", "[]"])

@@ -178,6 +178,18 @@ class Phase2(Training):
     gradient_checkpointing: Annotated[bool, Field(strict=True)]
     teacher_top_k: Natural
 
+    def check_top_k(self, vocabulary: int) -> None:
+        """Check that `teacher_top_k` is below the number of embeddings.
+
+        Raises:
+            InputError: it is not.
+        """
+        if self.teacher_top_k >= vocabulary:
+            raise InputError(
+                f"phase2.teacher_top_k {self.teacher_top_k} leaves no other tokens in a vocabulary of {vocabulary}; choose 1 to "
+                f"{vocabulary - 1}, or 0 for the whole vocabulary"
+            )
+
 
 class Reader(Training):
     """Contexts are read as latents, one per `tokens_per_position` tokens; 1 trains nothing and reads them as text.

@@ -3,12 +3,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from families import SIZES, save_family
 from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, ElectraConfig, Llama4TextConfig, PreTrainedConfig
 
 from narrowband.data.splits import world_example
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import InputError, Params
-from narrowband.reader.encoder import ContextEncoder, ReaderConfig, trainable_copy
+from narrowband.reader.encoder import ContextEncoder, ReaderConfig, require_copy, trainable_copy
 from narrowband.reader.shorten import MeanPooling, latents, lay_rows
 from narrowband.reader.split_prompt import SplitPrompt, split_prompts
 
@@ -120,3 +122,29 @@ def test_a_sharded_base_model_is_refused(kind: str, lm: FrozenLM, monkeypatch: p
     monkeypatch.setattr("narrowband.runtime.distributed.sharded", lambda: True)
     with pytest.raises(InputError, match="a reader can't be trained with --use_fsdp"):
         ContextEncoder(lm, replace(CONFIG, encoder=kind))
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        (
+            Llama4TextConfig(**SIZES, num_attention_heads=2, num_key_value_heads=1, head_dim=16, num_local_experts=2),
+            "a Llama4ForCausalLM, of which no part without the head can be copied; set",
+        ),
+        (
+            ElectraConfig(**SIZES, num_attention_heads=2, embedding_size=16, is_decoder=True),
+            "a ElectraForCausalLM, with embeddings of 16 numbers and states of 32; set reader.encoder to embeddings",
+        ),
+    ],
+)
+def test_a_model_that_can_t_be_copied_is_refused(config: PreTrainedConfig, sentence: str) -> None:
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    with pytest.raises(InputError, match=sentence):
+        require_copy(model)
+
+
+def test_opt_is_copied_as_its_states_are_projected_to_the_width_of_embeddings(tmp_path: Path) -> None:
+    lm = FrozenLM.load(str(save_family("opt", tmp_path)))
+    states = trainable_copy(lm, "pretrained", 0)(inputs_embeds=lm.embed(torch.tensor([[5, 6]]))).last_hidden_state
+    assert states.shape == (1, 2, lm.hidden_size)

@@ -15,7 +15,7 @@ from narrowband.lm.needs import check_needs
 from narrowband.lm.source import load_tokenizer, max_positions, outline
 from narrowband.lm.split import require_source
 from narrowband.params import Params
-from narrowband.reader.encoder import require_depth
+from narrowband.reader.encoder import require_copy, require_depth
 from narrowband.runtime.entry import console
 from narrowband.sft.instructions import read_instructions
 from narrowband.sft.pool import read_pool
@@ -26,7 +26,9 @@ def examine(params: Params, few_shot_pool: Path, instruction_pool: Path) -> None
     """Open base model, pools and data set; raises an InputError if one of them can't be used."""
     check_needs(params.base_model, params.needs)
     model = outline(params.base_model)
-    params.vector_dim(cast(Embedding, model.get_input_embeddings()).embedding_dim)
+    embedding = cast(Embedding, model.get_input_embeddings())
+    params.vector_dim(embedding.embedding_dim)
+    params.phase2.check_top_k(embedding.num_embeddings)
     params.check_length(max_positions(model))
     params.check_shots()
     params.check_source()
@@ -36,6 +38,8 @@ def examine(params: Params, few_shot_pool: Path, instruction_pool: Path) -> None
         )
     params.check_reader()
     require_depth(model, params.reader.depth)
+    if params.reader.tokens_per_position > 1 and params.reader.encoder != "embeddings":
+        require_copy(model)
     read_pool(few_shot_pool)
     read_instructions(instruction_pool)
     if params.generation.backend == "vllm":

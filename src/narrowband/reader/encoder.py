@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from narrowband.codec.windows import cut
 from narrowband.lm.frozen import FrozenLM
@@ -139,9 +140,10 @@ def trainable_copy(lm: FrozenLM, start: Literal["pretrained", "scratch"], depth:
     """The base model without head and embedding table, in float32: its first `depth` blocks (0: all), pretrained or reset.
 
     Raises:
-        InputError: the base model has fewer blocks.
+        InputError: the base model has fewer blocks, or can't be copied; see `require_copy`.
     """
     require_depth(lm.model, depth)
+    require_copy(lm.model)
     copy: Any = deepcopy(lm.model.base_model, {id(lm.embedding): nn.Identity()}).float()
     first, *others = blocks(copy)
     stack = next(module for module in copy.modules() if isinstance(module, nn.ModuleList) and module[0] is first)
@@ -159,6 +161,22 @@ def require_depth(model: nn.Module, depth: int) -> None:
     found = len(blocks(model))
     if depth > found:
         raise InputError(f"reader.depth {depth} is more than the {found} blocks of the base model; choose 0 to {found}")
+
+
+def require_copy(model: PreTrainedModel) -> None:
+    """Raise an InputError if `model` has no part without head, or one whose states aren't as wide as embeddings."""
+    embedding: Any = model.get_input_embeddings()
+    states, width = model.config.get_text_config().hidden_size, embedding.embedding_dim
+    projected = any(name.endswith("project_out") for name, _ in model.named_modules())  # OPT, to the embeddings' width
+    if model.base_model is model:
+        why = "of which no part without the head can be copied"
+    elif states != width and not projected:
+        why = f"with embeddings of {width} numbers and states of {states}"
+    else:
+        return
+    raise InputError(
+        f"reader.encoder pretrained or scratch can't be used with a {type(model).__name__}, {why}; set reader.encoder to embeddings"
+    )
 
 
 def embedding_rms(lm: FrozenLM) -> Float[Tensor, ""]:

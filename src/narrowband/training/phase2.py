@@ -12,7 +12,7 @@ from narrowband.codec.folded import reconstruct
 from narrowband.data.encoded import EncodedPrompt
 from narrowband.data.prompts import Batch, collate
 from narrowband.lm.frozen import FrozenLM
-from narrowband.params import InputError, Loss, Phase2
+from narrowband.params import Loss, Phase2
 from narrowband.runtime import distributed
 from narrowband.runtime.entry import console
 from narrowband.runtime.progress import bar
@@ -101,18 +101,13 @@ def ask_teacher(lm: FrozenLM, lessons: Sequence[Lesson], phase2: Phase2, tempera
     Raises:
         InputError: `teacher_top_k` is as large as the vocabulary, or larger.
     """
-    k, vocabulary = phase2.teacher_top_k, lm.embedding.num_embeddings
-    if k >= vocabulary:
-        raise InputError(
-            f"phase2.teacher_top_k {k} leaves no other tokens in a vocabulary of {vocabulary}; choose 1 to "
-            f"{vocabulary - 1}, or 0 for the whole vocabulary"
-        )
+    phase2.check_top_k(lm.embedding.num_embeddings)
 
     @torch.no_grad()
     def ask(few: Sequence[Lesson]) -> list[TopK]:
         rows = lay_out(lm, few)
         logits = answer_logits(lm, lm.states(rows.batch.ids, rows.batch.mask), rows)
-        found = TopK.of(logits / temperature, k).to(torch.device("cpu"))
+        found = TopK.of(logits / temperature, phase2.teacher_top_k).to(torch.device("cpu"))
         lengths = [len(lesson.answer) for lesson in few]
         advance(len(few))
         return [TopK(*of_one) for of_one in zip(*(tensor.split(lengths) for tensor in found), strict=True)]
