@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,4 +94,14 @@ def test_a_question_too_long_for_a_prompt_is_refused_with_its_id(project: Path) 
     with pytest.raises(
         InputError, match=f"question {qa['id']}: prompt.max_length 512 leaves no room for a question of"
     ):
+        check()
+
+
+def test_a_tokenizer_that_drops_line_breaks_is_refused(project: Path) -> None:
+    shutil.copytree(project / "models/base", project / "models/stripping")
+    path = project / "models/stripping/tokenizer.json"
+    normalizer = {"type": "Strip", "strip_left": True, "strip_right": True}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"normalizer": normalizer}))
+    change(project, {"base_model": "models/stripping"})
+    with pytest.raises(InputError, match="the tokenizer of this base model drops line breaks"):
         check()
