@@ -4,6 +4,7 @@ import json
 import platform
 import re
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ PAGE = Path("docs/performance.md")
 
 
 def machine() -> dict[str, Any]:
-    """The machine as measured now."""
+    """The machine as measured now, and the day."""
     return {
+        "day": date.today().isoformat(),
         "processor": _processor(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
@@ -28,9 +30,9 @@ def machine() -> dict[str, Any]:
 
 
 def save(section: str, content: Any, header: Sequence[str], rows: Sequence[Sequence[str]], page: Path = PAGE) -> None:
-    """Replace `section` of the results, and the table between its marks on `page`."""
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    write_json(RESULTS, {**results, "machine": machine(), section: content})
+    """Replace `section` of the results, what is known of its machine, and the table between its marks on `page`."""
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"machines": {}}
+    write_json(RESULTS, {**results, section: content, "machines": {**results["machines"], section: machine()}})
     table = "\n".join("| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows))
     begin, end = f"<!-- {section} -->", f"<!-- end of {section} -->"
     text = page.read_text()

@@ -36,12 +36,14 @@ def test_the_exponent_of_a_power_is_the_power() -> None:
 
 
 def test_a_section_replaces_itself_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = iter([1, 2])
     monkeypatch.setattr(results, "RESULTS", tmp_path / "results.json")
-    monkeypatch.setattr(results, "machine", dict)
+    monkeypatch.setattr(results, "machine", lambda: {"threads": next(threads)})
     (tmp_path / "page.md").write_text("a\n<!-- x -->\nold\n<!-- end of x -->\n<!-- y -->\nkept\n<!-- end of y -->\n")
     results.save("y", {"n": 1}, ["h"], [["kept"]], tmp_path / "page.md")
     results.save("x", {"n": 2}, ["h"], [[r"new \1"]], tmp_path / "page.md")
-    assert json.loads((tmp_path / "results.json").read_text()) == {"machine": {}, "x": {"n": 2}, "y": {"n": 1}}
+    machines = {"y": {"threads": 1}, "x": {"threads": 2}}
+    assert json.loads((tmp_path / "results.json").read_text()) == {"machines": machines, "x": {"n": 2}, "y": {"n": 1}}
     table = "| h |\n| --- |\n| {} |\n"
     x, y = table.format(r"new \1"), table.format("kept")
     assert (tmp_path / "page.md").read_text() == (
