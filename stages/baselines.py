@@ -33,14 +33,14 @@ def main() -> None:
     settings = answer_settings(answerer, file, config.base_model_revision, config.source)
     own = read_uncompressed(examples, settings).predictions
     read_config(paths.REFERENCES, fitting.settings(settings, count))
-    *references, control = read_json(checked(paths.REFERENCES / "rows.json"))
+    *references, nothing_sent = read_json(checked(paths.REFERENCES / "rows.json"))
     answers = read_predictions(answerer, config, file, systems)
     entries = [*baselines(fitting), *adapters(fitting, systems["phase1"], systems["phase2"])]
     entries = with_answers(entries, config, answers)
     questions = QuestionSet(examples[:count], params.seed)
     rows = [*references, *curve(answerer, entries, own, questions, console)]
-    write_json(paths.RESULTS / "baselines.json", rounded({"rows": rows, "control": control}))
-    console.print(curve_table([*rows, control]))
+    write_json(paths.RESULTS / "baselines.json", rounded({"rows": rows, "nothing_sent": nothing_sent}))
+    console.print(curve_table([*rows, nothing_sent]))
 
 
 if __name__ == "__main__":

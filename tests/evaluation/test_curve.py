@@ -105,7 +105,7 @@ def test_the_estimate_of_time_counts_every_system(lm: FrozenLM, small: Params) -
     found = with_answers(entries(lm, params), CodecConfig.of(params), {"pca": {}, "phase1": {}, "phase2": {}})
     codec = [entry.name for entry in found].index("truncation")  # the first that depends on the codec
     asked = [entry for entry in found[codec:] if entry.answers is None]
-    assert (codec + 1, len(asked)) == (REFERENCE_SYSTEMS, CODEC_SYSTEMS)  # with the control
+    assert (codec + 1, len(asked)) == (REFERENCE_SYSTEMS, CODEC_SYSTEMS)  # with nothing sent
 
 
 def test_answers_that_evaluate_wrote_are_not_generated_again(

@@ -70,7 +70,7 @@ class Truncation:
 
 @dataclass(frozen=True)
 class MeanVector:
-    """The control: nothing is sent, and every coded token reads as the mean of those of training prompts.
+    """Nothing is sent, and every coded token reads as the mean of those of training prompts.
 
     What the model still answers so comes from tokens that do not pass through the codec.
     """
@@ -185,7 +185,7 @@ class TrainingText:
 
     @property
     def mean_vector(self) -> MeanVector:
-        """The control: the mean of the coded tokens of training prompts, or of a subset of their states."""
+        """The mean of the coded tokens of training prompts, or of a subset of their states."""
         if self.answerer.lm.sender_blocks:
             return MeanVector(self.sample.vectors.mean(0).to(self.vocabulary.device))
         counts = self.counts.to(self.vocabulary)

@@ -17,8 +17,8 @@ from narrowband.runtime.progress import bar
 
 T = TypeVar("T", bound=TrainingText)
 
-CONTROL = "mean vector", "nothing sent"
-"""System and setting of the control."""
+NOTHING_SENT = "mean vector", "nothing sent"
+"""System and setting of what shows how much the model answers without a codec."""
 
 
 class Entry(NamedTuple):
@@ -31,8 +31,8 @@ class Entry(NamedTuple):
 
 
 def references(text: TrainingText) -> list[Entry]:
-    """Every system of `REFERENCES`, fitted on training prompts, and the control: what the model answers if nothing is sent."""
-    return [*_entries(REFERENCES, text), Entry(*CONTROL, text.mean_vector)]
+    """Every system of `REFERENCES`, fitted on training prompts, and what the model answers if nothing is sent."""
+    return [*_entries(REFERENCES, text), Entry(*NOTHING_SENT, text.mean_vector)]
 
 
 def baselines(fitting: Fitting) -> list[Entry]:

@@ -40,7 +40,7 @@ CUE, NEW = 8, 4
 """Tokens of the short prompts that generation is timed on, and new tokens."""
 
 REFERENCE_SYSTEMS, CODEC_SYSTEMS = 9, 8
-"""Number of settings that `references` (with the control) and `baselines` generate answers for, at the committed parameters."""
+"""Number of settings that `references` (with nothing sent) and `baselines` generate answers for, at the committed parameters."""
 
 PER_RECORD = 2
 """Approximate number of candidates per SFT record, rejected ones included."""
