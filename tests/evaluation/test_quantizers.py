@@ -93,17 +93,30 @@ def test_a_residual_quantiser_with_bits_to_spare_tells_all_vectors_apart_and_sto
     np.testing.assert_array_equal(pairwise_distances_argmin(rebuilt, tokens), np.arange(300))
 
 
+@pytest.mark.parametrize("sent", [COUNTS, COUNTS * (COUNTS % 3 == 0)])
 def test_parts_of_the_product_quantiser_are_quantised_each_for_itself(
-    tokens: torch.Tensor, embeddings: torch.Tensor
+    tokens: torch.Tensor, embeddings: torch.Tensor, sent: torch.Tensor
 ) -> None:
-    quantizer = VectorQuantizer.product(Sample(tokens, COUNTS, COUNTS), 20.0, seed=0)
-    rebuilt = quantizer(embeddings, CODED)[CODED].numpy()
-    for i, (book, depth) in enumerate(zip(quantizer.codebooks, (7, 7, 6), strict=True)):  # 20 bits in all
-        part = slice(4 * i, 4 * i + 4)
-        words = codebook(tokens[:, part], COUNTS, depth, seed=0).numpy()
+    quantizer = VectorQuantizer.product(Sample(tokens, COUNTS, sent), 20.0, seed=0)
+    rebuilt, parts = (
+        quantizer(embeddings, CODED)[CODED].numpy(),
+        np.array_split(np.arange(HIDDEN), len(quantizer.codebooks)),
+    )
+    for part, book in zip(parts, quantizer.codebooks, strict=True):
+        words = codebook(tokens[:, part], COUNTS, int(np.log2(len(book))), seed=0).numpy()
         np.testing.assert_array_equal(book[:, part], words)
         index, _ = vq(embeddings[CODED].numpy()[:, part], words)
         np.testing.assert_allclose(rebuilt[:, part], words[index], atol=1e-6)
+
+
+@pytest.mark.parametrize("allowed", [6.0, 11.0, 16.0])
+@pytest.mark.parametrize("sent", [COUNTS, COUNTS * (COUNTS % 3 == 0)])
+def test_the_product_quantiser_spends_what_was_allowed_on_what_is_sent(
+    tokens: torch.Tensor, sent: torch.Tensor, allowed: float
+) -> None:
+    quantizer = VectorQuantizer.product(Sample(tokens, COUNTS, sent), allowed, seed=0)
+    entropy = sum(scipy.stats.entropy(np.bincount(index, weights=sent), base=2) for index in quantizer.indices(tokens))
+    assert allowed - 1 < entropy <= allowed
 
 
 def test_a_word_is_the_mean_of_its_vectors_by_how_often_they_occur() -> None:

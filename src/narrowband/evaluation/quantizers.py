@@ -2,8 +2,10 @@
 
 import math
 import warnings
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple, Self
 
 import torch
@@ -104,25 +106,16 @@ class VectorQuantizer:
 
     @classmethod
     def product(cls, sample: Sample, bits: float, seed: int) -> Self:
-        """One codebook by k-means for each of several equal parts of the components, with at most `bits` per vector in all.
+        """Codebooks by k-means, each for one of several equal parts of the components: the largest that cost `bits` per vector.
 
         Jegou, Douze and Schmid, Product quantization for nearest neighbor search, IEEE Transactions on Pattern Analysis and
-        Machine Intelligence 33(1), 2011. A codeword is zero outside its part.
+        Machine Intelligence 33(1), 2011. Entropy-coded indices cost less than their log2, so more than `bits` are tried.
         """
-        vectors = sample.vectors
-        n_parts = min(vectors.shape[1], math.ceil(bits / LARGEST_CODEBOOK_BITS))
-        depth, deeper = divmod(min(int(bits), LARGEST_CODEBOOK_BITS * n_parts), n_parts)
-        depths = [depth + (part < deeper) for part in range(n_parts)]
-        codebooks, lengths = [], []
-        for places, depth in zip(torch.arange(vectors.shape[1]).tensor_split(n_parts), depths, strict=True):
-            part = torch.zeros_like(vectors)
-            part[:, places] = vectors[:, places]
-            words = codebook(vectors[:, places], sample.weights, depth, seed)
-            book = words.new_zeros(len(words), vectors.shape[1])
-            book[:, places] = words
-            lengths.append(sample.lengths(nearest(part, book), len(book))[0])
-            codebooks.append(book)
-        return cls(codebooks, lengths)
+        parts = cache(lambda index_bits: product_stages(sample, index_bits, seed))
+        tried = range(1, 2 * int(bits) + 1)
+        enough = bisect_right(tried, bits, key=lambda index_bits: sum(stage.bits for stage in parts(index_bits)))
+        stages = parts(tried[max(0, enough - 1)])
+        return cls([stage.book for stage in stages], [stage.lengths for stage in stages])
 
     def __call__(
         self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]
@@ -164,6 +157,21 @@ def largest_stage(sample: Sample, bits: float, seed: int) -> Stage | None:
         if stage.bits <= bits:
             return stage
     return None
+
+
+def product_stages(sample: Sample, index_bits: int, seed: int) -> list[Stage]:
+    """A stage for each part of the components, with 2^`index_bits` combinations of codewords; these are zero outside their part."""
+    vectors = sample.vectors
+    n_parts = min(vectors.shape[1], math.ceil(index_bits / LARGEST_CODEBOOK_BITS))
+    depth, deeper = divmod(min(index_bits, LARGEST_CODEBOOK_BITS * n_parts), n_parts)
+    stages = []
+    for i, places in enumerate(torch.arange(vectors.shape[1]).tensor_split(n_parts)):
+        words = codebook(vectors[:, places], sample.weights, depth + (i < deeper), seed)
+        chosen = nearest(vectors[:, places], words)
+        book = words.new_zeros(len(words), vectors.shape[1])
+        book[:, places] = words
+        stages.append(Stage(book, chosen, *sample.lengths(chosen, len(words))))
+    return stages
 
 
 def codebook(
