@@ -3,6 +3,7 @@
 The right answers are the model's own to uncompressed prompts, so F1 means something though it knows nothing.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,11 +28,12 @@ from narrowband.data.prompts import encode_prompt
 from narrowband.data.splits import world_example
 from narrowband.data.squad import Answer, Example
 from narrowband.diagnosis.conditions import Case, norm_status
-from narrowband.diagnosis.figures import Diagnosis, diagnose
+from narrowband.diagnosis.figures import Diagnosis, Figures, diagnose, gains
 from narrowband.diagnosis.reconstructions import effective_rank, overlap, pairwise_cosine
 from narrowband.diagnosis.table import TABLE, Row
-from narrowband.diagnosis.verdicts import Verdict, verdicts
+from narrowband.diagnosis.verdicts import Verdict, judge, verdicts
 from narrowband.evaluation.answer import QuestionSet
+from narrowband.evaluation.scoring import Scored, agreement, score_all
 from narrowband.lm.frozen import FrozenLM
 from narrowband.lm.stop import Reply
 from narrowband.params import Params, Stop
@@ -205,8 +207,10 @@ def test_one_answer_for_every_question(
     lm: FrozenLM, sound: Codec, examples: list[Example], small: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Phase 2's collapse: tokens are what they were, and the model says the same to all of them."""
-    systems = {"uncompressed": None, "phase2": sound}
-    predictions = {"uncompressed": answerer_of(lm, small).answer(None, examples).predictions}
+    systems = {"uncompressed": None, "phase1": sound, "phase2": sound}
+    predictions = {
+        name: answerer_of(lm, small).answer(systems[name], examples).predictions for name in ("uncompressed", "phase1")
+    }
     replies = FrozenLM.replies
     monkeypatch.setattr(
         FrozenLM, "replies", lambda self, tokens, stop: replies(self, tokens[:1].expand(len(tokens), -1), stop)
@@ -291,6 +295,104 @@ def test_tokens_that_training_never_saw_are_lost(
     assert rebuilt.unseen_share > 0.1 and rebuilt.unseen_match < 10 and rebuilt.seen_match > 99
     found = verdicts(diagnosis, small, lm.hidden_size)["phase1"]
     assert names(found) == ["unseen_tokens"] and found[0].command == "dvc exp run -S phase1.vocabulary_share=0.5"
+
+
+def test_a_task_learned_from_gold_answers(lm: FrozenLM, sound: Codec, examples: list[Example], small: Params) -> None:
+    """Phase 2 gives the gold answers, half of which are not the model's own."""
+    taught = [replace(e, answers=(Answer(f"unheard-of {i}", 0),)) if i % 2 else e for i, e in enumerate(examples)]
+    systems = {"uncompressed": None, "phase1": sound, "phase2": sound}
+    predictions = {name: answerer_of(lm, small).answer(s, taught).predictions for name, s in systems.items()}
+    predictions["phase2"] = {e.id: e.golds[0] for e in taught}
+    diagnosis = diagnose(answerer_of(lm, small), systems, QuestionSet(taught, small.seed), predictions)
+    found = verdicts(diagnosis, small, lm.hidden_size)
+    assert names(found["phase1"]) == ["healthy"] and names(found["phase2"]) == ["learned_task"]
+    assert diagnosis.systems["phase2"].f1 == 100 and diagnosis.systems["phase2"].agreement < 60
+
+
+ANSWERS = {
+    "Gemma at full rate": {"bbb": 85, "bbx": 13, "xxb": 35, "xxx": 110, "xxy": 57},
+    "Gemma at 4x": {
+        **{"bbb": 54, "bbx": 8, "bxb": 8, "bxx": 28, "xbb": 10, "xbx": 1, "xby": 1, "xxb": 14, "xxx": 65, "xxy": 26},
+        **{"xyb": 8, "xyx": 16, "xyy": 61},
+    },
+    "bundled at 4x": {"bbb": 975, "bxx": 3, "bbx": 1, "xbb": 4, "xxx": 16, "xxy": 1},
+    "bundled at 64x": {"bbb": 230, "bbx": 20, "bxb": 220, "bxx": 509, "xxx": 13, "xxb": 8},
+    "too few questions": {"bbb": 60, "bxb": 5, "xxx": 32, "xxy": 3},
+}
+"""Questions by the answers of the uncompressed model, of Phase 1 and of Phase 2: right (b) or wrong in one of two ways."""
+
+
+def told(kind: str, usual: Figures) -> Figures:
+    """`usual` with the figures of Phase 2 that follow from `ANSWERS`."""
+    triples = [triple for triple, count in ANSWERS[kind].items() for _ in range(count)]
+    asked = [Example(str(i), f"Context {i}.", "Which?", (Answer("b", 0),)) for i in range(len(triples))]
+    predictions = {
+        name: {e.id: triple[place] for e, triple in zip(asked, triples, strict=True)}
+        for place, name in enumerate(("uncompressed", "phase1", "phase2"))
+    }
+    return replace(
+        usual,
+        f1=Scored(predictions["phase2"], score_all(predictions["phase2"], asked)).f1,
+        agreement=agreement(predictions["phase2"], predictions["uncompressed"]),
+        gains=gains(predictions, QuestionSet(asked, 0)),
+    )
+
+
+@pytest.fixture
+def told_case(healthy: tuple[Diagnosis, list[Verdict]], small: Params) -> Callable[[str, float], Case]:
+    """Phase 2 with the figures of `ANSWERS`, beside an uncompressed model of so much F1."""
+    diagnosis, _ = healthy
+    usual = diagnosis.systems["phase1"]
+    params = changed(small, {"compress_dim": 16})
+    return lambda kind, f1: Case("phase2", told(kind, usual), diagnosis.call_path, f1, diagnosis.form, params, 64)
+
+
+@pytest.mark.parametrize(
+    ("kind", "uncompressed", "confidence", "evidence"),
+    [
+        (
+            *("Gemma at full rate", 98 / 3, "high"),
+            r"F1 is 40\.0 against 32\.7 uncompressed, agreement 65\.0; F1 is at least \d\.\d above the uncompressed model's",
+        ),
+        (
+            *("Gemma at 4x", 98 / 3, "medium"),
+            r"F1 is 31\.3 against 32\.7 uncompressed, agreement 48\.0; F1 is at least \d\.\d above Phase 1's, and agreement is not",
+        ),
+    ],
+)
+def test_f1_that_rises_without_agreement_is_a_learned_task(
+    told_case: Callable[[str, float], Case], kind: str, uncompressed: float, confidence: str, evidence: str
+) -> None:
+    """The figures of docs/real-models.json, to a question."""
+    case = told_case(kind, uncompressed)
+    (found,) = judge(case)
+    assert (found.name, found.confidence) == ("learned_task", confidence)
+    assert re.fullmatch(evidence, found.evidence)
+    assert found.command == "dvc exp run -S compress_dim=64"
+    (found,) = judge(case._replace(params=changed(case.params, {"compress_dim": 64})))
+    assert found.command == "dvc exp run -S loss.phase2.cross_entropy=0"
+    (found,) = judge(case._replace(params=changed(case.params, {"loss.phase2.cross_entropy": 0.0})))
+    assert found.name == "healthy" and "agreement" in found.evidence
+
+
+@pytest.mark.parametrize(
+    ("kind", "uncompressed", "verdict"),
+    [("bundled at 4x", 97.9, "healthy"), ("bundled at 64x", 97.9, "objective"), ("too few questions", 65.0, "healthy")],
+)
+def test_answers_that_come_back_are_no_learned_task(
+    told_case: Callable[[str, float], Case], kind: str, uncompressed: float, verdict: str
+) -> None:
+    assert names(judge(told_case(kind, uncompressed))) == [verdict]
+
+
+def test_a_learned_task_hides_no_fault(told_case: Callable[[str, float], Case]) -> None:
+    case = told_case("Gemma at full rate", 98 / 3)
+    drifted = replace(case.figures, f1=20.0, reconstruction=replace(case.figures.reconstruction, token_match=80.0))
+    assert names(judge(case._replace(figures=drifted))) == ["tokens_drift", "learned_task"]
+    shuffled = replace(
+        case.figures, reconstruction=replace(case.figures.reconstruction, own_overlap=0.0, other_overlap=1.0)
+    )
+    assert names(judge(case._replace(figures=shuffled))) == ["rows"]
 
 
 def changed(params: Params, settings: dict[str, object]) -> Params:

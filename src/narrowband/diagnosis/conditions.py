@@ -48,8 +48,9 @@ def norm_status(ratio: float) -> NormStatus:
 
 
 def compared_f1(case: Case) -> str:
-    """F1 beside that of the uncompressed model."""
-    return f"F1 is {case.figures.f1:.1f} against {case.uncompressed_f1:.1f} uncompressed"
+    """F1 beside that of the uncompressed model, and agreement with it."""
+    figures = case.figures
+    return f"F1 is {figures.f1:.1f} against {case.uncompressed_f1:.1f} uncompressed, agreement {figures.agreement:.1f}"
 
 
 def attention_mask(case: Case) -> Found | None:
@@ -177,6 +178,25 @@ def objective(case: Case) -> Found | None:
     if case.figures.reconstruction.token_match < TOKENS_MATCH or not case.lost:
         return None
     return Found(f"{_tokens(case)}, yet {compared_f1(case)}", "medium")
+
+
+def learned_task(case: Case) -> Found | None:
+    """Phase 2, trained with cross-entropy on gold answers, has more F1 than what it keeps of the input can give.
+
+    Information kept gives at most the uncompressed model's F1. Below that, an answer that turns back into the uncompressed
+    model's adds at least as much agreement as F1 (the triangle inequality, exact where answers are right or wrong). So F1 above
+    Phase 1's is learned if agreement is not above Phase 1's, and gains less than F1. All of it beyond the paired 95% interval.
+    """
+    gains = case.figures.gains
+    if gains is None or not case.params.loss.phase2.cross_entropy:
+        return None
+    if gains.f1_over_uncompressed > 0:
+        above = gains.f1_over_uncompressed
+        return Found(f"{compared_f1(case)}; F1 is at least {above:.1f} above the uncompressed model's", "high")
+    if gains.f1_over_phase1 > 0 >= gains.agreement_over_phase1 and gains.excess_over_phase1 > 0:
+        above = gains.f1_over_phase1
+        return Found(f"{compared_f1(case)}; F1 is at least {above:.1f} above Phase 1's, and agreement is not", "medium")
+    return None
 
 
 def _batch(case: Case) -> str:

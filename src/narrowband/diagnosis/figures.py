@@ -14,7 +14,7 @@ from narrowband.diagnosis.reconstructions import ReconstructionFigures, examine
 from narrowband.diagnosis.replay import CallPath, Probed, Rescaled, replay, try_scales
 from narrowband.evaluation.answer import QuestionAnswerer, QuestionSet, batches_by_length
 from narrowband.evaluation.form import faults
-from narrowband.evaluation.scoring import Predictions, Scored, normalize, score_all
+from narrowband.evaluation.scoring import Predictions, Scored, agreement, agreements, normalize, score_all
 
 EXAMINED = 200
 """Test questions whose prompts are reconstructed again."""
@@ -39,14 +39,29 @@ class Form:
 
 
 @dataclass(frozen=True)
+class Gains:
+    """What Phase 2, which alone is trained on gold answers, has more of than others: lower ends of paired 95% intervals, in points.
+
+    The excess is the gain in F1 less the gain in agreement.
+    """
+
+    f1_over_uncompressed: float
+    f1_over_phase1: float
+    agreement_over_phase1: float
+    excess_over_phase1: float
+
+
+@dataclass(frozen=True)
 class Figures:
-    """Everything known about one compressed system; F1 and EM are of the saved answers to all questions."""
+    """Everything known about one compressed system; F1, EM and agreement are of the saved answers to all questions."""
 
     f1: float
     em: float
+    agreement: float
     reconstruction: ReconstructionFigures
     diversity: Diversity
     rescaled: Rescaled
+    gains: Gains | None  # of Phase 2
 
 
 @dataclass(frozen=True)
@@ -75,7 +90,7 @@ def diagnose(
     prompts = answerer.encode(examples)
     rows = max(batches_by_length(prompts, answerer.batch_size), key=lambda rows: _padding(prompts, rows))
     probed = Probed([examples[i] for i in rows], [prompts[i] for i in rows])
-    figures, norms = {}, {}
+    figures, norms, uncompressed = {}, {}, predictions["uncompressed"]
     for name, codec in systems.items():
         if codec is None:
             continue
@@ -86,12 +101,13 @@ def diagnose(
         figures[name] = Figures(
             scored.f1,
             scored.em,
+            agreement(predictions[name], uncompressed),
             reconstruction,
             diversity(list(predictions[name].values()), examples),
             try_scales(answerer, codec, probed, predictions[name], seed),
+            gains(predictions, questions) if name == "phase2" else None,
         )
         advance(1)
-    uncompressed = predictions["uncompressed"]
     return Diagnosis(
         Scored(uncompressed, score_all(uncompressed, examples)).f1,
         Form(*faults(uncompressed, examples)),
@@ -104,6 +120,23 @@ def diagnose(
 def _padding(prompts: Sequence[EncodedPrompt], rows: Sequence[int]) -> int:
     lengths = [len(prompts[i].ids) for i in rows]
     return sum(max(lengths) - length for length in lengths)
+
+
+def gains(predictions: Mapping[str, Predictions], questions: QuestionSet) -> Gains:
+    """The gains of `phase2` in `predictions`, which also hold `phase1` and `uncompressed`."""
+    own = {example.id: predictions["uncompressed"][example.id] for example in questions.examples}
+    f1 = {
+        name: [score.f1 for score in score_all(predictions[name], questions.examples)]
+        for name in ("uncompressed", "phase1", "phase2")
+    }
+    in_f1 = _differences(f1["phase1"], f1["phase2"])
+    in_agreement = _differences(*(agreements(predictions[name], own) for name in ("phase1", "phase2")))
+    compared = (_differences(f1["uncompressed"], f1["phase2"]), in_f1, in_agreement, _differences(in_agreement, in_f1))
+    return Gains(*(questions.interval(values)["low"] for values in compared))
+
+
+def _differences(before: Sequence[float], after: Sequence[float]) -> list[float]:
+    return [b - a for a, b in zip(before, after, strict=True)]
 
 
 def diversity(predictions: Sequence[str], examples: Sequence[Example]) -> Diversity:
