@@ -70,7 +70,7 @@ def test_show_prints_the_table_of_the_workspace_or_of_a_revision(
 ) -> None:
     result = CliRunner().invoke(app, ["show", *revision], env={"COLUMNS": "200"})
     assert result.exit_code == 0
-    assert f"16x fewer numbers, 16x fewer bits, F1 retained {retained}" in result.output
+    assert f"16x fewer numbers, 16x fewer bits, F1 retained {retained}, agreement 55.0" in result.output
     rows = {words[0]: words[1:] for line in result.output.splitlines() if len(words := line.split("│")[1:-1]) == 10}
     cells = {name.strip(): [cell.strip() for cell in row] for name, row in rows.items()}
     assert cells["Phase 2"] == [f1, "0.0 to 100.0", "0.0", "0.021", "55.0", "0.875", "1.125", "62.5", "256"]

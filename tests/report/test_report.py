@@ -108,6 +108,11 @@ def test_a_rate_quality_curve_is_drawn_only_where_there_are_baselines(inputs: In
     assert 'id="chart-rate"' not in render(params, results._replace(baselines=[]), diagnosed)
 
 
+def test_the_page_tells_agreement_beside_the_f1_that_is_retained(report: Path, inputs: Inputs) -> None:
+    agreement = inputs[1].headline["phase2"]["agreement"]
+    assert f"% of F1 retained, agreement {agreement:.1f}</h1>" in report.read_text(encoding="utf-8")
+
+
 def test_the_page_compares_the_spectrum_with_real_models(report: Path, inputs: Inputs) -> None:
     text = report.read_text(encoding="utf-8")
     assert f'<th scope="row">This model</th><td>4</td><td>{inputs[2].spectrum[4]:.4g}</td>' in text
