@@ -31,7 +31,7 @@ def sweep_row(compression: int, system: str, f1: float, cosine: float) -> dict:
 
 
 SWEEP = [
-    *(sweep_row(ratio, "phase2", 96 - ratio, 0.9) for ratio in (64, 2, 8)),
+    *({**sweep_row(ratio, "phase2", 96 - ratio, 0.9), "agreement": 80.0 - ratio} for ratio in (64, 2, 8)),
     *(sweep_row(ratio, "pca", 70 - ratio, 0.8) for ratio in (2, 8, 64)),
     {"system": "uncompressed", "f1": 97.5},
 ]
@@ -92,7 +92,14 @@ def test_text_is_text_and_every_axis_is_named() -> None:
         "training": ["cosine of reconstructed and original embeddings", "F1 (0 to 100)", "Phase 1", "Phase 2"],
         "rate": ["bits per token", "F1 (0 to 100)", "agreement (0 to 100)", "PCA", "token <id> of $5 & $6"],
         "norms": ["norm", "share of tokens", "Original", "PCA"],
-        "compression": ["compression ratio (of numbers)", "F1 (0 to 100)", "cosine", "PCA", "Phase 2", "Uncompressed"],
+        "compression": [
+            "compression ratio (of numbers)",
+            "F1 (0 to 100)",
+            "agreement (0 to 100)",
+            "cosine",
+            "PCA",
+            "Phase 2",
+        ],
         "spectrum": ["compression ratio (of numbers)", "share of variance kept", "This model", "Another"],
     }
     for chart in charts():
@@ -109,17 +116,26 @@ def test_text_is_large_enough_at_700_pixels() -> None:
 def test_ratios_and_rates_double_from_tick_to_tick() -> None:
     assert [text for text in texts(f1_and_cosine_chart(SWEEP)) if re.fullmatch(r"\d+x", text)] == [
         *(f"{2**power}x" for power in range(1, 7)),
-    ] * 2
+    ] * 3
     assert {"16", "32", "64", "128", "256"} <= set(texts(rate_chart(RATES)))
 
 
 def test_the_picture_of_the_readme_joins_each_system_in_order_of_compression_with_intervals() -> None:
     chart = f1_and_cosine_chart(SWEEP)
     assert curve(chart, "Phase 2") == [(2, 94), (8, 88), (64, 32)]
-    assert curve(chart, "Phase 2", panel=1) == [(2, 0.9), (8, 0.9), (64, 0.9)]
+    assert curve(chart, "Phase 2", panel=1) == [(2, 78), (8, 72), (64, 16)]
+    assert curve(chart, "Phase 2", panel=2) == [(2, 0.9), (8, 0.9), (64, 0.9)]
     assert bars(chart) == {(row["compression"], row["low"], row["high"]) for row in SWEEP if "low" in row}
     assert {y for _, y in curve(chart, "Uncompressed")} == {97.5}
-    assert ["PCA", "8", "62", "59.0 to 64.0", "0.800"] in chart.rows
+    assert ["Phase 2", "8", "88", "85.0 to 90.0", "72", "0.900"] in chart.rows
+
+
+def test_systems_without_agreement_are_drawn_without() -> None:
+    chart = f1_and_cosine_chart(SWEEP)
+    assert [line.get_label() for line in chart.figure.axes[1].lines] == ["Phase 2"]
+    assert ["PCA", "8", "62", "59.0 to 64.0", "", "0.800"] in chart.rows
+    alone = f1_and_cosine_chart([row for row in SWEEP if "agreement" not in row])
+    assert [axes.get_ylabel() for axes in alone.figure.axes] == ["F1 (0 to 100)", "cosine"]
 
 
 def test_the_rate_chart_joins_each_system_in_order_of_rate_with_intervals() -> None:

@@ -19,6 +19,7 @@ TOP = 103
 """End of the F1 axis, so that a marker at 100 is not cut off."""
 
 F1 = "F1 (0 to 100)"
+AGREEMENT = "agreement (0 to 100)"
 RATIO = "compression ratio (of numbers)"
 INTERVAL = "95% interval"
 
@@ -54,7 +55,7 @@ def rate_chart(rows: Sequence[Mapping[str, Any]]) -> Chart:
     f1, agreement = (_against_rate(rows, name) for name in ("f1", "agreement"))
     figure = Figure(TALL, layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    for axes, lines, label in ((left, f1, F1), (right, agreement, "agreement (0 to 100)")):
+    for axes, lines, label in ((left, f1, F1), (right, agreement, AGREEMENT)):
         draw_lines(axes, lines)
         doubling_axis(axes, [row["bits_per_token"] for row in rows])
         axes.set(xlabel="bits per token", ylabel=label)
@@ -111,44 +112,48 @@ def norm_chart(rows: Sequence[Mapping[str, float]]) -> Chart:
 
 @styled()
 def f1_and_cosine_chart(rows: Sequence[Mapping[str, Any]]) -> Chart:
-    """F1 and cosine of each system, side by side, against the compression ratio.
+    """F1, agreement and cosine of each system, side by side, against the compression ratio.
 
-    A row holds `compression`, `system` (a name in `TITLES`), `f1` with the ends `low` and `high` of its 95% interval, and
-    `cosine`. A row of `uncompressed` needs `f1` alone, and is drawn as a line across.
+    A row holds `compression`, `system` (a name in `TITLES`), `f1` with the ends `low` and `high` of its 95% interval,
+    `cosine`, and `agreement` if it is known. A row of `uncompressed` needs `f1` alone, and is drawn as a line across.
     """
-    compressed = [row for row in rows if row["system"] != "uncompressed"]
-    f1, cosine = _by_system(compressed, "f1", "low", "high"), _by_system(compressed, "cosine")
-    ratios = [row["compression"] for row in compressed]
+    places = list(TITLES)
+    compressed = sorted(
+        (row for row in rows if row["system"] != "uncompressed"),
+        key=lambda row: (places.index(row["system"]), row["compression"]),
+    )
+    f1 = _by_system(compressed, "f1", "low", "high")
+    agreement, cosine = _by_system(compressed, "agreement"), _by_system(compressed, "cosine")
+    shown = [(F1, f1), *([(AGREEMENT, agreement)] if agreement else []), ("cosine", cosine)]
     figure = Figure(WIDE, layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for axes, lines, label in ((left, f1, F1), (right, cosine, "cosine")):
+    panels = figure.subplots(1, len(shown))
+    for axes, (label, lines) in zip(panels, shown, strict=True):
         draw_lines(axes, lines)
-        doubling_axis(axes, ratios, "x")
-        axes.set(xlabel=RATIO, ylabel=label)
+        doubling_axis(axes, [row["compression"] for row in compressed], "x")
+        axes.set(ylabel=label, ylim=(None if label == "cosine" else (0, TOP)))
+    figure.supxlabel(RATIO, fontsize="medium")
     for f1_uncompressed in {row["f1"] for row in rows if row["system"] == "uncompressed"}:
-        left.axhline(f1_uncompressed, label=TITLES["uncompressed"], color=GREY, linestyle=":")
-    left.set_ylim(0, TOP)
-    legend(figure, left, 4)
-    cosines = [f"{point.y:.3f}" for points in cosine.values() for point in points]
+        panels[0].axhline(f1_uncompressed, label=TITLES["uncompressed"], color=GREY, linestyle=":")
+    legend(figure, panels[0], 4)
+    more = [[f"{row['agreement']:.4g}" if "agreement" in row else "", f"{row['cosine']:.3f}"] for row in compressed]
     return Chart(
         "compression",
-        "F1 and cosine against compression",
-        "F1 on test questions with 95% intervals, and cosine of reconstructed and original embeddings.",
+        "F1, agreement and cosine against compression",
+        "F1 on test questions with 95% intervals, agreement with the uncompressed model, and cosine of reconstructed and "
+        "original embeddings.",
         figure,
-        ["system", RATIO, "F1", INTERVAL, "cosine"],
-        [[*cells, shown] for cells, shown in zip(number_rows(f1), cosines, strict=True)],
+        ["system", RATIO, "F1", INTERVAL, "agreement", "cosine"],
+        [[*cells, *known] for cells, known in zip(number_rows(f1), more, strict=True)],
     )
 
 
 def _by_system(rows: Sequence[Mapping[str, Any]], *columns: str) -> dict[str, list[Point]]:
-    """Points of `columns` against `compression`, by title of the system, in the order of `TITLES`."""
+    """Points of `columns` against `compression`, of rows that have them, by title of the system, in the order of `rows`."""
     lines: dict[str, list[Point]] = {}
-    for name, title in TITLES.items():
-        points = [
-            Point(row["compression"], *(row[column] for column in columns)) for row in rows if row["system"] == name
-        ]
-        if points:
-            lines[title] = sorted(points, key=itemgetter(0))
+    for row in rows:
+        if columns[0] in row:
+            point = Point(row["compression"], *(row[column] for column in columns))
+            lines.setdefault(TITLES[row["system"]], []).append(point)
     return lines
 
 
