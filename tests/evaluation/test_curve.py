@@ -222,16 +222,23 @@ def test_a_calibrated_scale_is_fitted_for_every_rate_of_the_pca(lm: FrozenLM, sm
             assert isinstance(entry.system, Codec) and not torch.equal(entry.system.scale, torch.ones(()))
 
 
-def test_the_plot_template_shows_rate_quality_and_interval() -> None:
-    point = {"system": "pca", "bits_per_token": 9.0, "f1": 50.0, "f1_interval": {"low": 40.0, "high": 60.0}, "rev": "a"}
-    labels = {"x": "bits_per_token", "y": "f1", "x_label": "rate", "y_label": "F1", "title": "curve"}
+@pytest.mark.parametrize("shown", ["f1", "agreement"])
+def test_the_plot_template_shows_rate_quality_and_interval(shown: str) -> None:
+    point = {
+        "system": "pca",
+        "bits_per_token": 9.0,
+        shown: 50.0,
+        f"{shown}_interval": {"low": 40.0, "high": 60.0},
+        "rev": "a",
+    }
+    labels = {"x": "bits_per_token", "y": shown, "x_label": "rate", "y_label": "quality", "title": "curve"}
     renderer = VegaRenderer([point], "plot", template="rate", template_dir=str(ROOT / ".dvc" / "plots"), **labels)
     filled = renderer.get_filled_template()
     assert filled["data"]["values"] == [point]
     assert filled["encoding"]["x"]["field"] == "bits_per_token" and filled["encoding"]["x"]["title"] == "rate"
     line, interval, points = (layer["encoding"] for layer in filled["layer"])
-    assert line["y"]["field"] == points["y"]["field"] == "f1" and points["y"]["title"] == "F1"
-    assert (interval["y"]["field"], interval["y2"]["field"]) == ("f1_interval.low", "f1_interval.high")
+    assert line["y"]["field"] == points["y"]["field"] == shown and points["y"]["title"] == "quality"
+    assert (interval["y"]["field"], interval["y2"]["field"]) == (f"{shown}_interval.low", f"{shown}_interval.high")
     assert "<DVC_METRIC" not in renderer.partial_html()
 
 
