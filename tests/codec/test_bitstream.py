@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from narrowband.codec.bitstream import Bitstream, Message
+from narrowband.codec.bitstream import MOST_TOKENS, Bitstream, Message, _varint
 from narrowband.codec.entropy import LIMIT, EntropyModel
 from narrowband.codec.exact import ExactProjection
 from narrowband.params import InputError, Magnitude
@@ -170,6 +170,34 @@ def test_a_claim_of_many_tokens_is_refused_before_they_are_decoded(
     monkeypatch.setattr(Bitstream, "_pop", None)
     with pytest.raises(InputError, match="claims 2097151 tokens, more than its"):
         plain.unpack(stream[:1] + b"\xff\xff\x7f" + stream[2:])
+
+
+def all_but(kept: int) -> EntropyModel:
+    """A model whose first `kept` components cost next to nothing while they are 0, and which drops all others."""
+    sizes = torch.ones(COMPRESS, dtype=torch.int32)
+    sizes[:kept] = 4
+    tables = [[1, 2**24 - 3, 1, 1]] * kept + [[2**24]] * (COMPRESS - kept)
+    frequencies = torch.tensor([entry for table in tables for entry in table], dtype=torch.int32)
+    low = -(sizes > 1).int()
+    return EntropyModel(torch.ones(1, dtype=torch.float64), low, sizes, frequencies, torch.zeros(len(frequencies)))
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_the_work_is_bounded_by_the_length_whatever_symbols_cost(kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = Bitstream(all_but(kept), ID, WINDOW, "none")
+    least = 8 * 24 * 32  # windows at 1/32 of a bit each
+    popped: list[int] = []
+    pop = Bitstream._pop
+    monkeypatch.setattr(Bitstream, "_pop", lambda self, coder, n: popped.append(n) or pop(self, coder, n))
+    for n_tokens in (5_000, 30_000, 50_000, MOST_TOKENS):
+        with pytest.raises(InputError, match=r"cut short, changed|more than its 24 bytes can hold"):
+            plain.unpack(bytes([plain._first_byte]) + _varint(n_tokens) + bytes(22 - len(_varint(n_tokens))) + b"\1")
+    assert popped and max(popped) < least + 64 * 32
+    few = Message(torch.zeros(1_000, COMPRESS, dtype=torch.int32), 1_000 * WINDOW, torch.zeros(0))
+    assert same(plain.unpack(plain.pack(few)), few)
+    many = Message(torch.zeros(9_000, COMPRESS, dtype=torch.int32), 9_000 * WINDOW, torch.zeros(0))
+    with pytest.raises(InputError, match=r"36000 tokens come to .* bytes, too few to be told from a damaged stream"):
+        plain.pack(many)
 
 
 def test_what_no_stream_can_hold_is_refused(model: EntropyModel, plain: Bitstream) -> None:

@@ -136,6 +136,11 @@ def test_a_step_that_is_given_is_used(params: Params) -> None:
     assert codec.coder and codec.coder.model.step.tolist() == [0.125]
 
 
+def test_a_step_at_which_nothing_is_sent_is_refused(params: Params) -> None:
+    with pytest.raises(InputError, match="a step of 100 rounds all latents to 0, so that nothing is sent; choose"):
+        make(params, latent_coding=LatentCoding(kind="entropy", bits_per_token=20, step=100))
+
+
 def test_no_vector_of_training_tokens_is_too_long_for_exact_sums(params: Params) -> None:
     codec = make(params)
     longest = (VOCABULARY[drawn(3_000, 1)].flatten(1) - codec.pca.mean).double().norm(dim=1).max()

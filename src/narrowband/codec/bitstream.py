@@ -37,6 +37,12 @@ CHECK_BITS = 24
 STREAM_BITS = 44
 """Average bits of a stream of fewer than 128 tokens, in addition to symbols and side information."""
 
+LEAST_WINDOW_BITS = 2**-5
+"""Bits that a window is taken to cost at least, even if its symbols cost less, so that few bytes never claim many windows."""
+
+SLACK_BITS = 64
+"""Bits that a stream may lack of what its windows cost at least."""
+
 SEND_AGAIN = "send the stream again"
 
 Coder = constriction.stream.stack.AnsCoder
@@ -65,7 +71,7 @@ class Bitstream:
         """The stream of one prompt.
 
         Raises:
-            InputError: the prompt has no tokens or more than 2,097,151.
+            InputError: the prompt has no tokens or more than 2,097,151, or its bytes are too few for `unpack`.
             ValueError: the number of symbols or of side-information values does not match the number of tokens.
         """
         if not 1 <= message.n_tokens <= MOST_TOKENS:
@@ -79,7 +85,13 @@ class Bitstream:
         symbols = message.symbols.cpu()
         coder = Coder(np.array([self._check(head, symbols)], dtype=np.uint32))
         self._push(coder, symbols)
-        return head + coder.get_compressed().astype("<u4").tobytes().rstrip(b"\0")
+        body = coder.get_compressed().astype("<u4").tobytes().rstrip(b"\0")
+        if not self._can_hold(len(symbols), body):
+            raise InputError(
+                f"{message.n_tokens} tokens come to {len(head + body)} bytes, too few to be told from a damaged stream; lower "
+                "latent_coding.step or raise latent_coding.bits_per_token"
+            )
+        return head + body
 
     def unpack(self, stream: bytes) -> Message:
         """Undo `pack`; the work is bounded by the length of the stream, whatever its header claims.
@@ -92,7 +104,7 @@ class Bitstream:
         n_windows, n_values = self._counts(n_tokens)
         stop = start + 2 * n_values
         head, body = stream[:stop], stream[stop:]
-        if n_windows * self.model.least_bits > 8 * len(body) + 64:
+        if not self._can_hold(n_windows, body):
             raise InputError(
                 f"the stream claims {n_tokens} tokens, more than its {len(stream)} bytes can hold; {SEND_AGAIN}"
             )
@@ -116,6 +128,10 @@ class Bitstream:
     def _counts(self, n_tokens: int) -> tuple[int, int]:
         """Number of windows and of side-information values for `n_tokens` tokens."""
         return -(-n_tokens // self.window), side_values(self.magnitude, n_tokens, 1)
+
+    def _can_hold(self, n_windows: int, body: bytes) -> bool:
+        """Whether so few bytes can be those of so many windows."""
+        return n_windows * max(self.model.least_bits, LEAST_WINDOW_BITS) <= 8 * len(body) + SLACK_BITS
 
     def _identify(self, stream: bytes) -> None:
         if not stream:

@@ -60,9 +60,16 @@ class EntropyModel:
         PCM, 1982).
 
         Raises:
-            InputError: there are no latents, some are not finite, or `step` cuts a component into more than 65,536 cells.
+            InputError: there are no latents, some are not finite, or `step` cuts a component into more than 65,536 cells or
+                drops all components.
         """
-        return cls._fitted(latents, step)[0]
+        model = cls._fitted(latents, step)[0]
+        if int(model.sizes.max()) == 1:
+            raise InputError(
+                f"a step of {step:.3g} rounds all latents to 0, so that nothing is sent; choose a step of at most "
+                f"{1.99 * float(latents.abs().max()):.3g} or raise latent_coding.bits_per_token"
+            )
+        return model
 
     @classmethod
     def _fitted(cls, latents: Float[Tensor, "n compress"], step: float) -> "tuple[EntropyModel, float]":
