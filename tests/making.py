@@ -3,10 +3,15 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+from torch import nn
+
 from narrowband.codec.codec import Codec
+from narrowband.codec.coder import LatentCoder
 from narrowband.codec.config import CodecConfig
 from narrowband.codec.pca import PCA
-from narrowband.data.encoded import EncodedPrompt
+from narrowband.codec.token_windows import coded_lengths, token_windows
+from narrowband.data.encoded import EncodedPrompt, EncodedPrompts
 from narrowband.data.settled import FILE, asked_for
 from narrowband.evaluation.answer import QuestionAnswerer
 from narrowband.lm.frozen import FrozenLM
@@ -26,6 +31,15 @@ def answerer_of(lm: FrozenLM, params: Params) -> QuestionAnswerer:
 
 def codec_of(pca: PCA, params: Params, *, pca_only: bool = False) -> Codec:
     return Codec(pca, CodecConfig.of(params), seed=params.seed, pca_only=pca_only)
+
+
+def streaming_codec_of(lm: FrozenLM, prompts: EncodedPrompts, params: Params) -> Codec:
+    """A codec fitted to `prompts` that writes streams; its last layer is random, so that it returns neither PCA nor original."""
+    vectors, windows = token_windows(lm, prompts, params.window)
+    pca, config = PCA.fit(vectors, params.compress_dim, windows), CodecConfig.of(params)
+    codec = Codec(pca, config, LatentCoder.fit(pca, vectors, windows, config, coded_lengths(prompts)))
+    nn.init.normal_(codec.adapter.leave.weight, std=0.1, generator=torch.Generator().manual_seed(1))
+    return codec
 
 
 def phase1_loss_of(lm: FrozenLM, codec: Codec, prompts: Sequence[EncodedPrompt], params: Params) -> PhaseLoss:

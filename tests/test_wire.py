@@ -10,16 +10,19 @@ from tiny_project import change as change_params
 
 TEXTS = ["--context=Mara Velt lives in Tornby. Ode Rusk lives in Kell.", "--question=Where does Ode Rusk live?"]
 
+CUT = "; the context was cut to prompt.max_length 512"
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, stopping_model: Path) -> Path:
-    """A project that spends 24 bits a token, evaluated."""
+    """A project that spends 24 bits a token, evaluated, with a question in `sent.nb`."""
     folder = tmp_path_factory.mktemp("wire") / "project"
     folder.mkdir()
     make_project(folder, stopping_model)
     coding = {"kind": "entropy", "bits_per_token": 24, "step": 0}
     change_params(folder, {**BRIEF, "latent_coding": coding, "data": {"sft_records": 0, "phase2_sft_share": 0.0}})
     finish_all(folder)
+    said(folder, "encode", *TEXTS, "sent.nb")
     return folder
 
 
@@ -36,10 +39,15 @@ def test_a_question_is_answered_from_its_bytes_and_threads_have_no_say(finished:
     for threads in (1, 2):
         line = said(finished, "encode", *TEXTS, f"{threads}.nb", threads=threads)
         size = (finished / f"{threads}.nb").stat().st_size
-        assert line.startswith(f"{size} bytes for ") and "left out" not in line
+        assert line.startswith(f"{size} bytes for ") and CUT not in line
         answers.add(said(finished, "decode", f"{threads}.nb", threads=threads))
     assert (finished / "1.nb").read_bytes() == (finished / "2.nb").read_bytes()
     assert len(answers) == 1
+
+
+def test_what_a_stream_lacks_of_a_long_context_is_said(finished: Path) -> None:
+    line = said(finished, "encode", f"--context={200 * 'Ode Rusk lives in Kell. '}", TEXTS[1], "long.nb")
+    assert line.endswith(f" bits a token{CUT}")
 
 
 def test_the_rate_in_metrics_is_near_the_one_asked_for(finished: Path) -> None:
@@ -73,6 +81,8 @@ def test_a_damaged_stream_is_one_sentence(finished: Path, change: Callable[[byte
         (("encode", *TEXTS, "new.nb"), {"latent_coding": {"step": 1}}, "artifacts/pca was made with latent_coding"),
         (("encode", TEXTS[0], "--question= ", "new.nb"), {}, "--context and --question must hold text"),
         (("decode", "nowhere.nb"), {}, "nowhere.nb: No such file"),
+        (("decode", "sent.nb"), {"prompt": {"anchor": "codec"}}, "by another codec or with other prompt settings"),
+        (("decode", "sent.nb"), {"prompt": {"prefix": "text"}}, "by another codec or with other prompt settings"),
     ],
 )
 def test_what_can_not_be_sent_is_one_sentence_and_nothing_is_written(

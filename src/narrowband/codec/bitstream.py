@@ -2,14 +2,15 @@
 
 | bytes | what |
 | --- | --- |
-| 1 | format version (3 bits) and mark of the codec (5 bits) |
+| 1 | format version (3 bits) and mark of what both sides share (5 bits) |
 | 1 to 3 | number of tokens, 7 bits a byte, the lowest first |
 | 2 each | side information, float16, little-endian |
 | the rest | the coder's state, little-endian, without the zeros at its end |
 
 The coder (asymmetric numeral systems, Duda 2013, arXiv:1311.2540) is a stack. Its first entry is a checksum of symbols, side
-information, header and codec, which the decoder must find after it has popped all symbols. So a stream costs 5 bytes (6 from
-128 tokens on) in addition to symbols and side information, and on average half a byte of rounding.
+information, header and what both sides share (codec and prompt settings), which the decoder must find after it has popped all
+symbols. So a stream costs 5 bytes (6 from 128 tokens on) in addition to symbols and side information, and on average half a byte
+of rounding.
 """
 
 import hashlib
@@ -60,10 +61,10 @@ class Message(NamedTuple):
 
 @dataclass(frozen=True)
 class Bitstream:
-    """Writes and reads the streams of one codec, identified by `codec_id` (any bytes)."""
+    """Writes and reads the streams of all who have the same `shared_id`: any bytes, for codec and prompt settings."""
 
     model: EntropyModel
-    codec_id: bytes
+    shared_id: bytes
     window: int
     magnitude: Magnitude
 
@@ -97,7 +98,7 @@ class Bitstream:
         """Undo `pack`; the work is bounded by the length of the stream, whatever its header claims.
 
         Raises:
-            InputError: the stream is of another format or codec, or was truncated, changed or extended.
+            InputError: the stream is of another format, codec or prompt settings, or was truncated, changed or extended.
         """
         self._identify(stream)
         n_tokens, start = _read_varint(stream)
@@ -123,7 +124,7 @@ class Bitstream:
 
     @property
     def _first_byte(self) -> int:
-        return VERSION * MARKS + hashlib.blake2b(self.codec_id, digest_size=1).digest()[0] % MARKS
+        return VERSION * MARKS + hashlib.blake2b(self.shared_id, digest_size=1).digest()[0] % MARKS
 
     def _counts(self, n_tokens: int) -> tuple[int, int]:
         """Number of windows and of side-information values for `n_tokens` tokens."""
@@ -143,14 +144,14 @@ class Bitstream:
             )
         if mark != self._first_byte % MARKS:
             raise InputError(
-                f"the stream was written by another codec (mark {mark}, not {self._first_byte % MARKS}); "
-                "decode it with the codec that wrote it"
+                f"the stream was written by another codec or with other prompt settings (mark {mark}, not "
+                f"{self._first_byte % MARKS}); decode it with those that wrote it"
             )
 
     def _check(self, head: bytes, symbols: Tensor) -> int:
         """The checksum as the coder's initial state, 2^24 to 2^25."""
         digest = hashlib.blake2b(head + symbols.numpy().astype("<i4").tobytes(), digest_size=CHECK_BITS // 8)
-        digest.update(self.codec_id)
+        digest.update(self.shared_id)
         return 2**CHECK_BITS + int.from_bytes(digest.digest(), "little")
 
     @cached_property
@@ -203,5 +204,6 @@ def _read_varint(stream: bytes) -> tuple[int, int]:
 
 def _damaged(stream: bytes) -> InputError:
     return InputError(
-        f"the stream of {len(stream)} bytes was cut short, changed, or written by another codec; {SEND_AGAIN}"
+        f"the stream of {len(stream)} bytes was cut short, changed, or written by another codec or with other prompt settings; "
+        f"{SEND_AGAIN}"
     )

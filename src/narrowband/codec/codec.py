@@ -48,7 +48,7 @@ class Codec(nn.Module):
         super().__init__()
         self.pca, self.config, self.coder, self.window = pca, config, coder, config.window
         self._known: tuple[list[int], Bitstream] | None = None
-        self.adapter = None
+        self.adapter, self.associated = None, b""
         if not pca_only:
             with torch.random.fork_rng():
                 torch.manual_seed(seed)
@@ -73,6 +73,12 @@ class Codec(nn.Module):
         """A copy that shares the weights and rounds each latent to `bits` bits."""
         fixed = self.config.latent_coding.model_copy(update={"kind": "fixed"})
         return self.with_rate(replace(self.config, latent_bits=bits, latent_coding=fixed), None)
+
+    def with_associated(self, data: bytes) -> "Codec":
+        """A copy that shares the weights and reads only streams written with the same `data`, which is not sent."""
+        other = copy(self)
+        other.associated, other._known = data, None
+        return other
 
     def forward(
         self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]
@@ -102,7 +108,8 @@ class Codec(nn.Module):
         """Reconstructed embeddings of each stream's tokens, as `forward` returns them.
 
         Raises:
-            InputError: `latent_coding.kind` is `fixed`, or a stream is damaged or was written by another codec.
+            InputError: `latent_coding.kind` is `fixed`, or a stream is damaged or was written by another codec or with other
+                associated data.
         """
         messages = [self.bitstream.unpack(stream) for stream in streams]
         device = self.pca.mean.device
@@ -119,7 +126,7 @@ class Codec(nn.Module):
 
     @property
     def bitstream(self) -> Bitstream:
-        """The writer and reader of streams. Its id is a digest of all weights, computed again when they have changed.
+        """The writer and reader of streams. Its id has a digest of all weights, computed again when they have changed.
 
         Raises:
             InputError: `latent_coding.kind` is `fixed`.
@@ -127,9 +134,9 @@ class Codec(nn.Module):
         coder, state = self._coder, self.state_dict()
         versions = [tensor._version for tensor in state.values()]
         if not self._known or self._known[0] != versions:
-            codec_id = digest({**state, **self._prefixed()}, f"{self.config.fixed} pca_only={self.adapter is None}")
-            model = coder.model.to(torch.device("cpu"))
-            self._known = versions, Bitstream(model, bytes.fromhex(codec_id), self.window, self.config.magnitude)
+            weights = digest({**state, **self._prefixed()}, f"{self.config.fixed} pca_only={self.adapter is None}")
+            model, shared = coder.model.to(torch.device("cpu")), bytes.fromhex(weights) + self.associated
+            self._known = versions, Bitstream(model, shared, self.window, self.config.magnitude)
         return self._known[1]
 
     @property

@@ -38,6 +38,10 @@ class Frame(NamedTuple):
         """The frame that both sides know from `prompt` in params.yaml: that of any question."""
         return cls.of(encode_prompt(answerer.lm.tokenizer, "A text.", "What?", answerer.prompt))
 
+    def shared_by(self, codec: Codec) -> Codec:
+        """`codec`, but one that refuses streams written with another frame, which other prompt settings make."""
+        return codec.with_associated(f"{self.before} {self.after}".encode())
+
 
 def framed(prompt: EncodedPrompt, known: Frame) -> EncodedPrompt:
     """`prompt` with all tokens coded but those of the known frame.
@@ -64,9 +68,10 @@ def write_stream(answerer: QuestionAnswerer, codec: Codec, context: str, questio
         InputError: the codec writes no streams; a text is empty or shares a token with the frame; or the question is too long.
     """
     require_texts(context, question)
-    prompt = framed(encode_prompt(answerer.lm.tokenizer, context, question, answerer.prompt), Frame.known(answerer))
+    known = Frame.known(answerer)
+    prompt = framed(encode_prompt(answerer.lm.tokenizer, context, question, answerer.prompt), known)
     batch = collate([prompt], answerer.lm.pad_id)
-    (stream,) = codec.encode(answerer.lm.embed(batch.ids), batch.coded)
+    (stream,) = known.shared_by(codec).encode(answerer.lm.embed(batch.ids), batch.coded)
     return Written(stream, sum(prompt.coded), prompt.truncated)
 
 
@@ -74,10 +79,12 @@ def answer_stream(answerer: QuestionAnswerer, codec: Codec, stream: bytes) -> st
     """The answer to the question in `stream`.
 
     Raises:
-        InputError: the codec reads no streams, or the stream is damaged or was written by another codec.
+        InputError: the codec reads no streams, or the stream is damaged or was written by another codec or with other
+            prompt settings.
     """
-    (tokens,) = codec.decode([stream])
-    before, after = (answerer.lm.embed(torch.tensor(ids, dtype=torch.long)) for ids in Frame.known(answerer))
+    known = Frame.known(answerer)
+    (tokens,) = known.shared_by(codec).decode([stream])
+    before, after = (answerer.lm.embed(torch.tensor(ids, dtype=torch.long)) for ids in known)
     embeddings: Float[Tensor, "1 seq hidden"] = torch.cat([before, tokens, after])[None]
     (reply,) = answerer.generate(embeddings, torch.ones(embeddings.shape[:2], dtype=torch.bool))
     return reply.text
