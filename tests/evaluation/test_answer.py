@@ -8,19 +8,20 @@ from pathlib import Path
 import pytest
 import torch
 from families import save_family, save_recurrent
-from making import answerer_of, codec_of
+from making import answerer_of, codec_of, streaming_codec_of
 from torch import nn
 
 from narrowband.codec.codec import Codec
 from narrowband.codec.pca import PCA
 from narrowband.codec.token_windows import embedded, token_windows
 from narrowband.data.encoded import EncodedPrompt
-from narrowband.data.prompts import SettledPrompt, worked_examples
+from narrowband.data.prompts import SettledPrompt, collate, worked_examples
 from narrowband.data.splits import world_example
 from narrowband.data.squad import Answer, Example
 from narrowband.evaluation.answer import QuestionAnswerer, batches_by_length
 from narrowband.lm.frozen import FrozenLM
-from narrowband.params import Params
+from narrowband.lm.stop import Reply
+from narrowband.params import LatentCoding, Params
 
 NEW = 8
 TOLD = {
@@ -117,6 +118,44 @@ def test_answers_through_a_codec_are_those_of_whole_prompts(
     family: FrozenLM, params: Params, window: int, magnitude: str
 ) -> None:
     assert_alike(answerer(family, params), codec(family, params, window, magnitude))
+
+
+MARKER = 7.0
+
+
+def streaming(lm: FrozenLM, params: Params) -> Codec:
+    coding = LatentCoding(kind="entropy", bits_per_token=24, step=0)
+    changed = params.model_copy(update={"window": 4, "compress_dim": 32, "latent_coding": coding})
+    return streaming_codec_of(lm, answerer(lm, params).encode(EXAMPLES), changed)
+
+
+def test_the_model_reads_what_streams_are_decoded_to(
+    lm: FrozenLM, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, codec = answerer(lm, params, batch_size=3), streaming(lm, params)
+    decode, generate = Codec.decode, QuestionAnswerer.generate
+    marked = 0
+
+    def count(self: QuestionAnswerer, embeddings: torch.Tensor, *rest: object) -> list[Reply]:
+        nonlocal marked
+        marked += int((embeddings == MARKER).all(-1).sum())
+        return generate(self, embeddings, *rest)
+
+    monkeypatch.setattr(Codec, "decode", lambda *given: [torch.full_like(row, MARKER) for row in decode(*given)])
+    monkeypatch.setattr(QuestionAnswerer, "generate", count)
+    asked.answer(codec, EXAMPLES)
+    assert marked == sum(sum(prompt.coded) for prompt in asked.encode(EXAMPLES))
+
+
+def test_streams_are_charged_by_the_byte_and_answered_alike_in_all_batches(lm: FrozenLM, params: Params) -> None:
+    codec = streaming(lm, params)
+    alone, together = (answerer(lm, params, batch_size=size).answer(codec, EXAMPLES) for size in (1, 8))
+    assert alone.predictions == together.predictions and len(set(alone.predictions.values())) > 3
+    prompts = answerer(lm, params).encode(EXAMPLES)
+    batches = [collate([prompt], lm.pad_id) for prompt in prompts]
+    streams = [codec.encode(lm.embed(batch.ids), batch.coded)[0] for batch in batches]
+    bits_per_token = 8 * sum(map(len, streams)) / sum(sum(prompt.coded) for prompt in prompts)
+    assert alone.bits_per_token == together.bits_per_token == bits_per_token
 
 
 def in_common(ids: list[int], others: list[int]) -> int:
