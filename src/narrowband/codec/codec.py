@@ -154,7 +154,12 @@ class Codec(nn.Module):
         return self(embeddings[None], torch.ones(1, len(embeddings), dtype=torch.bool))[0]
 
     def received(self, windows: Float[Tensor, "n vector"]) -> Float[Tensor, "n compress"]:
-        """The latents of `windows` as the receiver gets them: quantised."""
+        """The latents of `windows` as the receiver gets them: quantised, in training as well.
+
+        The PCA is fixed, so no gradient has to pass the rounding, and it needs neither a straight-through estimator nor its
+        stand-in by additive uniform noise, which a trained encoder needs (Balle, Laparra and Simoncelli, End-to-end optimized
+        image compression, ICLR 2017, arXiv:1611.01704).
+        """
         if self.coder:
             return self.coder.latents(self.coder.symbols(windows))
         return quantize(self.pca.encode(windows), self.pca.explained_variance, self.config.latent_bits)
