@@ -11,7 +11,7 @@ import torch
 from gguf import GGUFWriter, TokenType
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from narrowband.lm import gguf
+from narrowband.lm import cache, gguf
 from narrowband.lm.frozen import FrozenLM
 from narrowband.lm.gguf_header import MalformedError, read_header
 from narrowband.lm.source import load_tokenizer, locate, outline
@@ -35,7 +35,7 @@ NAMES = {
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "narrowband" / "models"
 
@@ -109,12 +109,12 @@ def test_a_gguf_file_is_the_model_it_was_written_from(lm: FrozenLM, file: Path, 
 
 
 def test_a_file_is_converted_once_whatever_it_is_called(
-    file: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+    file: Path, tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = locate(str(file))
     monkeypatch.setattr(gguf, "_convert", lambda *args: pytest.fail("converted again"))
     assert locate(str(file.rename(tmp_path / "other.gguf"))) == first
-    assert [path.name for path in cache.iterdir() if path.is_dir()] == [Path(first.name).name]
+    assert [path.name for path in models.iterdir() if path.is_dir()] == [Path(first.name).name]
 
 
 def flip(path: Path) -> None:
@@ -142,22 +142,29 @@ def test_a_damaged_conversion_is_made_again(damage: Callable[[Path], object], lm
     assert all(torch.equal(found.model.state_dict()[key], tensor) for key, tensor in lm.model.state_dict().items())
 
 
-def test_a_conversion_is_hashed_only_after_its_files_were_touched(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_conversion_whose_files_were_only_touched_is_kept(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Path(locate(str(file)).name)
     (folder / "model.safetensors").touch()
     monkeypatch.setattr(gguf, "_convert", lambda *args: pytest.fail("converted again"))
     locate(str(file))
-    monkeypatch.setattr(gguf, "_sums", lambda *args: pytest.fail("hashed"))
+
+
+def test_large_files_are_hashed_once(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "SMALL", 0)
+    locate(str(file))
+    locate(str(file))
+    cache._recorded.cache_clear()  # as in another process
+    monkeypatch.setattr(cache, "sha256", lambda *args: pytest.fail("hashed again"))
     locate(str(file))
 
 
 def test_a_conversion_that_fails_leaves_nothing_to_be_read(
-    file: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+    file: Path, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gguf, "_to_disk", lambda folder: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         locate(str(file))
-    assert not [path for path in cache.iterdir() if path.is_dir()]
+    assert not [path for path in models.iterdir() if path.is_dir()]
 
 
 def test_digits_are_parted_before_spaces_are_where_the_vocabulary_was_made_so(tiny_model: Path, tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from torch import nn
 from narrowband.codec.codec import Codec, require_match
 from narrowband.codec.config import CodecConfig
 from narrowband.codec.pca import PCA
-from narrowband.lm.model_revision import model_revision
 from narrowband.params import InputError, Params
 from narrowband.runtime.artifacts import checked, read_config, write_config
 from narrowband.runtime.files import write_tensors
@@ -107,19 +106,6 @@ def test_an_artifact_of_another_base_model_is_refused_and_of_the_same_elsewhere_
     (moved / "model.safetensors").write_bytes(weights)
     sentence = refused(lambda: load(folder, small.model_copy(update={"base_model": str(moved)})))
     assert "pca was made with base_model_revision sha256:" in sentence
-
-
-def test_a_revision_samples_large_files_and_counts_their_size(tmp_path: Path) -> None:
-    path = tmp_path / "model.safetensors"
-    with path.open("wb") as file:
-        file.truncate(66 << 20)
-    revisions = {model_revision(str(tmp_path))}
-    for place in (0, (66 << 20) - 1, 66 << 20):  # the first byte, the last, and one more
-        with path.open("r+b") as file:
-            file.seek(place)
-            file.write(b"x")
-        revisions.add(model_revision(str(tmp_path)))
-    assert len(revisions) == 4
 
 
 def test_a_stranger_in_the_folder_is_refused_and_a_config_of_no_object_too(tmp_path: Path) -> None:

@@ -9,8 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from functools import lru_cache
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from tokenizers import AddedToken, Tokenizer, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedConfig, PreTrainedModel
 from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
 
-from narrowband.lm.cache import cache_folder
+from narrowband.lm.cache import cache_folder, file_sha256
 from narrowband.lm.device import best_dtype
 from narrowband.lm.gguf_header import Header, MalformedError, is_gguf, read_header
 from narrowband.params import InputError, first_line
@@ -31,7 +30,7 @@ from narrowband.runtime.files import read_cached, write_json
 
 FILE = "model.gguf"
 RECORD = "files.json"
-"""Size, time of change and SHA-256 of each file of a conversion."""
+"""SHA-256 of each file of a conversion."""
 SHARED = "output.weight"
 """The output head; in families that tie it to the embeddings, a copy of them."""
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
@@ -67,21 +66,10 @@ def find_gguf(base_model: str) -> Path | None:
     return files[0]
 
 
-def gguf_revision(file: Path) -> str:
-    """The SHA-256 of a GGUF file."""
-    stat = file.stat()
-    return _sha256(file, stat.st_size, stat.st_mtime_ns)
-
-
-@lru_cache
-def _sha256(file: Path, size: int, changed: int) -> str:
-    return sha256([file])
-
-
 def converted_folder(file: Path) -> Path:
     """Folder for the converted model of a GGUF file, named by content, dtype and transformers version; it may not exist yet."""
     dtype = str(best_dtype()).removeprefix("torch.")
-    name = f"{gguf_revision(file)[:16]}-{dtype}-{transformers.__version__}-{CONVERSION}"
+    name = f"{file_sha256(file)[:16]}-{dtype}-{transformers.__version__}-{CONVERSION}"
     return cache_folder() / "models" / name
 
 
@@ -104,32 +92,15 @@ def convert(file: Path) -> Path:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether a conversion's files are those that were written; they are hashed only if a size or a time of change differs."""
+    """Whether a conversion's files are those that were written."""
     match read_cached(folder / RECORD):
-        case {"stamps": stamps, "sha256": sums}:
-            if stamps == _stamps(folder):
-                return True
-            if sums == _sums(folder):
-                with suppress(OSError):  # in a cache that can't be written to, they are hashed each time
-                    _write_record(folder, sums)
-                return True
+        case {"sha256": sums}:
+            return bool(sums == {path.name: file_sha256(path) for path in _files(folder)})
     return False
 
 
 def _files(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.iterdir()) if path.is_file() and path.name != RECORD]
-
-
-def _stamps(folder: Path) -> dict[str, list[int]]:
-    return {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in _files(folder)}
-
-
-def _sums(folder: Path) -> dict[str, str]:
-    return {path.name: sha256([path]) for path in _files(folder)}
-
-
-def _write_record(folder: Path, sums: dict[str, str]) -> None:
-    write_json(folder / RECORD, {"stamps": _stamps(folder), "sha256": sums})
 
 
 @contextmanager
@@ -163,7 +134,7 @@ def _convert(file: Path, folder: Path) -> None:
         _save_tokenizer(file, header, making)
         _save_model(making, config)
         link.unlink()
-        _write_record(making, _sums(making))
+        write_json(making / RECORD, {"sha256": {path.name: sha256([path]) for path in _files(making)}})
         _to_disk(making)
         shutil.rmtree(folder, ignore_errors=True)  # damaged
         making.replace(folder)
