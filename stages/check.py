@@ -24,9 +24,9 @@ def main() -> None:
             f"data.phase2_sft_share {params.data.phase2_sft_share:g} needs at least {FEWEST} SFT records, but data.sft_records "
             f"is {params.data.sft_records}; raise it"
         )
-    revisions = {"base_model": model_revision(params.base_model), "dataset": dataset_revision(params.dataset)}
-    if params.test_dataset:
-        revisions["test_dataset"] = dataset_revision(params.test_dataset)
+    given = {"dataset": params.dataset, "test_dataset": params.test_dataset}
+    revisions = {"base_model": model_revision(params.base_model)}
+    revisions |= {parameter: dataset_revision(f"{parameter} {name}", name) for parameter, name in given.items() if name}
     pools = [Path(params.data.few_shot_pool), Path(params.data.instruction_pool)]
     state = {
         **revisions,

@@ -1,4 +1,4 @@
-"""A hub on this machine: the few addresses of huggingface.co that loading a model needs, for one repository."""
+"""A hub on this machine: the few addresses of huggingface.co that loading a model or a data set needs, for one repository."""
 
 import hashlib
 import json
@@ -16,10 +16,12 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class Hub:
-    """`org/tiny` has the files of `folder` at revisions `main`, `v1` and COMMIT; `org/gated` has none without access."""
+    """`org/tiny` has the files of `folder` at the revisions `named` and `commit`; `org/gated` has none without access."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.commit = COMMIT
+        self.named = ["main", "v1"]
         self.asked: list[str] = []
 
     def answer(self, path: str) -> tuple[int, dict[str, str], bytes]:
@@ -29,16 +31,18 @@ class Hub:
             return (200, {}, self._about()) if file is None else (401, {"X-Error-Code": "GatedRepo"}, b"")
         if repository != "org/tiny":
             return 404, {"X-Error-Code": "RepoNotFound"}, b""
-        if revision not in ("main", "v1", COMMIT):
+        if revision not in (*self.named, self.commit):
             return 404, {"X-Error-Code": "RevisionNotFound"}, b""
+        if path.startswith("/api/datasets/") and "/tree/" in path:
+            return 200, {"Content-Type": "application/json"}, self._listing()
         if "/tree/" in path:
             return 404, {"X-Error-Code": "EntryNotFound"}, b""
         if file is None:
             return 200, {"Content-Type": "application/json"}, self._about()
         if not (self.folder / file).is_file():
-            return 404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT}, b""
+            return 404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": self.commit}, b""
         body = (self.folder / file).read_bytes()
-        return 200, {"X-Repo-Commit": COMMIT, "ETag": f'"{hashlib.sha256(body).hexdigest()}"'}, body
+        return 200, {"X-Repo-Commit": self.commit, "ETag": f'"{hashlib.sha256(body).hexdigest()}"'}, body
 
     def _parse(self, path: str) -> tuple[str, str, str | None]:
         """Repository, revision and file (none for the repository itself) of an address."""
@@ -47,9 +51,13 @@ class Hub:
             return "/".join(parts[2:4]), "/".join(parts[5:6]) or "main", None
         return "/".join(parts[:2]), parts[3], "/".join(parts[4:])
 
+    def _listing(self) -> bytes:
+        files = [(file.name, file.stat().st_size) for file in self.folder.iterdir()]
+        return json.dumps([{"type": "file", "path": name, "size": size, "oid": name} for name, size in files]).encode()
+
     def _about(self) -> bytes:
         files = [{"rfilename": file.name} for file in self.folder.iterdir()]
-        return json.dumps({"id": "org/tiny", "sha": COMMIT, "siblings": files, "private": False}).encode()
+        return json.dumps({"id": "org/tiny", "sha": self.commit, "siblings": files, "private": False}).encode()
 
 
 @contextmanager

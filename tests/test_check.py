@@ -11,10 +11,11 @@ from families import SIZES, save
 from tiny_project import ROOT, change, make_project
 from transformers import ElectraConfig
 
-from narrowband.data import splits
+from narrowband.data import dataset_revision, splits
 from narrowband.data.splits import world_example
 from narrowband.data.squad import write_squad
 from narrowband.params import InputError
+from narrowband.runtime import paths
 
 
 @pytest.fixture
@@ -76,11 +77,15 @@ def test_too_few_training_windows_are_refused(project: Path, dataset: str) -> No
 
 def test_a_file_is_examined_beside_a_data_set_of_the_hub(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(splits, "_rows", lambda *args: iter([world_example(0, "test", 0)]))
+    monkeypatch.setattr(dataset_revision, "commit", lambda where, name: f"{where} as of now")
     change(project, {"test_dataset": "owner/squad", "data": {"train": 1}, "compress_dim": 100})
     with pytest.raises(InputError, match="compress_dim 100 needs more than 100 training windows but there are"):
         check()
     change(project, {"dataset": "owner/squad", "test_dataset": "qa.json", "data": {"test": 99}})
     check()
+    recorded = json.loads(paths.CHECKED.read_text())
+    assert recorded["dataset"] == "commit:dataset owner/squad as of now"
+    assert recorded["test_dataset"].startswith("sha256:")
     write_squad(project / "qa.json", "any", [replace(world_example(0, "train", 0), question="why " * 600)])
     with pytest.raises(InputError, match=r"question train-00000: prompt.max_length 512 leaves no room for a question"):
         check()

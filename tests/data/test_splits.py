@@ -1,22 +1,26 @@
 import dataclasses
+import hashlib
 import json
 import re
 import runpy
+import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import datasets
 import pytest
 import yaml
-from hub import Hub, point_to, served
+from hub import COMMIT, Hub, point_to, served
 
+from narrowband.data.dataset_revision import dataset_revision
 from narrowband.data.splits import check_dataset, make_splits, world_example
 from narrowband.data.squad import Example, read_squad, stream_squad, write_squad
 from narrowband.params import InputError, Params
 from narrowband.world.names import Split, is_held_out
 
 ROOT = Path(__file__).parent.parent.parent
+NOWHERE = "http://127.0.0.1:9"
 
 
 def splits_of(params: Params) -> dict[Split, list[Example]]:
@@ -165,10 +169,10 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def hub_like(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """`owner/squad` with the columns that SQuAD has on the hub, which `datasets` reads as it would read it there."""
-    folder = tmp_path / "owner" / "squad"
-    folder.mkdir(parents=True)
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub whose `org/tiny` has the columns of SQuAD."""
+    folder = tmp_path / "repository"
+    folder.mkdir()
     for split, count in (("train", 60), ("validation", 9)):
         rows = [
             {"id": f"{split}{i}", "title": "t", "context": f"red fox {split} {i}", "question": "who?"}
@@ -177,11 +181,21 @@ def hub_like(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ]
         (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     monkeypatch.chdir(tmp_path)
-    return folder
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # between the libraries' attempts
+    hub = Hub(folder)
+    with served(hub) as address:
+        connect(address, tmp_path, monkeypatch)
+        yield hub
 
 
-def test_a_data_set_of_the_hub_is_read_in_its_own_splits(hub_like: Path, params: Params) -> None:
-    settings = small(params).model_copy(update={"dataset": "owner/squad"})
+def connect(address: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    point_to(address, folder / "hub", monkeypatch)
+    monkeypatch.setattr(datasets.config, "HF_ENDPOINT", address)
+
+
+def test_a_data_set_of_the_hub_is_read_in_its_own_splits(hub: Hub, params: Params) -> None:
+    settings = small(params).model_copy(update={"dataset": "org/tiny"})
     checked_dataset(settings)
     splits = splits_of(settings)
     assert {split: len(examples) for split, examples in splits.items()} == {"train": 6, "validation": 3, "test": 4}
@@ -189,8 +203,8 @@ def test_a_data_set_of_the_hub_is_read_in_its_own_splits(hub_like: Path, params:
     assert splits["test"][0].golds == ["fox", "fox", "red fox"]
     contexts = {split: {example.context for example in examples} for split, examples in splits.items()}
     assert not contexts["train"] & contexts["validation"]
-    (hub_like / "validation.jsonl").unlink()
-    with pytest.raises(InputError, match=r"dataset owner/squad can't be read from the hub \(.*validation"):
+    (hub.folder / "validation.jsonl").unlink()
+    with pytest.raises(InputError, match=r"dataset org/tiny can't be read from the hub \(.*validation"):
         checked_dataset(settings)
 
 
@@ -205,24 +219,24 @@ def test_a_data_set_of_the_hub_is_read_in_its_own_splits(hub_like: Path, params:
         {"question": None},
     ],
 )
-def test_a_row_of_the_hub_of_another_schema_is_refused(hub_like: Path, params: Params, row: dict) -> None:
+def test_a_row_of_the_hub_of_another_schema_is_refused(hub: Hub, params: Params, row: dict) -> None:
     whole = {"id": "a", "context": "red fox", "question": "who?", "answers": {"text": ["fox"], "answer_start": [4]}}
-    (hub_like / "validation.jsonl").write_text(json.dumps(whole | row) + "\n")
-    (hub_like / "train.jsonl").rename(hub_like / "left")
-    settings = small(params).model_copy(update={"test_dataset": "owner/squad"})
-    with pytest.raises(InputError, match="test_dataset owner/squad: row 'a' does not have the SQuAD schema"):
+    (hub.folder / "validation.jsonl").write_text(json.dumps(whole | row) + "\n")
+    (hub.folder / "train.jsonl").rename(hub.folder / "left")
+    settings = small(params).model_copy(update={"test_dataset": "org/tiny"})
+    with pytest.raises(InputError, match="test_dataset org/tiny: row 'a' does not have the SQuAD schema"):
         checked_dataset(settings)
 
 
-def test_a_data_set_of_the_hub_whose_splits_differ_in_their_columns_is_refused(hub_like: Path, params: Params) -> None:
-    (hub_like / "validation.jsonl").write_text(json.dumps({"id": "a", "answers": {"texts": ["fox"]}}) + "\n")
-    with pytest.raises(InputError, match="dataset owner/squad can't be read from the hub"):
-        checked_dataset(small(params).model_copy(update={"dataset": "owner/squad"}))
+def test_a_data_set_of_the_hub_whose_splits_differ_in_their_columns_is_refused(hub: Hub, params: Params) -> None:
+    (hub.folder / "validation.jsonl").write_text(json.dumps({"id": "a", "answers": {"texts": ["fox"]}}) + "\n")
+    with pytest.raises(InputError, match="dataset org/tiny can't be read from the hub"):
+        checked_dataset(small(params).model_copy(update={"dataset": "org/tiny"}))
 
 
-@pytest.mark.parametrize("change", [{"dataset": "owner/squad"}, {"test_dataset": "owner/squad"}])
+@pytest.mark.parametrize("change", [{"dataset": "org/tiny"}, {"test_dataset": "org/tiny"}])
 def test_a_file_is_checked_beside_a_data_set_of_the_hub(
-    hub_like: Path, params: Params, tmp_path: Path, change: dict[str, str]
+    hub: Hub, params: Params, tmp_path: Path, change: dict[str, str]
 ) -> None:
     examples = [world_example(0, "test", i) for i in range(9)]
     files = on_two_files(params, tmp_path, examples, test=9).model_copy(update=change)
@@ -237,23 +251,28 @@ def test_a_file_is_checked_beside_a_data_set_of_the_hub(
         checked_dataset(small(files, train=99, validation=99, test=99))
 
 
-def test_a_test_data_set_that_the_hub_does_not_give_is_named(hub_like: Path, params: Params) -> None:
-    (hub_like / "validation.jsonl").unlink()
-    with pytest.raises(InputError, match="test_dataset owner/squad can't be read from the hub"):
-        checked_dataset(small(params).model_copy(update={"test_dataset": "owner/squad"}))
+def test_a_test_data_set_that_the_hub_does_not_give_is_named(hub: Hub, params: Params) -> None:
+    (hub.folder / "validation.jsonl").unlink()
+    with pytest.raises(InputError, match="test_dataset org/tiny can't be read from the hub"):
+        checked_dataset(small(params).model_copy(update={"test_dataset": "org/tiny"}))
 
 
 @pytest.mark.parametrize("name", ["train.jsonl", "owner/train.jsonl"])
-def test_a_file_of_another_kind_is_refused(hub_like: Path, params: Params, name: str) -> None:
+def test_a_file_of_another_kind_is_refused(
+    params: Params, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("owner").mkdir()
     Path(name).write_text("{}")
     with pytest.raises(InputError, match=f"dataset {name} is not a .json file; give `bundled`, a .json file"):
         checked_dataset(params.model_copy(update={"dataset": name}))
 
 
-@pytest.mark.parametrize("name", ["/tmp", "./qa", "qa"])
+@pytest.mark.parametrize("name", ["/tmp", "./qa", "qa", "owner/qa"])
 def test_a_folder_is_refused_as_one(params: Params, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "qa").mkdir()
+    (tmp_path / "owner" / "qa").mkdir(parents=True)
     with pytest.raises(InputError, match=f"dataset {name} is a folder; give `bundled`, a .json file"):
         checked_dataset(params.model_copy(update={"dataset": name}))
 
@@ -264,16 +283,82 @@ def test_what_is_no_data_set_is_refused(params: Params, dataset: str) -> None:
         checked_dataset(params.model_copy(update={"dataset": dataset}))
 
 
-@pytest.mark.parametrize("name", ["org/gated", "org/nothing"])
-def test_a_data_set_that_the_hub_does_not_give(
-    params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    with served(Hub(tmp_path)) as address:
-        point_to(address, tmp_path / "hub", monkeypatch)
-        monkeypatch.setattr(datasets.config, "HF_ENDPOINT", address)
-        with pytest.raises(InputError, match=f"dataset {name} can't be read from the hub") as refusal:
-            checked_dataset(params.model_copy(update={"dataset": name}))
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("org/gated", "can't be read from the hub"),
+        ("org/nothing", "is not on the hub, or is private; check its name, or log in with `hf auth login`"),
+        ("org/tiny@v9", "has no revision v9; give a branch, tag or commit of org/tiny"),
+    ],
+)
+def test_a_data_set_that_the_hub_does_not_give(hub: Hub, params: Params, name: str, sentence: str) -> None:
+    with pytest.raises(InputError, match=f"^dataset {name} {sentence}") as refusal:
+        checked_dataset(params.model_copy(update={"dataset": name}))
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("revision", ["", "@main", "@v1", f"@{COMMIT}"])
+def test_a_data_set_of_the_hub_is_read_at_the_commit_that_is_recorded(hub: Hub, params: Params, revision: str) -> None:
+    name = f"org/tiny{revision}"
+    hub.named = [revision.removeprefix("@") or "main"]
+    assert dataset_revision("dataset", name) == f"commit:{COMMIT}"
+    splits_of(small(params).model_copy(update={"dataset": name}))
+    read = [asked for asked in hub.asked if asked.endswith(".jsonl")]
+    assert read and all(f"/resolve/{COMMIT}/" in asked for asked in read)
+
+
+def test_a_changed_data_set_of_the_hub_has_another_revision(hub: Hub, params: Params) -> None:
+    settings = small(params).model_copy(update={"dataset": "org/tiny"})
+    before = dataset_revision("dataset", "org/tiny"), splits_of(settings)
+    change_on(hub)
+    after = dataset_revision("dataset", "org/tiny"), splits_of(settings)
+    assert after[0] == f"commit:{hub.commit}" != before[0]
+    assert after[1]["train"] != before[1]["train"] and after[1]["test"] == before[1]["test"]
+
+
+def change_on(hub: Hub) -> None:
+    hub.commit = COMMIT[::-1]
+    path = hub.folder / "train.jsonl"
+    path.write_text(path.read_text().replace("who?", "who is it?"))
+
+
+def test_without_the_hub_a_revision_is_the_last_one_known(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = dataset_revision("dataset", "org/tiny")
+    connect(NOWHERE, tmp_path, monkeypatch)
+    assert dataset_revision("dataset", "org/tiny") == known
+    assert dataset_revision("dataset", f"org/other@{COMMIT}") == known
+    for name in ("org/tiny@v1", "org/other"):
+        with pytest.raises(InputError, match=f"^dataset {name} has not been read and the hub can't be reached; check"):
+            dataset_revision(f"dataset {name}", name)
+
+
+def test_without_the_hub_only_the_same_commit_is_read_from_the_cache_of_datasets(
+    hub: Hub, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = small(params).model_copy(update={"dataset": "org/tiny"})
+    expected = splits_of(settings)
+    datasets.load_dataset("org/tiny")
+    with monkeypatch.context() as offline:
+        connect(NOWHERE, tmp_path, offline)
+        assert splits_of(settings) == expected
+    change_on(hub)
+    dataset_revision("dataset", "org/tiny")
+    connect(NOWHERE, tmp_path, monkeypatch)
+    with pytest.raises(
+        InputError, match=f"is at commit {hub.commit} and only another one, {COMMIT}, is on this machine"
+    ):
+        splits_of(settings)
+
+
+def test_the_revision_of_what_is_not_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "owner" / "folder").mkdir(parents=True)
+    for name in ("bundled", "owner/gone.json", "owner/folder", "./gone/name", "a/b/c"):
+        assert dataset_revision("dataset", name) == name
+    (tmp_path / "qa.json").write_text("{}")
+    assert dataset_revision("dataset", "qa.json") == f"sha256:{hashlib.sha256(b'{}').hexdigest()}"
 
 
 def test_no_sft_records_are_written_where_none_are_wanted(

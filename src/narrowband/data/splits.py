@@ -7,6 +7,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
+from narrowband.data.dataset_revision import commit, is_hub_id
 from narrowband.data.squad import Answer, Example, require_sound, require_unique, stream_squad, typed
 from narrowband.params import InputError, Unanswerable, first_line
 from narrowband.runtime.parameters import shown
@@ -59,8 +60,8 @@ def check_dataset(
         f"{parameter} {name}": name for parameter, name in given.items() if name != BUNDLED and not _is_file(name)
     }
     for where, name in on_hub.items():
-        path = Path(name)
-        if path.is_file() or name.count("/") != 1 or name.startswith(("/", "./", "../")):
+        if not is_hub_id(name):
+            path = Path(name)
             fault = "is a folder" if path.is_dir() else "is not a .json file" if path.exists() else "does not exist"
             raise InputError(
                 f"{where} {fault}; give `{BUNDLED}`, a .json file of the SQuAD schema or a hub id (owner/name)"
@@ -173,8 +174,14 @@ def _bucket(example: Example) -> Split:
 def _rows(where: str, name: str, split: str) -> Iterator[Example]:
     import datasets
 
+    wanted = commit(where, name)
     try:
-        for row in datasets.load_dataset(name, split=split, streaming=True):
+        builder = datasets.load_dataset_builder(name.partition("@")[0], revision=wanted)
+        if builder.hash != wanted:  # without the hub, the library reads any commit that is in its own cache
+            raise InputError(
+                f"{where} is at commit {wanted} and only another one, {builder.hash}, is on this machine; check the network"
+            )
+        for row in builder.as_streaming_dataset(split):
             yield _from_row(where, row)
     except InputError:
         raise
