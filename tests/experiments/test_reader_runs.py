@@ -1,6 +1,6 @@
 import pytest
 
-from narrowband.experiments import positions
+from narrowband.experiments import queue
 from narrowband.experiments.positions import RUNS, reader_rows, reader_runs
 from narrowband.experiments.queue import Experiments, Origin
 
@@ -22,7 +22,7 @@ def test_rows_are_those_of_readers_and_of_what_those_that_are_no_ablation_are_co
         "reader": span,
         "fewer_positions": {"mean pooling": {**row, **span}},
     }
-    monkeypatch.setattr(positions, "read_result", lambda experiments, name, path: details)
+    monkeypatch.setattr(queue, "read_result", lambda experiments, name, path: details)
     origins = dict.fromkeys(("reader-k2", "reader-k4-short-scratch"), Origin("0123456789abcdef", "def"))
     finished = {"reader-k2": metrics, "reader-k4-short-scratch": metrics, "another": {}}
     rows = reader_rows(Experiments(("abc",), finished, frozenset(), origins))

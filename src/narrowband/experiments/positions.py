@@ -1,8 +1,8 @@
 """The experiments on fewer positions: tokens per position, and what each part of the reader's training and encoder buys."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from narrowband.experiments.queue import DETAILS, Experiments, Overrides, Rows, Runs, figures, read_result
+from narrowband.experiments.queue import Experiments, Overrides, Rows, Runs, rows_of, with_details
 
 FIGURES = ("f1", "em", "agreement", "positions_ratio", "bits_per_token")
 
@@ -47,26 +47,14 @@ def reader_rows(experiments: Experiments) -> Rows:
 
     That is the uncompressed model, and the untrained ways to read as few positions.
     """
-    return [
-        row
-        for run in RUNS
-        if run.name in experiments.finished
-        for row in _rows(
-            run,
-            experiments.commit_of(run.name),
-            experiments.finished[run.name],
-            read_result(experiments, run.name, DETAILS),
-        )
-    ]
+    found = with_details(experiments.only(run.name for run in RUNS if run.name in experiments.finished))
+    return [row for run in RUNS if run.name in found.finished for row in _rows(found, run)]
 
 
-def _rows(run: ReaderRun, commit: str, metrics: dict[str, Any], details: dict[str, Any]) -> Rows:
-    about = {"tokens_per_position": run.tokens_per_position, "ablation": run.ablation, "commit": commit}
-    found = {name: {**metrics[name], **details[name]} for name in ("uncompressed", "reader")} | details[
-        "fewer_positions"
-    ]
-    return [
-        {**about, "system": system, **figures(row, FIGURES)}
-        for system, row in found.items()
-        if system == "reader" or not run.ablation
-    ]
+def _rows(experiments: Experiments, run: ReaderRun) -> Rows:
+    about = {"tokens_per_position": run.tokens_per_position, "ablation": run.ablation}
+    metrics = experiments.finished[run.name]
+    untrained = metrics["fewer_positions"]
+    flat = experiments._replace(finished={run.name: metrics | untrained})
+    systems = ("reader",) if run.ablation else ("uncompressed", "reader", *untrained)
+    return rows_of(flat, run.name, about, systems, FIGURES)

@@ -4,7 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from typing import Any, NamedTuple
 
@@ -52,10 +52,27 @@ class Experiments(NamedTuple):
         """The first 12 digits of the commit that a finished experiment starts from."""
         return self.origins[name].commit[:12]
 
+    def only(self, names: Iterable[str]) -> "Experiments":
+        """The same with the finished experiments `names` alone."""
+        return self._replace(finished={name: self.finished[name] for name in names})
+
 
 def figures(row: Mapping[str, Any], names: Sequence[str] = FIGURES) -> dict[str, Any]:
     """Those of `names` that `row` has, and the ends of its 95% interval as `low` and `high`."""
     return {**{name: row[name] for name in names if name in row}, **row["f1_interval"]}
+
+
+def rows_of(
+    experiments: Experiments,
+    name: str,
+    about: Mapping[str, Any],
+    systems: Iterable[str],
+    names: Sequence[str] = FIGURES,
+) -> Rows:
+    """A row for each of `systems` of a finished run: what is told `about` the run, its commit, and the figures `names`."""
+    about = {**about, "commit": experiments.commit_of(name)}
+    found = experiments.finished[name]
+    return [{**about, "system": system, **figures(found[system], names)} for system in systems]
 
 
 def command(overrides: Overrides) -> str:
@@ -84,7 +101,7 @@ def _with_earlier(newer: Experiments, older: Experiments) -> Experiments:
 
 
 def with_details(experiments: Experiments) -> Experiments:
-    """`experiments` with each finished one's `results/evaluate.json` merged into its metrics.
+    """`experiments` with each finished one's `results/evaluate.json` merged into its metrics, system by system.
 
     Raises:
         InputError: a finished experiment lacks that file.
@@ -98,7 +115,7 @@ def with_details(experiments: Experiments) -> Experiments:
 
 def _merged(metrics: Mapping[str, Any], details: Mapping[str, Any]) -> dict[str, Any]:
     rows = {name: {**row, **details.get(name, {})} for name, row in metrics.items() if isinstance(row, Mapping)}
-    return {**metrics, **rows}
+    return {**details, **metrics, **rows}
 
 
 def read_result(experiments: Experiments, name: str, path: str) -> dict[str, Any]:

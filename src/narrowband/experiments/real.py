@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from narrowband.evaluation.headline import TITLES
-from narrowband.experiments.queue import Experiments, Overrides, Rows, Runs, baseline_rows, figures, with_details
+from narrowband.experiments.queue import Experiments, Overrides, Rows, Runs, baseline_rows, rows_of, with_details
 from narrowband.params import Params
 from narrowband.runtime.files import read_json
 
@@ -91,12 +91,8 @@ def real_rows(experiments: Experiments) -> Rows:
     Runs take hours, so those of several commits are kept together; each row names its commit.
     """
     runs = {name: run for name in experiments.finished for run in RUNS if name.endswith(f"-{run.name}")}
-    chosen = experiments._replace(finished={name: experiments.finished[name] for name in runs})
-    rows = [
-        row
-        for name, metrics in with_details(chosen).finished.items()
-        for row in _rows(name.removesuffix(f"-{runs[name].name}"), runs[name], metrics, experiments.commit_of(name))
-    ]
+    found = with_details(experiments.only(runs))
+    rows = [row for name, run in runs.items() for row in rows_of(found, name, _about(name, run), SYSTEMS)]
     done = {_run_of(row) for row in rows}
     return sorted([row for row in _earlier(ROWS) if _run_of(row) not in done] + rows, key=_run_of)
 
@@ -109,10 +105,10 @@ def real_bit_rows(experiments: Experiments) -> Rows:
     return rows + [row for row in _earlier(BIT_ROWS) if _setting_of(row) not in done]
 
 
-def real_bit_pictures(rows: Rows) -> dict[Path, Rows]:
-    """A picture for each model."""
+def by_model(picture: str, rows: Rows) -> dict[Path, Rows]:
+    """The rows of each model, which its picture shows; `picture` begins the files' names."""
     models = dict.fromkeys(row["model"] for row in rows)
-    return {PICTURES / f"f1-against-bits-{one}.svg": [row for row in rows if row["model"] == one] for one in models}
+    return {PICTURES / f"{picture}-{one}.svg": [row for row in rows if row["model"] == one] for one in models}
 
 
 def _setting_of(row: Mapping[str, Any]) -> tuple[str, str, str]:
@@ -124,18 +120,9 @@ def _earlier(path: Path) -> Rows:
     return rows
 
 
-def _rows(model: str, run: RealRun, metrics: dict[str, Any], commit: str) -> Rows:
-    about = {"model": model, "compression": run.compression, "control": run.control, "commit": commit}
-    return [{**about, "system": system, **figures(metrics[system])} for system in SYSTEMS]
+def _about(name: str, run: RealRun) -> dict[str, Any]:
+    return {"model": name.removesuffix(f"-{run.name}"), "compression": run.compression, "control": run.control}
 
 
 def _run_of(row: dict[str, Any]) -> tuple[str, str, int]:
     return row["model"], row["control"], row["compression"]
-
-
-def real_pictures(rows: Rows) -> dict[Path, Rows]:
-    """A picture for each model, of its runs that are not controls."""
-    return {
-        PICTURES / f"f1-and-cosine-{model}.svg": [row for row in rows if row["model"] == model and not row["control"]]
-        for model in dict.fromkeys(row["model"] for row in rows)
-    }

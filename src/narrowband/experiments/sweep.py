@@ -6,16 +6,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from narrowband.experiments.positions import reader_rows, reader_runs
-from narrowband.experiments.queue import STAGE, Experiments, Overrides, Rows, Runs, baseline_rows, figures, with_details
+from narrowband.experiments.queue import STAGE, Experiments, Overrides, Rows, Runs, baseline_rows, rows_of, with_details
 from narrowband.experiments.real import (
     BIT_ROWS,
     PICTURES,
     ROWS,
     SYSTEMS,
-    real_bit_pictures,
+    by_model,
     real_bit_rows,
     real_bit_runs,
-    real_pictures,
     real_rows,
     real_runs,
 )
@@ -119,17 +118,12 @@ def sweep_runs(hidden: int) -> Runs:
 
 
 def sweep_rows(experiments: Experiments) -> Rows:
-    """A row for each finished run and system, with the commit that the run starts from and its `figures`."""
+    """A row for each finished run and system."""
     return [
-        {
-            **run._asdict(),
-            "commit": experiments.commit_of(run.name),
-            "system": system,
-            **figures(experiments.finished[run.name][system]),
-        }
+        row
         for run in RUNS
         if run.name in experiments.finished
-        for system in SYSTEMS
+        for row in rows_of(experiments, run.name, run._asdict(), SYSTEMS)
     ]
 
 
@@ -207,6 +201,20 @@ SWEEPS = {
     Axis.POSITIONS: Sweep(
         STAGE, Path("docs/positions.json"), lambda rows: {}, lambda params, hidden: reader_runs(), reader_rows, ""
     ),
-    Axis.REAL: Sweep(STAGE, ROWS, real_pictures, real_runs, real_rows, "f1_and_cosine_chart"),
-    Axis.REAL_BITS: Sweep("baselines", BIT_ROWS, real_bit_pictures, real_bit_runs, real_bit_rows, "rate_chart"),
+    Axis.REAL: Sweep(
+        STAGE,
+        ROWS,
+        lambda rows: by_model("f1-and-cosine", [row for row in rows if not row["control"]]),
+        real_runs,
+        real_rows,
+        "f1_and_cosine_chart",
+    ),
+    Axis.REAL_BITS: Sweep(
+        "baselines",
+        BIT_ROWS,
+        lambda rows: by_model("f1-against-bits", rows),
+        real_bit_runs,
+        real_bit_rows,
+        "rate_chart",
+    ),
 }
