@@ -100,9 +100,8 @@ def sweep(
         return
     rows = swept.rows(experiments)
     drawn = swept.write(rows)
-    console.print(
-        ", drawn in ".join([f"{len(rows)} rows in {swept.data}", *([", ".join(map(str, drawn))] if drawn else [])])
-    )
+    where = f", drawn in {', '.join(map(str, drawn))}" if drawn else ""
+    console.print(f"{len(rows)} rows in {swept.data}{where}")
 
 
 @profiles.command(name="list")

@@ -191,13 +191,19 @@ def enqueue(name: str, overrides: Overrides, stage: str = STAGE) -> None:
 
 
 def run_dvc(*arguments: str) -> str:
-    """Run a `dvc` command and return what it prints.
+    """Run a `dvc` command and return what it prints; see `output_of`."""
+    called = f"dvc {' '.join(arguments[:2])}"
+    return output_of([sys.executable, "-m", "dvc", *arguments], called, "correct that and run the command again")
+
+
+def output_of(command: Sequence[str], called: str, fix: str) -> str:
+    """Run a command, `called` so in messages, and return what it prints.
 
     Raises:
-        InputError: it fails; the message has the first line of DVC's reason.
+        InputError: it fails; the message has the first line of its reason, and `fix`.
     """
-    done = subprocess.run([sys.executable, "-m", "dvc", *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[0].removeprefix("ERROR: ")
-        raise InputError(f"dvc {' '.join(arguments[:2])} failed: {reason}; correct that and run the command again")
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[0]
+        raise InputError(f"{called} failed: {reason.removeprefix('ERROR: ').removeprefix('fatal: ')}; {fix}")
     return done.stdout

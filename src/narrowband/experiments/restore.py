@@ -1,9 +1,8 @@
 """Restores the workspace to the last commit, after an experiment in it was refused or failed."""
 
-import subprocess
 from pathlib import Path
 
-from narrowband.experiments.queue import run_dvc
+from narrowband.experiments.queue import output_of, run_dvc
 from narrowband.params import PARAMS_FILE, InputError
 from narrowband.runtime import paths
 
@@ -31,8 +30,4 @@ def restore() -> None:
 
 
 def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[0].removeprefix("fatal: ")
-        raise InputError(f"git {arguments[0]} failed: {reason}; run this in a clone of the project")
-    return done.stdout
+    return output_of(["git", *arguments], f"git {arguments[0]}", "run this in a clone of the project")
