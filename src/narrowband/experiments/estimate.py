@@ -149,13 +149,20 @@ class _Costs:
     def answers(self, prompts: Sequence[EncodedPrompt], count: int, codecs: int, plain: int = 0) -> float:
         """Answers to `count` questions like `prompts`, by `codecs` systems with a codec and `plain` ones without."""
         some = prompts[:count]
-        coded = [i for prompt in some for i, on in zip(prompt.ids, prompt.coded, strict=True) if on]
-        searched = len(set(coded)) if self.params.window == 1 else min(SEARCHED, len(coded))
         read = sum(len(prompt.ids) for prompt in some) * self.speed.read
         write = len(some) * self.params.generation.max_new_tokens * self.speed.write
-        # Reading a token takes 2 operations per weight of the blocks, a nearest-token search 2 per number of the table.
-        search = searched * self.speed.read * self.entries / self.blocks
-        return ((codecs + plain) * (read + write) + codecs * search) * count / len(some)
+        return ((codecs + plain) * (read + write) + codecs * self._search(some)) * count / len(some)
+
+    def searches(self, prompts: Sequence[EncodedPrompt], count: int, codecs: int) -> float:
+        """Searches for the nearest tokens of `count` prompts like `prompts`, sent by `codecs` systems, without answers."""
+        some = prompts[:count]
+        return codecs * self._search(some) * count / len(some)
+
+    def _search(self, prompts: Sequence[EncodedPrompt]) -> float:
+        """Reading a token takes 2 operations per weight of the blocks, a nearest-token search 2 per number of the table."""
+        coded = [i for prompt in prompts for i, on in zip(prompt.ids, prompt.coded, strict=True) if on]
+        searched = len(set(coded)) if self.params.window == 1 else min(SEARCHED, len(coded))
+        return searched * self.speed.read * self.entries / self.blocks
 
     def phase(self, training: Training, step: float, known: bool = False) -> float:
         """All steps, and all quick evaluations, including the one before the first step unless its result is known."""
@@ -193,18 +200,18 @@ def estimate(params: Params, lm: FrozenLM, asked: Asked, speed: Speed) -> Estima
     """Estimate all stages, for prompts like those in `asked` and answers of maximum length."""
     costs, test = _Costs(params, lm, asked, speed), asked.test
     replays = len(TITLES) * params.generation.batch_size + 2 * REPLAYED  # with and without BOS
-    seconds = (
-        costs.records(),
-        costs.answers(test, params.data.test, 0, 1),
-        costs.phase(params.phase1, costs.phase1_step()),
-        costs.phase(params.phase2, costs.phase2_step(), known=params.phase2.start == "phase1"),
-        costs.reader(),
-        costs.answers(test, params.data.test, len(TITLES) - 1, 0),
-        costs.answers(test, params.baselines.questions, REFERENCE_SYSTEMS, 0),
-        costs.answers(test, params.baselines.questions, CODEC_SYSTEMS, 0),
-        # Replays with the uncompressed model, and searches for nearest tokens without answers.
-        costs.answers(test, replays, 0, 1) + costs.answers(test, EXAMINED, len(TITLES) - 1, 1 - len(TITLES)),
-    )
+    codecs = len(TITLES) - 1
+    seconds = {
+        "generate_data": costs.records(),
+        "uncompressed": costs.answers(test, params.data.test, 0, 1),
+        "train_phase1": costs.phase(params.phase1, costs.phase1_step()),
+        "train_phase2": costs.phase(params.phase2, costs.phase2_step(), known=params.phase2.start == "phase1"),
+        "train_reader": costs.reader(),
+        "evaluate": costs.answers(test, params.data.test, codecs),
+        "references": costs.answers(test, params.baselines.questions, REFERENCE_SYSTEMS),
+        "baselines": costs.answers(test, params.baselines.questions, CODEC_SYSTEMS),
+        "diagnose": costs.answers(test, replays, 0, 1) + costs.searches(test, EXAMINED, codecs),
+    }
     rows = min(params.phase2.micro_batch or params.phase2.batch_size, params.phase2.batch_size)
     memory = {
         "weights": (1 + multiplies_in_bfloat16() / 2) * sum(parameter.nbytes for parameter in lm.model.parameters()),
@@ -212,7 +219,7 @@ def estimate(params: Params, lm: FrozenLM, asked: Asked, speed: Speed) -> Estima
         "activations": rows * max(len(prompt.ids) for prompt in asked.train) * speed.kept,
         "adapter or encoder": float(max(costs.adapter, costs.mlp + costs.copied) * ADAM * FLOAT),
     }
-    return Estimate(dict(zip(STAGES, seconds, strict=True)), memory)
+    return Estimate(seconds, memory)
 
 
 def adapter_size(params: Params, hidden: int) -> int:
