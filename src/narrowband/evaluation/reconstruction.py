@@ -1,7 +1,7 @@
 """How close reconstructed embeddings, or states after a block, are to the originals, over the coded tokens alone."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,20 +15,26 @@ BY_SEEN = ("cosine", "token_match")
 """Figures that are also reported separately for seen and unseen tokens."""
 
 
+class Sums(NamedTuple):
+    """Sum of a figure over tokens, and their number; then the same over the unseen ones among them."""
+
+    total: float = 0.0
+    tokens: float = 0.0
+    unseen_total: float = 0.0
+    unseen_tokens: float = 0.0
+
+
 @dataclass
 class Quality:
     """Means over tokens, accumulated batch by batch; with `seen`, the ids coded in training, also over other tokens."""
 
     seen: Int[Tensor, " known"] | None = None
-    sums: dict[str, float] = field(default_factory=dict)
-    counts: dict[str, float] = field(default_factory=dict)
-    unseen_sums: dict[str, float] = field(default_factory=dict)
-    unseen_counts: dict[str, float] = field(default_factory=dict)
+    sums: dict[str, Sums] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
         """Number of tokens added."""
-        return int(self.counts.get("cosine", 0))
+        return int(self.sums.get("cosine", Sums()).tokens)
 
     @torch.no_grad()
     def add(
@@ -60,39 +66,32 @@ class Quality:
     ) -> None:
         times = torch.ones_like(ids) if counts is None else counts
         weighted = values.double() * times.to(values.device)
-        _add(self.sums, {name: float(weighted.sum())})
-        _add(self.counts, {name: int(times.sum())})
+        found = Sums(float(weighted.sum()), int(times.sum()))
         if self.seen is not None and name in BY_SEEN:
             new = ~torch.isin(ids, self.seen)
-            _add(self.unseen_sums, {name: float(weighted[new.to(values.device)].sum())})
-            _add(self.unseen_counts, {name: int(times[new].sum())})
+            unseen = float(weighted[new.to(values.device)].sum())
+            found = found._replace(unseen_total=unseen, unseen_tokens=int(times[new].sum()))
+        self._add(name, found)
 
     def merge(self, other: "Quality") -> None:
         """Add all that was added to `other`."""
-        _add(self.sums, other.sums)
-        _add(self.counts, other.counts)
-        _add(self.unseen_sums, other.unseen_sums)
-        _add(self.unseen_counts, other.unseen_counts)
+        for name, sums in other.sums.items():
+            self._add(name, sums)
+
+    def _add(self, name: str, more: Sums) -> None:
+        self.sums[name] = Sums(*(a + b for a, b in zip(self.sums.get(name, Sums()), more, strict=True)))
 
     def means(self) -> dict[str, float]:
         """`cosine`, `norm_ratio`, `relative_error` (shares), `mse` (per component), `token_match` (percent)."""
-        return {name: total / self.counts[name] for name, total in self.sums.items()}
+        return {name: sums.total / sums.tokens for name, sums in self.sums.items()}
 
     def by_seen(self) -> dict[str, dict[str, float]]:
         """`cosine` and `token_match` of `seen` and of `unseen` tokens, if there are any; `share` of unseen tokens."""
-        unseen = {
-            name: total / self.unseen_counts[name]
-            for name, total in self.unseen_sums.items()
-            if self.unseen_counts[name]
-        }
+        split = {name: sums for name, sums in self.sums.items() if name in BY_SEEN}
+        unseen = {name: s.unseen_total / s.unseen_tokens for name, s in split.items() if s.unseen_tokens}
         seen = {
-            name: (self.sums[name] - total) / (self.counts[name] - self.unseen_counts[name])
-            for name, total in self.unseen_sums.items()
-            if self.counts[name] > self.unseen_counts[name]
+            name: (s.total - s.unseen_total) / (s.tokens - s.unseen_tokens)
+            for name, s in split.items()
+            if s.tokens > s.unseen_tokens
         }
-        return {"seen": seen, "unseen": {"share": self.unseen_counts.get("cosine", 0) / self.count, **unseen}}
-
-
-def _add(sums: dict[str, float], more: Mapping[str, float]) -> None:
-    for name, total in more.items():
-        sums[name] = sums.get(name, 0.0) + total
+        return {"seen": seen, "unseen": {"share": split["cosine"].unseen_tokens / self.count, **unseen}}
