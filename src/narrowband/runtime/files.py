@@ -4,10 +4,10 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` atomically; makes the folder if it is missing."""
-    _write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write `content` to `path` atomically; makes the folder if it is missing."""
-    _write(path, lambda temporary: temporary.write_bytes(content))
+    with whole_file(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -64,17 +66,10 @@ def write_tensors(path: Path, tensors: Mapping[str, "Tensor"], metadata: Mapping
 
     whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
     try:
-        _write(path, lambda temporary: save_file(whole, temporary, dict(metadata or {})))
+        with whole_file(path) as temporary:
+            save_file(whole, temporary, dict(metadata or {}))
     except SafetensorError as error:  # how the library reports errors of the operating system
         raise OSError(f"{path} could not be written ({error})") from None
-
-
-def joined(path: Path, parts: Iterable[Path]) -> None:
-    """Write the bytes of `parts`, one after the other, to `path`, atomically."""
-    with _beside(path) as temporary, temporary.open("wb") as whole:
-        for part in parts:
-            with part.open("rb") as file:
-                shutil.copyfileobj(file, whole)
 
 
 def digest(tensors: Mapping[str, "Tensor"], text: str = "") -> str:
@@ -89,10 +84,25 @@ def digest(tensors: Mapping[str, "Tensor"], text: str = "") -> str:
 
 
 @contextmanager
-def streamed(path: Path) -> Iterator[TextIO]:
-    """A text file to write in several pieces; it appears as `path` if the block ends without an error."""
-    with _beside(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        yield file
+def whole_file(path: Path) -> Iterator[Path]:
+    """A temporary file to write, and to close; it becomes `path` if the block ends without an error.
+
+    It is in a folder of its own, because libraries may leave temporary files beside it. The folder of `path` is made if it is
+    missing.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left_by_a_killed_run in path.parent.glob(f".{path.name}.*.tmp"):
+        shutil.rmtree(left_by_a_killed_run)
+    folder = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    folder.mkdir()
+    try:
+        temporary = folder / path.name
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())  # otherwise a power cut could leave an empty file under the new name
+        temporary.replace(path)
+    finally:
+        shutil.rmtree(folder)
 
 
 @contextmanager
@@ -108,26 +118,3 @@ def folder_of_files(folder: Path) -> Iterator[Path]:
             path.replace(folder / path.name)
     finally:
         shutil.rmtree(temporary)
-
-
-def _write(path: Path, write: Callable[[Path], object]) -> None:
-    with _beside(path) as temporary:
-        write(temporary)
-
-
-@contextmanager
-def _beside(path: Path) -> Iterator[Path]:
-    """A temporary file that becomes `path`, in a folder of its own, because libraries may leave temporary files beside it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for left_by_a_killed_run in path.parent.glob(f".{path.name}.*.tmp"):
-        shutil.rmtree(left_by_a_killed_run)
-    folder = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    folder.mkdir()
-    try:
-        temporary = folder / path.name
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())  # otherwise a power cut could leave an empty file under the new name
-        temporary.replace(path)
-    finally:
-        shutil.rmtree(folder)

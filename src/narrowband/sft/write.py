@@ -15,7 +15,7 @@ from narrowband.lm.frozen import FrozenLM
 from narrowband.lm.model_revision import model_revision
 from narrowband.lm.source import load_tokenizer
 from narrowband.params import BackendName, Data, InputError, SftBos
-from narrowband.runtime.files import streamed
+from narrowband.runtime.files import whole_file
 from narrowband.runtime.progress import progress
 from narrowband.sft.audit import audit
 from narrowband.sft.backend import Backend, TransformersBackend
@@ -115,7 +115,12 @@ def _source(settings: Settings, model: PlainModel) -> dict[str, Any]:
 
 
 def _write_records(run: Run, folder: Path, advance: Callable[[int], None]) -> None:
-    with streamed(folder / "train.jsonl") as train, streamed(folder / "rejected.jsonl") as rejected:
+    with (
+        whole_file(folder / "train.jsonl") as records,
+        records.open("w", encoding="utf-8") as train,
+        whole_file(folder / "rejected.jsonl") as others,
+        others.open("w", encoding="utf-8") as rejected,
+    ):
         run.write(train, rejected, advance)
 
 
