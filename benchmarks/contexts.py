@@ -22,9 +22,8 @@ from narrowband.codec.codec import Codec
 from narrowband.codec.config import CodecConfig
 from narrowband.codec.pca import PCA
 from narrowband.codec.token_windows import token_windows
-from narrowband.data.encoded import EncodedPrompt
 from narrowband.data.squad import Example, read_squad
-from narrowband.evaluation.answer import QuestionAnswerer, QuestionSet
+from narrowband.evaluation.answer import HasIds, QuestionAnswerer, QuestionSet
 from narrowband.evaluation.compare import Comparison, compare
 from narrowband.lm.frozen import FrozenLM
 from narrowband.pretrain.tokenizer import train_tokenizer
@@ -58,7 +57,8 @@ RATIO = 4
 class Whole(QuestionAnswerer):
     """Reads a context again with every question."""
 
-    def _alike(self, examples: Sequence[Example], prompts: Sequence[EncodedPrompt]) -> Sequence[int]:
+    def alike(self, examples: Sequence[Example], prompts: Sequence[HasIds]) -> Sequence[int]:
+        """A number of its own for each prompt."""
         return range(len(examples))
 
 

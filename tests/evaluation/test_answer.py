@@ -60,7 +60,7 @@ def answerer(lm: FrozenLM, params: Params, shots: int = 0, **generation: int) ->
 class Whole(QuestionAnswerer):
     """Reads a context again with every question."""
 
-    def _alike(self, examples, prompts):
+    def alike(self, examples, prompts):
         return range(len(examples))
 
 

@@ -10,6 +10,9 @@ from families import joining_tokenizer, save_family
 from making import answerer_of
 from rich.console import Console
 from safetensors.torch import load, save
+from test_answer import EXAMPLES as ABOUT_THREE
+from test_answer import answerer as answerer_after
+from test_answer import counted, in_common
 from torch import Tensor
 
 from narrowband.data.splits import world_example
@@ -22,8 +25,8 @@ from narrowband.evaluation.stored import answer_stored, store_context
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import InputError, Params
 from narrowband.reader.encoder import ContextEncoder, ReaderConfig
-from narrowband.reader.shorten import MeanPooling, ReadRows, lay_rows
-from narrowband.reader.split_prompt import SplitPrompt, split_prompts
+from narrowband.reader.shorten import MeanPooling, ReadRows, Shortener, latents, lay_rows, shorteners
+from narrowband.reader.split_prompt import Contexts, SplitPrompt, split_prompts
 
 EXAMPLES = [world_example(0, "test", i) for i in range(5)]
 
@@ -58,6 +61,64 @@ def test_positions_and_bits_are_counted(answerer: QuestionAnswerer, encoder: Con
     )
     assert read.positions_ratio == pytest.approx((tokens + around) / (vectors + around))
     assert read.bits_per_token == pytest.approx(16 * answerer.lm.hidden_size * vectors / tokens)
+
+
+def one_by_one(asked: QuestionAnswerer, shorten: Shortener) -> dict[str, str]:
+    """Answers to questions about three contexts, with nothing shared."""
+    lm, said = asked.lm, {}
+    for example in ABOUT_THREE:
+        prompts = split_prompts(lm.tokenizer, [example], asked.prompt)
+        vectors = [one.half().float() for one in latents(lm, shorten, [prompts[0]._replace(shared=0)])]
+        said[example.id] = asked.generate(*lay_rows(lm, prompts, vectors))[0].text
+    return said
+
+
+@pytest.mark.parametrize("name", ["reader", "mean pooling", "every k-th token", "beginning", "surprisal"])
+@pytest.mark.parametrize("shots", [0, 2])
+@pytest.mark.parametrize("batch_size", [64, 2])
+def test_answers_are_those_of_one_question_at_a_time(
+    name: str, shots: int, batch_size: int, encoder: ContextEncoder, lm: FrozenLM, params: Params
+) -> None:
+    asked = answerer_after(lm, params, shots, batch_size=batch_size)
+    system = {"reader": encoder, **shorteners(lm, 2)}[name]
+    expected = one_by_one(asked, system)
+    assert read_answers(asked, system, ABOUT_THREE).predictions == expected and len(set(expected.values())) > 3
+
+
+def test_a_context_is_shortened_and_read_once_and_worked_examples_once_for_all(lm: FrozenLM, params: Params) -> None:
+    class Counted(MeanPooling):
+        def __call__(self, embeddings: Tensor, contexts: Contexts) -> Tensor:
+            shortened.append(len(contexts.ids))
+            return super().__call__(embeddings, contexts)
+
+    shortened: list[int] = []
+    asked, shorten = answerer_after(lm, params, shots=2), Counted(2)
+    prompts = split_prompts(lm.tokenizer, ABOUT_THREE, asked.prompt)
+    groups = [prompts[:4], prompts[4:5], prompts[5:]]
+    shared, vectors = prompts[0].shared, [-(-len(prompt.context) // 2) for prompt in prompts]
+    assert lm.tokenizer.decode(prompts[0].head[1:shared]) == asked.prompt.examples
+    longest = max(len(prompt.head) + n + len(prompt.question) for prompt, n in zip(prompts, vectors, strict=True))
+    pairs = [(prompt.question, max((one.question for one in group), key=len)) for group in groups for prompt in group]
+    rest = max(len(ids) - in_common(ids, leader) for ids, leader in pairs if ids is not leader)
+    read_answers(asked, shorten, ABOUT_THREE)  # the model is tested once
+    shortened.clear()
+    with counted(lm) as tokens:
+        read_answers(asked, shorten, ABOUT_THREE)
+    assert shortened == [3]
+    assert tokens()[:2] == [3 * (longest - rest - shared), 7 * rest]
+
+
+def test_surprisal_is_computed_once_for_each_context_after_examples_read_once(lm: FrozenLM, params: Params) -> None:
+    asked = answerer_after(lm, params, shots=2)
+    prompts = split_prompts(lm.tokenizer, ABOUT_THREE, asked.prompt)
+    surprising, alone = shorteners(lm, 2)["surprisal"], [one._replace(shared=0) for one in prompts]
+    expected = [latents(lm, surprising, [prompt])[0] for prompt in alone]
+    latents(lm, surprising, prompts)  # the model is tested once
+    with counted(lm) as tokens:
+        found = latents(lm, surprising, prompts)
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+    heads = len(prompts[0].head) - prompts[0].shared
+    assert tokens() == [heads + len(prompts[i].context) for i in (0, 4, 5)]
 
 
 def test_the_row_of_a_reader_and_those_of_simpler_ways(answerer: QuestionAnswerer, encoder: ContextEncoder) -> None:

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from families import save_family
 
 from narrowband.data.prompts import encode_answer
+from narrowband.data.settled import with_examples
 from narrowband.data.splits import world_example
 from narrowband.lm.frozen import FrozenLM
 from narrowband.lm.source import max_positions
@@ -13,6 +14,7 @@ from narrowband.params import Params
 from narrowband.reader.encoder import ContextEncoder, ReaderConfig
 from narrowband.reader.shorten import latents
 from narrowband.training.draws import Draws
+from narrowband.training.losses import AnswerLogits
 from narrowband.training.micro_batches import Part
 from narrowband.training.reader import (
     FIRST_FRESH,
@@ -136,3 +138,34 @@ def test_at_one_token_a_position_an_untrained_student_is_its_teacher(lm: FrozenL
     encoder = ContextEncoder(lm, ReaderConfig("revision", 1, "pretrained", 0))
     logits = reader_logits(lm, encoder, lessons.at(1))
     torch.testing.assert_close(logits.student, logits.teacher, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("step", [0, 1])
+def test_worked_examples_are_read_once_for_all_steps(step: int, lm: FrozenLM, params: Params) -> None:
+    long = params.prompt.model_copy(update={"max_length": 2000})  # the tiny model's tokens are short
+    prompt = with_examples(long, [world_example(0, "train", i) for i in range(2)])
+    taught = Lessons(lm.tokenizer, prompt, fresh_questions(0, 4), pretrain_steps=1).at(step)
+    whole = [lesson._replace(prompt=lesson.prompt._replace(shared=0)) for lesson in taught]
+    encoder = ContextEncoder(lm, ReaderConfig("revision", 2, "embeddings", 0))
+    torch.nn.init.normal_(encoder.leave.weight, std=0.1, generator=torch.Generator().manual_seed(0))
+    found: list[tuple[AnswerLogits, torch.Tensor]] = []
+    read: list[list[int]] = []
+    for lessons in (taught, whole):
+        reader_logits(lm, encoder, lessons)  # the model is tested once
+        encoder.zero_grad()
+        columns: list[int] = []
+        hook = lm.model.register_forward_pre_hook(
+            lambda module, given, named, columns=columns: columns.append(named["inputs_embeds"].shape[1]),
+            with_kwargs=True,
+        )
+        logits = reader_logits(lm, encoder, lessons)
+        hook.remove()
+        logits.student.square().mean().backward()
+        found.append((logits, encoder.enter.weight.grad.clone()))
+        read.append(columns)
+    (ours, gradient), (plain, expected) = found
+    torch.testing.assert_close(ours.teacher, plain.teacher, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(ours.student, plain.student, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+    shared = taught[0].prompt.shared
+    assert shared > 100 and read[0] == [n - shared for n in read[1]] and len(read[0]) == 2

@@ -164,7 +164,7 @@ class QuestionAnswerer:
         """
         prompts = self.encode(examples)
         sender = _Sender(self.lm, system, prompts, seen)
-        alike = self._alike(examples, prompts)
+        alike = self.alike(examples, prompts)
 
         def answer_batch(rows: list[int]) -> tuple[dict[str, Reply], Quality, int]:
             batch = collate([prompts[i] for i in rows], self.lm.pad_id)
@@ -192,7 +192,7 @@ class QuestionAnswerer:
             quality.by_seen() if system and seen is not None else {},
         )
 
-    def _alike(self, examples: Sequence[Example], prompts: Sequence[EncodedPrompt]) -> Sequence[int]:
+    def alike(self, examples: Sequence[Example], prompts: Sequence[HasIds]) -> Sequence[int]:
         """A number for each prompt, the same for prompts with the same context; all differ if the model can't share one."""
         groups: dict[str, list[int]] = {}
         for i, example in enumerate(examples):

@@ -12,7 +12,7 @@ from narrowband.evaluation.answer import QuestionAnswerer, batches_by_length
 from narrowband.evaluation.scoring import Scored, score_all
 from narrowband.lm.stop import Reply
 from narrowband.reader.shorten import Shortener, latents, lay_rows, shorteners
-from narrowband.reader.split_prompt import split_prompts
+from narrowband.reader.split_prompt import shared_tokens, split_prompts
 from narrowband.runtime import distributed
 from narrowband.runtime.progress import bar
 
@@ -35,22 +35,27 @@ def read_answers(
     examples: Sequence[Example],
     advance: Callable[[int], None] = lambda n: None,
 ) -> Read:
-    """Answer every example greedily, with its context shortened and rounded to float16, in batches sorted by length."""
+    """Answer every example greedily, with its context shortened and rounded to float16, in batches sorted by length.
+
+    A context that several questions of a batch share is shortened and read once; worked examples are read once for all batches.
+    """
     lm = answerer.lm
     prompts = split_prompts(lm.tokenizer, examples, answerer.prompt)
+    alike = answerer.alike(examples, prompts)
 
     def answer_batch(batch: list[int]) -> tuple[dict[str, Reply], int, int]:
         asked = [prompts[i] for i in batch]
         vectors = [one.half().float() for one in latents(lm, shorten, asked)]
         rows = lay_rows(lm, asked, vectors)
-        replies = answerer.generate(*rows)
+        replies = answerer.generate(*rows, shared_tokens(asked), [alike[i] for i in batch])
         advance(len(batch))
         told = {examples[i].id: reply for i, reply in zip(batch, replies, strict=True)}
         return told, int(rows.mask.sum()), sum(map(len, vectors))
 
     replies: dict[str, Reply] = {}
     positions = sent = 0
-    for told, read, vectors in distributed.shared_out(answer_batch, batches_by_length(prompts, answerer.batch_size)):
+    batches = batches_by_length(prompts, answerer.batch_size, alike)
+    for told, read, vectors in distributed.shared_out(answer_batch, batches):
         replies |= told
         positions += read
         sent += vectors

@@ -111,9 +111,11 @@ class Surprising:
             tokens = int(inside.sum())
             end = int(inside.nonzero()[-1]) + 1
             mask = torch.ones(1, end, dtype=torch.bool, device=embeddings.device)
-            logits = self.lm.logits(row[None, :end], mask, end)[0]
-            surprisal = F.cross_entropy(logits[:-1], ids[1:end], reduction="none")
-            surprisal = F.pad(surprisal, (1, 0), value=torch.inf)[-tokens:]  # nothing predicts the first token
+            wanted = mask[:, -tokens - 1 :]
+            logits = self.lm.logits_at(row[None, :end], mask, wanted, contexts.shared)
+            surprisal = F.cross_entropy(logits[:-1], ids[end - len(logits) + 1 : end], reduction="none")
+            # Nothing predicts the first token of a row, should it be the context's.
+            surprisal = F.pad(surprisal, (tokens - len(surprisal), 0), value=torch.inf)
             kept = surprisal.topk(count(tokens, self.k)).indices.sort().values
             rows.append(row[end - tokens : end][kept])
         return torch.cat(rows)
@@ -130,10 +132,14 @@ def shorteners(lm: FrozenLM, k: int) -> dict[str, Shortener]:
 
 
 def latents(lm: FrozenLM, shorten: Shortener, prompts: Sequence[SplitPrompt]) -> list[Float[Tensor, "vectors hidden"]]:
-    """The vectors that replace the context of each of `prompts`."""
-    contexts = lay_contexts(prompts, lm.pad_id)
+    """The vectors that replace the context of each of `prompts`; a context that several share is encoded once."""
+    keys = [(tuple(prompt.head), tuple(prompt.context)) for prompt in prompts]
+    distinct = dict(zip(keys, prompts, strict=True))
+    contexts = lay_contexts(list(distinct.values()), lm.pad_id)
     vectors = shorten(lm.embed(contexts.ids), contexts)
-    return list(vectors.split([count(len(prompt.context), shorten.k) for prompt in prompts]))
+    of_each = vectors.split([count(len(context), shorten.k) for _, context in distinct])
+    found = dict(zip(distinct, of_each, strict=True))
+    return [found[key] for key in keys]
 
 
 def lay_rows(

@@ -17,7 +17,7 @@ class SplitPrompt(NamedTuple):
     """Token ids of everything before the context (including worked examples), of the context, and of question and cue.
 
     `truncated` says that the end of the context did not fit. The first `joint` tokens of `question` stand for the line break
-    before "Question:", and maybe for the end of the context.
+    before "Question:", and maybe for the end of the context. The first `shared` tokens of `head` are the same in all prompts.
     """
 
     head: list[int]
@@ -25,6 +25,7 @@ class SplitPrompt(NamedTuple):
     question: list[int]
     truncated: bool = False
     joint: int = 0
+    shared: int = 0
 
     @property
     def ids(self) -> list[int]:
@@ -33,13 +34,14 @@ class SplitPrompt(NamedTuple):
 
 
 class Contexts(NamedTuple):
-    """Right-padded rows of heads and contexts: ids, and which of them belong to the context.
+    """Right-padded rows of heads and contexts: ids, which of them belong to the context, and the ids that all rows begin with.
 
     Padding comes last, so a causal model needs no mask for it.
     """
 
     ids: Int[Tensor, "batch seq"]
     inside: Bool[Tensor, "batch seq"]
+    shared: tuple[int, ...] = ()
 
 
 def split_prompt(tokenizer: PreTrainedTokenizerBase, context: str, question: str, prompt: Prompt) -> SplitPrompt:
@@ -49,7 +51,7 @@ def split_prompt(tokenizer: PreTrainedTokenizerBase, context: str, question: str
         InputError: nothing of the context is left, because question and cue fill `prompt.max_length` or it is empty.
     """
     whole = tokenise(tokenizer, context, question, prompt)
-    ids, _, truncated, _ = fit_prompt(tokenizer, whole, len(context), prompt)
+    ids, _, truncated, shared = fit_prompt(tokenizer, whole, len(context), prompt)
     start = len(examples_of(prompt)) + len(HEAD)
     bos = prompt.bos != "none" and tokenizer.bos_token_id is not None
     first = bos + sum(stop <= start for _, stop in whole.spans)
@@ -61,7 +63,8 @@ def split_prompt(tokenizer: PreTrainedTokenizerBase, context: str, question: str
             f"no token of the context fits beside a question of {len(ids) - last} tokens; give a longer context, raise "
             f"prompt.max_length {prompt.max_length} or shorten the question"
         )
-    return SplitPrompt(ids[:first], ids[first:last], ids[last:], truncated, sum(begin <= end for begin in after))
+    joint = sum(begin <= end for begin in after)
+    return SplitPrompt(ids[:first], ids[first:last], ids[last:], truncated, joint, shared)
 
 
 def split_prompts(tokenizer: PreTrainedTokenizerBase, examples: Iterable[Example], prompt: Prompt) -> list[SplitPrompt]:
@@ -81,4 +84,10 @@ def lay_contexts(prompts: Sequence[SplitPrompt], pad_id: int) -> Contexts:
         padding = longest - len(head) - len(context)
         ids.append(head + context + [pad_id] * padding)
         inside.append([False] * len(head) + [True] * len(context) + [False] * padding)
-    return Contexts(torch.tensor(ids), torch.tensor(inside))
+    return Contexts(torch.tensor(ids), torch.tensor(inside), shared_tokens(prompts))
+
+
+def shared_tokens(prompts: Sequence[SplitPrompt]) -> tuple[int, ...]:
+    """The first tokens that all of `prompts`, made with the same settings, have in common: those of the worked examples."""
+    first = prompts[0]
+    return tuple(first.head[: first.shared])

@@ -104,21 +104,24 @@ def _continue(prompt: SplitPrompt) -> ReaderLesson:
     """Continue a context: its second half after latents of the first; for a single token, that token."""
     middle = (len(prompt.context) + 1) // 2
     first, second = prompt.context[:middle], prompt.context[middle:] or prompt.context
-    return ReaderLesson(SplitPrompt(prompt.head, first, []), second)
+    return ReaderLesson(prompt._replace(context=first, question=[]), second)
 
 
 def reader_logits(lm: FrozenLM, encoder: Shortener, lessons: Sequence[ReaderLesson]) -> AnswerLogits:
-    """Logits at the answers of `lessons`, teacher-forced: after latents of the contexts, and after the contexts as text."""
+    """Logits at the answers of `lessons`, teacher-forced: after latents of the contexts, and after the contexts as text.
+
+    Worked examples are read once, for all steps.
+    """
     rows = _as_text(lm, lessons)
     with torch.no_grad():
         teacher = answer_logits(lm, lm.embed(rows.batch.ids), rows)
     prompts = [lesson.prompt for lesson in lessons]
     read = lay_rows(lm, prompts, latents(lm, encoder, prompts), [lesson.answer[:-1] for lesson in lessons])
-    return AnswerLogits(lm.logits_at(*read, rows.mask), teacher, rows.targets[rows.mask])
+    return AnswerLogits(lm.logits_at(*read, rows.mask, rows.batch.shared), teacher, rows.targets[rows.mask])
 
 
 def _as_text(lm: FrozenLM, lessons: Sequence[ReaderLesson]) -> Rows:
-    plain = (EncodedPrompt(prompt.ids, [False] * len(prompt.ids), truncated=False) for prompt, _ in lessons)
+    plain = (EncodedPrompt(one.ids, [False] * len(one.ids), truncated=False, shared=one.shared) for one, _ in lessons)
     return lay_out(lm, [Lesson(prompt, lesson.answer) for prompt, lesson in zip(plain, lessons, strict=True)])
 
 
