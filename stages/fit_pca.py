@@ -9,7 +9,7 @@ def main() -> None:
     """Fit on the training questions; write artifacts/pca and metrics/pca.json."""
     params = load_params()
 
-    from narrowband.codec.config import CodecConfig
+    from narrowband.codec.config import geometry_of
     from narrowband.codec.fitting import fit_coder, fit_pca
     from narrowband.data.prompts import encode_prompts, say_truncated, truncated_share
     from narrowband.data.settled import read_settled
@@ -30,16 +30,16 @@ def main() -> None:
     share = params.vocabulary_share
     mixed = mixed_in(prompts, share, plain_tokens(lm.tokenizer), f"{params.seed}/vocabulary/pca")
     pca = fit_pca(lm, mixed, params.compress_dim, params.window)
-    config = CodecConfig.of(params)
-    if params.latent_coding.kind == "entropy":
+    coding = params.latent_coding
+    if coding.kind == "entropy":
         # without random vocabulary tokens, even if the PCA had some
-        fit_coder(lm, prompts, pca, config).save(paths.PCA)
+        fit_coder(lm, prompts, pca, coding, params.magnitude).save(paths.PCA)
     made_with = {
-        "latent_coding": params.latent_coding.model_dump(),
+        "latent_coding": coding.model_dump(),
         "prompt": prompt.model_dump(),
         "vocabulary_share": share,
     }
-    pca.save(paths.PCA, {**config.geometry, **made_with})
+    pca.save(paths.PCA, {**geometry_of(params), **made_with})
     figures = {"explained_variance": pca.explained_share, "truncated_share": cut}
     write_json(paths.METRICS / "pca.json", rounded(figures))
     console.print(f"{params.compress_dim} of {vector_dim} components explain {pca.explained_share:.1%} of the variance")

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from narrowband.codec.codec import Codec
-from narrowband.codec.coder import LatentCoder
+from narrowband.codec.coder import LatentCoder, Rate
 from narrowband.codec.config import CodecConfig
 from narrowband.codec.pca import PCA
 from narrowband.codec.token_windows import coded_lengths, token_windows
@@ -37,7 +37,11 @@ def streaming_codec_of(lm: FrozenLM, prompts: EncodedPrompts, params: Params) ->
     """A codec fitted to `prompts` that writes streams; its last layer is random, so that it returns neither PCA nor original."""
     vectors, windows = token_windows(lm, prompts, params.window)
     pca, config = PCA.fit(vectors, params.compress_dim, windows), CodecConfig.of(params)
-    codec = Codec(pca, config, LatentCoder.fit(pca, vectors, windows, config, coded_lengths(prompts)))
+    codec = Codec(
+        pca,
+        config,
+        LatentCoder.fit(pca, vectors, windows, Rate(config.latent_coding, config.magnitude, coded_lengths(prompts))),
+    )
     nn.init.normal_(codec.adapter.leave.weight, std=0.1, generator=torch.Generator().manual_seed(1))
     return codec
 

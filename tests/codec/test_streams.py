@@ -9,7 +9,7 @@ import torch
 
 from narrowband.codec.bitstream import STREAM_BITS
 from narrowband.codec.codec import Codec
-from narrowband.codec.coder import LatentCoder
+from narrowband.codec.coder import LatentCoder, Rate
 from narrowband.codec.config import CodecConfig
 from narrowband.codec.pca import PCA
 from narrowband.params import InputError, LatentCoding, Magnitude, Params
@@ -35,7 +35,9 @@ def make(params: Params, magnitude: Magnitude = "none", **values: object) -> Cod
     config = config_of(params, magnitude=magnitude, **values)
     windows = drawn(3_000, 1)
     pca = PCA.fit(VOCABULARY, COMPRESS, windows)
-    coder = LatentCoder.fit(pca, VOCABULARY, windows, config, torch.full((120,), 100))
+    coder = LatentCoder.fit(
+        pca, VOCABULARY, windows, Rate(config.latent_coding, config.magnitude, torch.full((120,), 100))
+    )
     codec = Codec(pca, config, coder)
     with torch.random.fork_rng():
         torch.manual_seed(2)
@@ -175,7 +177,12 @@ def test_a_codec_at_another_rate_refuses_the_streams_and_shares_the_weights(para
     codec = make(params)
     embeddings, coded = prompts(60)
     streams = codec.encode(embeddings, coded)
-    coder = LatentCoder.fit(codec.pca, VOCABULARY, drawn(3_000, 1), codec.config, torch.full((240,), 100))
+    coder = LatentCoder.fit(
+        codec.pca,
+        VOCABULARY,
+        drawn(3_000, 1),
+        Rate(codec.config.latent_coding, codec.config.magnitude, torch.full((240,), 100)),
+    )
     other = codec.with_rate(codec.config, replace(coder))
     assert other.adapter is codec.adapter
     with pytest.raises(InputError, match="another codec"):

@@ -16,7 +16,7 @@ import narrowband.evaluation.baselines
 from narrowband.codec.adapter import ADAPTERS
 from narrowband.codec.bitstream import STREAM_BITS
 from narrowband.codec.codec import Codec
-from narrowband.codec.coder import LatentCoder
+from narrowband.codec.coder import LatentCoder, Rate
 from narrowband.codec.config import CodecConfig
 from narrowband.codec.pca import PCA
 from narrowband.codec.token_windows import coded_lengths, embedded, token_windows
@@ -181,7 +181,7 @@ def test_a_codec_with_a_coder_of_its_own_keeps_it(lm: FrozenLM, small: Params) -
     windows = token_windows(lm, prompts, small.window)
     pca, config = PCA.fit(windows[0], small.compress_dim, windows[1]), CodecConfig.of(small)
     config = replace(config, latent_coding=coding)
-    coder = LatentCoder.fit(pca, *windows, config, coded_lengths(prompts))
+    coder = LatentCoder.fit(pca, *windows, Rate(config.latent_coding, config.magnitude, coded_lengths(prompts)))
     own = Fitting(answerer_of(lm, small), prompts, 0, RATE, 0.3, Codec(pca, config, coder, pca_only=True))
     assert own.coder is coder
     fixed = Fitting(answerer_of(lm, small), prompts, 0, RATE, 0.3, codec_of(pca, small, pca_only=True))

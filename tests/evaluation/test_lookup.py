@@ -6,7 +6,7 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 
 from narrowband.codec.codec import Codec
-from narrowband.codec.coder import LatentCoder
+from narrowband.codec.coder import LatentCoder, Rate
 from narrowband.codec.config import CodecConfig
 from narrowband.codec.pca import PCA
 from narrowband.codec.windows import cut, token_places
@@ -28,7 +28,11 @@ def codec(params: Params, table: torch.Tensor, window: int, compress: int, step:
     config = CodecConfig.of(params.model_copy(update=update))
     windows = torch.randint(len(table), (600, window), generator=torch.Generator().manual_seed(1))
     pca = PCA.fit(table, compress, windows)
-    coder = LatentCoder.fit(pca, table, windows, config, torch.full((20,), 30)) if step else None
+    coder = (
+        LatentCoder.fit(pca, table, windows, Rate(config.latent_coding, config.magnitude, torch.full((20,), 30)))
+        if step
+        else None
+    )
     return Codec(pca, config, coder, pca_only=True)
 
 

@@ -89,7 +89,7 @@ def test_streams_of_states_are_decoded_to_what_forward_returns(
 ) -> None:
     config = entropy_coded(CodecConfig.of(small.model_copy(update={"window": window})))
     pca = fit_pca(split, train, 8, window)
-    codec = Codec(pca, config, fit_coder(split, train, pca, config))
+    codec = Codec(pca, config, fit_coder(split, train, pca, config.latent_coding, config.magnitude))
     batch = collate(train, split.pad_id)
     states = split.states(batch.ids, batch.mask)
     streams = codec.encode(states, batch.coded)

@@ -10,7 +10,7 @@ from making import codec_of
 from torch import nn
 
 from narrowband.codec.codec import Codec, require_match
-from narrowband.codec.config import CodecConfig
+from narrowband.codec.config import CodecConfig, geometry_of
 from narrowband.codec.pca import PCA
 from narrowband.params import InputError, Params
 from narrowband.runtime.artifacts import checked, read_config, write_config
@@ -33,7 +33,8 @@ def pca() -> PCA:
 @pytest.fixture
 def folder(small: Params, pca: PCA, tmp_path: Path) -> Path:
     """A PCA and an adapter."""
-    pca.save(tmp_path / "pca", CodecConfig.of(small).geometry)
+    assert geometry_of(small) == CodecConfig.of(small).geometry
+    pca.save(tmp_path / "pca", geometry_of(small))
     codec_of(pca, small).save(tmp_path / "phase1", {})
     return tmp_path
 

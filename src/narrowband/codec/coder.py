@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -17,7 +18,7 @@ from narrowband.codec.exact import ExactProjection
 from narrowband.codec.magnitude import side_values
 from narrowband.codec.pca import PCA
 from narrowband.codec.quantize import FLOAT16_BITS
-from narrowband.params import InputError
+from narrowband.params import InputError, LatentCoding, Magnitude
 from narrowband.runtime.artifacts import checked, read_config
 from narrowband.runtime.files import write_tensors
 
@@ -27,6 +28,29 @@ WINDOWS_AT_ONCE = 4096
 
 MOST_WINDOWS = 2**17
 """Maximum number of training windows that a coder is fitted on; of more, an evenly spaced subset."""
+
+
+class Rate(NamedTuple):
+    """What a coder is fitted to: how latents are coded, what is sent beside them, and each training prompt's coded tokens."""
+
+    coding: LatentCoding
+    magnitude: Magnitude
+    coded: Int[Tensor, " prompts"]
+
+    def window_bits(self, n_windows: int) -> float:
+        """Bits per window for latents, such that latents, side information and stream overhead cost `bits_per_token`.
+
+        Raises:
+            InputError: nothing is left for latents.
+        """
+        wanted, tokens = self.coding.bits_per_token, int(self.coded.sum())
+        rest = STREAM_BITS * len(self.coded) + FLOAT16_BITS * side_values(self.magnitude, tokens, len(self.coded))
+        if wanted * tokens <= rest:
+            raise InputError(
+                f"latent_coding.bits_per_token {wanted:g} leaves nothing for latents: the training prompts cost "
+                f"{rest / tokens:.3g} bits a token without them; raise it"
+            )
+        return (wanted * tokens - rest) / n_windows
 
 
 @dataclass(frozen=True)
@@ -42,10 +66,9 @@ class LatentCoder:
         pca: PCA,
         vectors: Float[Tensor, "n width"],
         windows: Int[Tensor, "count window"],
-        config: CodecConfig,
-        coded: Int[Tensor, " prompts"],
+        rate: Rate,
     ) -> "LatentCoder":
-        """Fit to training `windows`, given as row indices of `vectors`; `coded` counts each prompt's coded tokens.
+        """Fit to training `windows`, given as row indices of `vectors`.
 
         Raises:
             InputError: no step meets `latent_coding.bits_per_token`; see `EntropyModel.fit`.
@@ -53,9 +76,9 @@ class LatentCoder:
         project = ExactProjection.of(pca.components, pca.mean, 2 * _largest_norm(vectors, pca, windows.shape[1]))
         kept = windows[:: -(-len(windows) // MOST_WINDOWS)]
         latents = torch.cat([project(vectors[block].flatten(1)) for block in kept.split(WINDOWS_AT_ONCE)])
-        if step := config.latent_coding.step:
+        if step := rate.coding.step:
             return cls(EntropyModel.fit(latents, step), project)
-        return cls(EntropyModel.fit_rate(latents, _window_bits(config, coded, len(windows))), project)
+        return cls(EntropyModel.fit_rate(latents, rate.window_bits(len(windows))), project)
 
     def symbols(self, vectors: Float[Tensor, "n vector"]) -> Int[Tensor, "n compress"]:
         """The symbols that are sent for `vectors`."""
@@ -92,19 +115,6 @@ class LatentCoder:
             return None
         read_config(folder, {"latent_coding": config.latent_coding.model_dump()})
         return cls.of(pca, load_file(checked(folder / FILE)))
-
-
-def _window_bits(config: CodecConfig, coded: Tensor, n_windows: int) -> float:
-    """Bits per window for latents, such that latents, side information and stream overhead cost `bits_per_token`."""
-    wanted = config.latent_coding.bits_per_token
-    tokens = int(coded.sum())
-    rest = STREAM_BITS * len(coded) + FLOAT16_BITS * side_values(config.magnitude, tokens, len(coded))
-    if wanted * tokens <= rest:
-        raise InputError(
-            f"latent_coding.bits_per_token {wanted:g} leaves nothing for latents: the training prompts cost "
-            f"{rest / tokens:.3g} bits a token without them; raise it"
-        )
-    return (wanted * tokens - rest) / n_windows
 
 
 def _largest_norm(vectors: Tensor, pca: PCA, window: int) -> float:

@@ -9,6 +9,17 @@ from narrowband.params import Adapter, LatentCoding, Magnitude, Params
 from narrowband.runtime.artifacts import read_config
 
 
+def geometry_of(params: Params) -> dict[str, Any]:
+    """Settings that a PCA must match to be loaded, as `params.yaml` asks for them: `CodecConfig.geometry`."""
+    revision = model_revision(params.base_model)
+    return {
+        "base_model_revision": revision,
+        "source": params.source,
+        "window": params.window,
+        "compress_dim": params.compress_dim,
+    }
+
+
 @dataclass(frozen=True)
 class CodecConfig:
     """Everything that determines what a codec does, except its weights."""

@@ -10,14 +10,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from narrowband.codec.coder import LatentCoder
-from narrowband.codec.config import CodecConfig
+from narrowband.codec.coder import LatentCoder, Rate
 from narrowband.codec.moments import streamed_moments, window_moments
 from narrowband.codec.pca import PCA
 from narrowband.codec.token_windows import check_windows, coded_lengths, embedded, token_windows
 from narrowband.codec.windows import cut
 from narrowband.data.encoded import EncodedPrompt
 from narrowband.lm.frozen import FrozenLM
+from narrowband.params import LatentCoding, Magnitude
 from narrowband.runtime.entry import console
 from narrowband.runtime.progress import bar
 
@@ -50,18 +50,23 @@ def moments(
         return streamed_moments(state_windows(lm, prompts, window, advance))
 
 
-def fit_coder(lm: FrozenLM, prompts: Sequence[EncodedPrompt], pca: PCA, config: CodecConfig) -> LatentCoder:
-    """The entropy coder of the latents of `prompts`; `pca` is on the CPU.
+def fit_coder(
+    lm: FrozenLM, prompts: Sequence[EncodedPrompt], pca: PCA, coding: LatentCoding, magnitude: Magnitude
+) -> LatentCoder:
+    """The entropy coder of the latents of `prompts`, sent with `magnitude` beside them; `pca` is on the CPU.
 
     Raises:
         InputError: see `LatentCoder.fit`.
     """
+    window = len(pca.mean) // lm.hidden_size
     if not lm.sender_blocks:
-        return LatentCoder.fit(pca, *token_windows(lm, prompts, config.window), config, coded_lengths(prompts))
+        rate = Rate(coding, magnitude, coded_lengths(prompts))
+        return LatentCoder.fit(pca, *token_windows(lm, prompts, window), rate)
     numbers = int(coded_lengths(prompts).sum()) * lm.hidden_size
     kept = prompts[:: -(-numbers // MOST_NUMBERS)]
-    windows = torch.cat(list(state_windows(lm, kept, config.window)))  # each a vector of its own
-    return LatentCoder.fit(pca, windows, torch.arange(len(windows))[:, None], config, coded_lengths(kept))
+    windows = torch.cat(list(state_windows(lm, kept, window)))  # each a vector of its own
+    rate = Rate(coding, magnitude, coded_lengths(kept))
+    return LatentCoder.fit(pca, windows, torch.arange(len(windows))[:, None], rate)
 
 
 def state_windows(

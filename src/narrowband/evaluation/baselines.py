@@ -230,7 +230,7 @@ class Fitting(TrainingText):
         train = self.train[:: -(-len(self.train) // MOST_PROMPTS)]
         pca, config = self.pca.pca.to(torch.device("cpu")), entropy_coded(self.pca.config)
         try:
-            coder = fit_coder(self.answerer.lm, train, pca, config)
+            coder = fit_coder(self.answerer.lm, train, pca, config.latent_coding, config.magnitude)
         except InputError:
             return None
         return LatentCoder.of(self.pca.pca, coder.tensors)
