@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from narrowband.data.prompts import encode_answer
 from narrowband.data.squad import Example
+from narrowband.lm.plain_text import encode_plainly
 from narrowband.params import InputError
 
 LOOKED_AT = 100
@@ -53,9 +54,7 @@ def unknown_share(tokenizer: PreTrainedTokenizerBase, examples: Iterable[Example
     texts = [*{text: None for one in examples for text in (one.context, one.question, *one.golds) if text}]
     if tokenizer.unk_token_id is None or not texts:
         return 0.0
-    encoded = tokenizer(
-        texts, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True, verbose=False
-    )
+    encoded = encode_plainly(tokenizer, texts, spans=True)
     unknown = sum(
         stop - start
         for ids, spans in zip(encoded.input_ids, encoded.offset_mapping, strict=True)

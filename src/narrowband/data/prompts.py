@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from narrowband.data.encoded import EncodedPrompt, EncodedPrompts
 from narrowband.data.squad import Example
+from narrowband.lm.plain_text import encode_plainly
 from narrowband.params import InputError, Prompt
 from narrowband.runtime.parameters import shown
 
@@ -65,8 +66,8 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, context: str, question: st
     """Tokens of a prompt; `prompt` says whether BOS, "Context:", the "Answer:" cue and examples pass through the codec.
 
     "Context:" is the question's own if the examples before it are passed as text, otherwise that of the first example. A prompt
-    longer than `prompt.max_length` loses the end of its context, never its examples, question or cue. Text that looks like a
-    special token ("<|eos|>") is tokenised as plain text.
+    longer than `prompt.max_length` loses the end of its context, never its examples, question or cue. See `encode_plainly`
+    for text that looks like a special token.
 
     Raises:
         InputError: examples, question and cue alone are longer than `prompt.max_length`.
@@ -77,9 +78,7 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, context: str, question: st
 def tokenise(tokenizer: PreTrainedTokenizerBase, context: str, question: str, prompt: Prompt) -> Tokenised:
     """All tokens of a prompt, however long it is."""
     text = examples_of(prompt) + qa_prompt(context, question)
-    encoded = tokenizer(
-        text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True, verbose=False
-    )
+    encoded = encode_plainly(tokenizer, text, spans=True)
     return Tokenised(text, list(encoded["input_ids"]), list(encoded["offset_mapping"]))
 
 
@@ -182,7 +181,7 @@ def encode_answer(tokenizer: PreTrainedTokenizerBase, answer: str) -> list[int]:
         InputError: a token holds characters of both.
     """
     texts = [ANCHOR, f"{ANCHOR} {answer}\n"]
-    cue, whole = tokenizer(texts, add_special_tokens=False, split_special_tokens=True).input_ids
+    cue, whole = encode_plainly(tokenizer, texts).input_ids
     if whole[: len(cue)] != cue:
         raise InputError(
             f'the tokenizer of this base model joins the end of "{ANCHOR.strip()}" with the beginning of the answer '

@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from narrowband.lm.frozen import FrozenLM
+from narrowband.lm.plain_text import encode_plainly
 
 TEXTS = 64
 """Maximum number of texts measured, evenly spaced among those given."""
@@ -55,7 +56,7 @@ def choose_bos(lm: FrozenLM, rows: Sequence[Sequence[int]]) -> BosChoice:
 
 def measure_bos(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], log_probs: TokenLogProbs) -> BosChoice:
     """Add BOS if it raises the mean log-likelihood of the same tokens of `texts` by at least `GAIN` nats per token."""
-    encoded = tokenizer(_spread(texts), add_special_tokens=False, split_special_tokens=True).input_ids if texts else []
+    encoded = encode_plainly(tokenizer, _spread(texts)).input_ids if texts else []
     return compare_bos(tokenizer, [ids[:TOKENS] for ids in encoded], log_probs, least=GAIN)
 
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
+from narrowband.lm.plain_text import encode_plainly
 from narrowband.lm.sampling import Sampling
 from narrowband.params import InputError
 from narrowband.sft.backend import Backend, Continuation
@@ -48,9 +49,7 @@ class PlainModel:
 
     def tokens_from(self, text: str, start: int) -> int:
         """How many tokens of a text hold characters from `start` on."""
-        spans = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)[
-            "offset_mapping"
-        ]
+        spans = encode_plainly(self.tokenizer, text, spans=True).offset_mapping
         return sum(end > start for _, end in spans)
 
     def complete(self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling) -> list[Continuation]:

@@ -13,6 +13,7 @@ import yaml
 from rapidfuzz.distance import Postfix, Prefix
 from transformers import PreTrainedTokenizerBase
 
+from narrowband.lm.plain_text import encode_plainly
 from narrowband.params import InputError, PromptStyle, first_line, parse_yaml
 from narrowband.world.completions import HEADER
 
@@ -130,7 +131,7 @@ def _fed(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[tuple
     """The token ids of texts, without any special token, and the text that they stand for."""
     if not texts:
         return []
-    encoded = tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False)
+    encoded = encode_plainly(tokenizer, texts)
     return [(ids, str(tokenizer.decode(ids, clean_up_tokenization_spaces=False))) for ids in encoded.input_ids]
 
 

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from narrowband.codec.codec import Codec
 from narrowband.data.encoded import EncodedPrompt
 from narrowband.lm.frozen import FrozenLM
+from narrowband.lm.plain_text import encode_plainly
 from narrowband.lm.stop import decode_after
 from narrowband.runtime.artifacts import MANIFEST, checked
 from narrowband.runtime.entry import console
@@ -46,7 +47,7 @@ def read_sft(folder: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[list[Les
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids)
+    return list(encode_plainly(tokenizer, text).input_ids)
 
 
 def _continuation(tokenizer: PreTrainedTokenizerBase, prompt: list[int], text: str) -> list[int]:
