@@ -14,8 +14,9 @@ from typing import Any
 
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
+from narrowband.lm.git_lfs import IS_POINTER, is_lfs_pointer
+
 MAGIC = b"GGUF"
-LFS = b"version https://git-lfs"
 VERSIONS = (2, 3)
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 """Type numbers of metadata values, with their `struct` formats."""
@@ -52,25 +53,20 @@ def read_header(path: Path) -> Header:
         MalformedError: it is not a GGUF file, is truncated, or contradicts itself.
     """
     start = _start(path)
-    if start[:4] != MAGIC:
-        what = (
-            "is a Git LFS pointer; run git lfs pull"
-            if start.startswith(LFS)
-            else f"starts with {start[:4]!r}, not GGUF"
-        )
-        raise MalformedError(what)
+    if start != MAGIC:
+        raise MalformedError(IS_POINTER if is_lfs_pointer(path) else f"starts with {start!r}, not GGUF")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as blob:
         return _Reader(blob).header()
 
 
 def is_gguf(path: Path) -> bool:
     """Whether a file has the suffix or the magic number of GGUF."""
-    return path.is_file() and (path.suffix.lower() == ".gguf" or _start(path)[:4] == MAGIC)
+    return path.is_file() and (path.suffix.lower() == ".gguf" or _start(path) == MAGIC)
 
 
 def _start(path: Path) -> bytes:
     with path.open("rb") as file:
-        return file.read(len(LFS))
+        return file.read(len(MAGIC))
 
 
 class _Reader:

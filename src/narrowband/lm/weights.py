@@ -9,11 +9,11 @@ from safetensors import SafetensorError, safe_open
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING, AutoHfQuantizer
 
 from narrowband.lm.device import best_device, best_dtype
+from narrowband.lm.git_lfs import IS_POINTER, is_lfs_pointer
 from narrowband.params import InputError, first_line
 
 WHOLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-POINTER = b"version https://git-lfs"
 
 
 def check_quantization(base_model: str, config: Mapping[str, Any]) -> None:
@@ -70,14 +70,9 @@ def _parts(base_model: str, index: Path) -> list[str]:
     try:
         return sorted({Path(name).name for name in json.loads(index.read_bytes())["weight_map"].values()})
     except (ValueError, LookupError, TypeError, AttributeError):
-        with index.open("rb") as file:
-            pointer = file.read(len(POINTER)) == POINTER
-        what = "is a Git LFS pointer; run git lfs pull" if pointer else "does not name its parts; download it again"
+        what = IS_POINTER if is_lfs_pointer(index) else "does not name its parts; download it again"
         raise InputError(f"base_model {base_model} can't be loaded: its {INDEX} {what}") from None
 
 
 def _fault(path: Path, error: SafetensorError) -> str:
-    with path.open("rb") as file:
-        if file.read(len(POINTER)) == POINTER:
-            return "is a Git LFS pointer; run git lfs pull"
-    return f"is damaged ({first_line(error)}); download it again"
+    return IS_POINTER if is_lfs_pointer(path) else f"is damaged ({first_line(error)}); download it again"
