@@ -375,10 +375,13 @@ class Params(Section):
         new = max(self.generation.max_new_tokens, self.data.sft_max_new_tokens)
         if positions is not None and self.prompt.max_length + new > positions:
             left = positions - new
-            few = f"generation.max_new_tokens and data.sft_max_new_tokens below {positions}, and then prompt.max_length"
+            fix = f"lower prompt.max_length to {left}"
+            if left < 1:
+                few = f"generation.max_new_tokens and data.sft_max_new_tokens below {positions}"
+                fix = f"lower {few}, and then prompt.max_length"
             raise InputError(
                 f"prompt.max_length {self.prompt.max_length} and {new} new tokens are more than the {positions} positions of "
-                f"the base model; lower {few if left < 1 else f'prompt.max_length to {left}'}"
+                f"the base model; {fix}"
             )
 
     def check_shots(self) -> None:

@@ -71,7 +71,7 @@ def test_answers_are_those_to_the_whole_prompt_alone(family: FrozenLM, params: P
     found = family.generate(family.embed(batch.ids), batch.mask, NEW, shared=batch.shared)
     assert found == [family.generate_from_ids(prompt.ids, NEW) for prompt in prompts]
     assert any(reply.text for reply in found)
-    assert family.prefixes[batch.shared] is not None  # it was shared, and not read again
+    assert family.prefix[0] == batch.shared and family.prefix[1]  # it was shared, and not read again
 
 
 def lesson_rows(lm: FrozenLM, params: Params) -> tuple[Batch, torch.Tensor]:
@@ -103,7 +103,7 @@ def test_logits_and_gradients_are_those_of_the_whole_prompt(
         own_logits, own_gradient = asked(lm, batch.shared)
         torch.testing.assert_close(own_logits, logits, rtol=1e-3, atol=1e-3)
         torch.testing.assert_close(own_gradient, gradient, rtol=1e-3, atol=1e-4)
-        assert lm.prefixes[batch.shared] is not None
+        assert lm.prefix[0] == batch.shared and lm.prefix[1]
 
 
 def test_a_model_that_keeps_more_than_keys_and_values_reads_whole_prompts(
@@ -116,7 +116,7 @@ def test_a_model_that_keeps_more_than_keys_and_values_reads_whole_prompts(
         batch = collate([prompt], lm.pad_id)
         found = lm.generate(lm.embed(batch.ids), batch.mask, NEW, shared=batch.shared)
         assert found == [lm.generate_from_ids(prompt.ids, NEW)]
-    assert lm.prefixes[batch.shared] is None
+    assert lm.prefix == (batch.shared, None)
     assert capsys.readouterr().out.count("can't go on from what prompts share") == 1
 
 
@@ -125,7 +125,7 @@ def test_a_model_that_is_asked_a_prompt_at_a_time_reads_whole_prompts(lm: Frozen
     batch = collate(encoded(lm, params), lm.pad_id)
     found = alone.generate(lm.embed(batch.ids), batch.mask, NEW, shared=batch.shared)
     assert found == [lm.generate_from_ids(prompt.ids, NEW) for prompt in encoded(lm, params)]
-    assert not alone.prefixes
+    assert alone.prefix == ((), None)
 
 
 def test_mixed_precision_shares_examples_too(family: FrozenLM, params: Params) -> None:
@@ -135,7 +135,7 @@ def test_mixed_precision_shares_examples_too(family: FrozenLM, params: Params) -
         whole, shared = (
             family.logits_at(embeddings, batch.mask, asked, shared=beginning) for beginning in ((), batch.shared)
         )
-    assert family.prefixes[batch.shared] is not None
+    assert family.prefix[0] == batch.shared and family.prefix[1]
     assert (shared - whole).norm() < 0.05 * (whole - whole.mean(-1, keepdim=True)).norm()
 
 

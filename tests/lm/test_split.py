@@ -153,7 +153,7 @@ def test_worked_examples_are_read_once_for_states_too(split: FrozenLM, settled: 
     states = split.states(batch.ids, batch.mask)
     found = split.generate(states, batch.mask, NEW, shared=batch.shared, ids=batch.ids)
     assert found == [split.generate_from_ids(prompt.ids, NEW) for prompt in prompts]
-    assert split.prefixes[batch.shared] is not None
+    assert split.prefix[0] == batch.shared and split.prefix[1]
     wanted = torch.ones(len(prompts), 2, dtype=torch.bool)
     noisy = states + 0.1 * torch.randn(states.shape, generator=torch.Generator().manual_seed(0))
     noisy = torch.where(batch.coded[..., None], noisy, states)

@@ -32,4 +32,4 @@ def test_shared_examples_give_the_answers_of_whole_prompts(
     batch = collate(prompts, real_lm.pad_id)
     found = real_lm.generate(real_lm.embed(batch.ids), batch.mask, 6, shared=batch.shared)
     assert found == [real_lm.generate_from_ids(one.ids, 6) for one in prompts]
-    assert real_lm.prefixes[batch.shared] is not None
+    assert real_lm.prefix[0] == batch.shared and real_lm.prefix[1]

@@ -35,8 +35,8 @@ class FrozenLM:
     """Whether prompts may be left-padded to a batch; a model whose answers change with padding gets one prompt at a time."""
     sender_blocks: int = 0
     """Blocks that run before the codec, which gets the states after them; with 0 it gets token embeddings."""
-    prefixes: dict[tuple[int, ...], Prefix | None] = field(default_factory=dict, init=False, repr=False)
-    """Keys and values of the last shared first tokens; `None` if the model can't continue from them."""
+    prefix: tuple[tuple[int, ...], Prefix | None] = field(default=((), None), init=False, repr=False)
+    """The last shared first tokens with their keys and values, which are `None` if the model can't continue from them."""
     continued: dict[tuple[int, ...], bool] = field(default_factory=dict, init=False, repr=False)
     """Whether the model goes on from keys and values of these tokens, for all that were tested; see `prefill.continues`."""
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def continues(lm: "FrozenLM", ids: Sequence[int]) -> bool:
-    """Whether the model, in a test, goes on from keys and values of `ids` as from whole prompts; never from states."""
+    """Whether the model can continue from cached keys and values of `ids` (tested once); never with sender blocks."""
     if lm.sender_blocks:
         return False
     asked = tuple(ids)
@@ -30,10 +30,9 @@ def prefix_cache(
     """Key-value cache of the first columns of left-padded rows that begin with `shared`; `None` if the model can't use it."""
     if not shared or not lm.batchable:
         return None
-    if shared not in lm.prefixes:
-        lm.prefixes.clear()
-        lm.prefixes[shared] = shareable(lm, shared)
-    prefix = lm.prefixes[shared]
+    if lm.prefix[0] != shared:
+        lm.prefix = shared, shareable(lm, shared)
+    prefix = lm.prefix[1]
     return prefix.cache(mask, kind) if prefix else None
 
 

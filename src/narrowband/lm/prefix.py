@@ -65,8 +65,7 @@ class Prefix(NamedTuple):
 class Beginnings(NamedTuple):
     """How the rows of a left-padded batch begin: each as its leader does, in all of the first columns.
 
-    `leaders` are row numbers; `which` says for each row whose place in `leaders` that is; `places` says in which of the
-    leader's columns each of the row's first columns is found. Where a row has padding, it may be any.
+    Row r begins as row `leaders[which[r]]` does: its column c is that row's column `places[r, c]` (any, where r has padding).
     """
 
     leaders: list[int]
