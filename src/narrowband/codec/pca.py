@@ -1,7 +1,7 @@
 """Principal component analysis of windows of token embeddings."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +35,11 @@ class PCA:
         vectors: Float[Tensor, "n width"],
         compress_dim: int,
         windows: Int[Tensor, "count window"] | None = None,
-        *,
-        advance: Callable[[int], None] = lambda n: None,
     ) -> "PCA":
         """Fit to `windows`, given as row indices of `vectors`; by default each row is a window.
 
         Components are the leading eigenvectors of the covariance, with the sign that makes their largest entry positive, as in
-        scikit-learn, so that a fit is reproducible. `advance` is called after each of the `window * (window + 1) / 2` pairs of
-        places.
+        scikit-learn, so that a fit is reproducible.
 
         Raises:
             InputError: there are no more windows than components; surplus components would be arbitrary.
@@ -50,7 +47,7 @@ class PCA:
         if windows is None:
             windows = torch.arange(len(vectors))[:, None]
         require_windows(compress_dim, len(windows))
-        return cls.of_moments(*window_moments(vectors, windows, advance=advance), compress_dim)
+        return cls.of_moments(*window_moments(vectors, windows), compress_dim)
 
     @classmethod
     def of_moments(
@@ -96,12 +93,7 @@ class PCA:
     @property
     def tensors(self) -> dict[str, Tensor]:
         """All tensors by name."""
-        return {
-            "components": self.components,
-            "mean": self.mean,
-            "explained_variance": self.explained_variance,
-            "total_variance": self.total_variance,
-        }
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def save(self, folder: Path, made_with: Mapping[str, Any]) -> None:
         """Write `pca.safetensors`, and `made_with` to `config.json`."""

@@ -15,9 +15,7 @@ SPECTRUM_RATIOS = (2, 4, 8, 16, 32, 64)
 """Compression ratios at which a spectrum is evaluated."""
 
 
-def variance_shares(
-    embedding_table: Float[Tensor, "n hidden"], counts: Int[Tensor, " n"], ratios: Sequence[int] = SPECTRUM_RATIOS
-) -> dict[int, float]:
+def variance_shares(embedding_table: Float[Tensor, "n hidden"], counts: Int[Tensor, " n"]) -> dict[int, float]:
     """Share of the total variance (0 to 1) that PCA keeps with `hidden // ratio` numbers a token, by compression ratio.
 
     Row i counts `counts[i]` times; the covariance is taken in float64. Ratios above `hidden` are left out: they would
@@ -36,7 +34,7 @@ def variance_shares(
             "the prompts hold one distinct embedding, which has no variance; give prompts with more tokens"
         )
     hidden = table.shape[1]
-    return {ratio: float(variances[: hidden // ratio].sum()) / total for ratio in ratios if ratio <= hidden}
+    return {ratio: float(variances[: hidden // ratio].sum()) / total for ratio in SPECTRUM_RATIOS if ratio <= hidden}
 
 
 def prompt_spectrum(lm: FrozenLM, prompts: Sequence[EncodedPrompt]) -> dict[int, float]:

@@ -15,9 +15,6 @@ from narrowband.lm.frozen import FrozenLM
 BATCH = 256
 """Prompts whose tokens are cut into windows at a time."""
 
-CALIBRATION_PROMPTS = 512
-"""Training prompts that the scale of `magnitude: calibrated` is fitted on."""
-
 
 def embedded(
     lm: FrozenLM, prompts: Sequence[EncodedPrompt], size: int

@@ -10,7 +10,7 @@ from narrowband.codec.codec import Codec, require_match
 from narrowband.codec.coder import LatentCoder
 from narrowband.codec.config import CodecConfig
 from narrowband.codec.pca import PCA
-from narrowband.codec.token_windows import CALIBRATION_PROMPTS, embedded
+from narrowband.codec.token_windows import embedded
 from narrowband.data.encoded import EncodedPrompts
 from narrowband.data.prompts import examples_of
 from narrowband.data.squad import read_squad
@@ -19,6 +19,9 @@ from narrowband.evaluation.scoring import Predictions
 from narrowband.runtime import paths
 from narrowband.runtime.artifacts import CONFIG, checked, read_config, sha256
 from narrowband.runtime.files import read_json
+
+CALIBRATION_PROMPTS = 512
+"""Training prompts that the scale of `magnitude: calibrated` is fitted on."""
 
 
 def load_systems(answerer: QuestionAnswerer, config: CodecConfig) -> dict[str, Codec]:

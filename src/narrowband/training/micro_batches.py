@@ -8,6 +8,7 @@ import torch
 
 from narrowband.codec.token_windows import embedded
 from narrowband.data.encoded import EncodedPrompt
+from narrowband.data.prompts import coded_counts
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import InputError
 from narrowband.runtime import distributed
@@ -61,13 +62,13 @@ def own_parts(rows: int, micro_batch: int) -> Sequence[Part]:
 
 def in_batch(lm: FrozenLM, pair: Reconstruction, prompts: Sequence[EncodedPrompt]) -> Reconstruction:
     """`pair` with its share of the coded tokens of the whole batch (of `prompts`), and the mean square of these tokens."""
-    coded = [token for prompt in prompts for token, through in zip(prompt.ids, prompt.coded, strict=True) if through]
-    share = (len(pair.original) if pair.counts is None else int(pair.counts.sum())) / len(coded)
+    tokens, counts = coded_counts(prompts)
+    whole = int(counts.sum())
+    share = (len(pair.original) if pair.counts is None else int(pair.counts.sum())) / whole
     if share == 1:
         return pair
     if lm.sender_blocks:
         sums = [states[on].square().mean(-1).sum() for states, on in embedded(lm, prompts, STATES_OF)]
-        return pair._replace(share=share, mean_square=torch.stack(sums).sum() / len(coded))
-    tokens, counts = torch.tensor(coded).unique(return_counts=True)
+        return pair._replace(share=share, mean_square=torch.stack(sums).sum() / whole)
     squares = lm.embed(tokens).square().mean(-1)
-    return pair._replace(share=share, mean_square=(squares * counts.to(lm.device)).sum() / len(coded))
+    return pair._replace(share=share, mean_square=(squares * counts.to(lm.device)).sum() / whole)

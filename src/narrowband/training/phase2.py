@@ -102,19 +102,19 @@ def ask_teacher(lm: FrozenLM, lessons: Sequence[Lesson], phase2: Phase2, tempera
         InputError: `teacher_top_k` is as large as the vocabulary, or larger.
     """
     phase2.check_top_k(lm.embedding.num_embeddings)
-
-    @torch.no_grad()
-    def ask(few: Sequence[Lesson]) -> list[TopK]:
-        rows = lay_out(lm, few)
-        logits = answer_logits(lm, lm.states(rows.batch.ids, rows.batch.mask), rows)
-        found = TopK.of(logits / temperature, phase2.teacher_top_k).to(torch.device("cpu"))
-        lengths = [len(lesson.answer) for lesson in few]
-        advance(len(few))
-        return [TopK(*of_one) for of_one in zip(*(tensor.split(lengths) for tensor in found), strict=True)]
-
     size = phase2.micro_batch or phase2.batch_size
     groups = [lessons[start : start + size] for start in range(0, len(lessons), size)]
     with bar("questions to the teacher", len(lessons), console) as advance:
+
+        @torch.no_grad()
+        def ask(few: Sequence[Lesson]) -> list[TopK]:
+            rows = lay_out(lm, few)
+            logits = answer_logits(lm, lm.states(rows.batch.ids, rows.batch.mask), rows)
+            found = TopK.of(logits / temperature, phase2.teacher_top_k).to(torch.device("cpu"))
+            lengths = [len(lesson.answer) for lesson in few]
+            advance(len(few))
+            return [TopK(*of_one) for of_one in zip(*(tensor.split(lengths) for tensor in found), strict=True)]
+
         return [one for group in distributed.shared_out(ask, groups) for one in group]
 
 
