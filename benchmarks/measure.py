@@ -1,11 +1,13 @@
 """Timing alternatives in turn, and the peak rates of this machine."""
 
 import json
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -91,3 +93,8 @@ def in_child(module: str, function: str, *arguments: float | str) -> dict[str, f
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def resident() -> int:
+    """Bytes of this process's memory now; Linux only."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

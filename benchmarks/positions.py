@@ -4,27 +4,35 @@ Times are for one question whose context is read as text, as stored vectors, or 
 depend on the weights, so the encoders are untrained.
 """
 
+import tempfile
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from rich.console import Console
 from torch import Tensor
 
-from benchmarks.measure import flops, interleaved
+from benchmarks.measure import flops, in_child, interleaved, resident
 from benchmarks.results import save
 from benchmarks.setting import base_lm
 from narrowband.lm.frozen import FrozenLM
+from narrowband.lm.source import max_positions
 from narrowband.reader.encoder import ContextEncoder, ReaderConfig
-from narrowband.reader.shorten import Shortener, latents, lay_rows
+from narrowband.reader.shorten import Shortener, count, latents, lay_rows
 from narrowband.reader.split_prompt import SplitPrompt, split_prompt
 from narrowband.runtime.entry import console, set_up_torch
 from narrowband.runtime.parameters import load_params
+from narrowband.training.loop import Evaluation, Run, Schedule
+from narrowband.training.micro_batches import PhaseLoss
 from narrowband.training.reader import Lessons, fresh_questions, reader_loss
 
 PAGE = Path("docs/positions.md")
-LENGTHS = (128, 256, 512, 1024)
-"""Tokens of the context."""
+LENGTHS = (128, 256, 512)
+"""Tokens of the context, beside the most that fit as text and `LONG`."""
+
+LONG = 2048
+"""Tokens of a context that only fits as latents."""
 
 FEWER = (2, 4, 8)
 """Tokens per position."""
@@ -33,6 +41,7 @@ QUESTIONS = 8
 """Of a training step."""
 
 REPETITIONS = 10
+MEMORY_HEADER = ["tokens a position", "weights of the encoder", "by the formula", "peak", "left for activations"]
 STEP_HEADER = ["tokens a position", "FLOPs counted by torch", "by the formula", "ratio"]
 HEADER = [
     *("context tokens", "tokens a position", "prefill", "its speed-up", "first token"),
@@ -51,15 +60,19 @@ class Saved(NamedTuple):
     cache_bytes: int
 
 
+def without_context(lm: FrozenLM) -> SplitPrompt:
+    """A question whose context is still to be filled in."""
+    return split_prompt(lm.tokenizer, "It is so.", "What is it?", load_params().prompt)._replace(context=[])
+
+
 class Asked:
     """A question about a context of `tokens` tokens, with one vector for every `k`."""
 
     def __init__(self, lm: FrozenLM, tokens: int, k: int) -> None:
         self.lm, self.k = lm, k
-        frame = split_prompt(lm.tokenizer, "It is so.", "What is it?", load_params().prompt)
         generator = torch.Generator().manual_seed(0)
         drawn = torch.randint(len(lm.tokenizer), (tokens,), generator=generator).tolist()
-        self.prompt: SplitPrompt = frame._replace(context=drawn)
+        self.prompt = without_context(lm)._replace(context=drawn)
         self.encoder: Shortener = ContextEncoder(lm, ReaderConfig("", k, "embeddings", 0))
         self.vectors = self.encode()
 
@@ -82,6 +95,11 @@ class Asked:
         return int(self.prefill(self.rows(vectors)).logits[0, -1].argmax())
 
 
+def most_as_text(lm: FrozenLM) -> int:
+    """Tokens of the longest context that the model has positions for, beside the question."""
+    return (max_positions(lm.model) or LONG) - len(without_context(lm).ids)
+
+
 def cache_bytes(cache: Any) -> int:
     """Bytes of the keys and values of all layers."""
     return sum(tensor.nbytes for layer in cache.layers for tensor in (layer.keys, layer.values))
@@ -89,8 +107,9 @@ def cache_bytes(cache: Any) -> int:
 
 @torch.no_grad()
 def measure(lm: FrozenLM, tokens: int) -> list[Saved]:
-    """The cost of a question about a context of `tokens` tokens, as text and at every number of tokens per position."""
-    asked = {k: Asked(lm, tokens, k) for k in (1, *FEWER)}
+    """The cost of a question about a context of `tokens` tokens, as text and at every number of tokens per position that fits."""
+    most = most_as_text(lm)
+    asked = {k: Asked(lm, tokens, k) for k in (1, *FEWER) if count(tokens, k) <= most}
     runs: dict[tuple[int, str], Any] = {}
     for k, one in asked.items():
         runs[k, "prefill"] = partial(one.prefill, one.rows(one.vectors))
@@ -104,18 +123,22 @@ def measure(lm: FrozenLM, tokens: int) -> list[Saved]:
     return found
 
 
-def cells(saved: Saved, text: Saved) -> list[str]:
-    """A row beside that of the same context as text."""
+def cells(saved: Saved, text: Saved | None) -> list[str]:
+    """A row beside that of the same context as text, if that fits."""
+
+    def speed_up(name: str, own: float) -> str:
+        return f"{getattr(text, name) / own:.2f}x" if text else "-"
+
     return [
         f"{saved.tokens}",
         f"{saved.tokens_per_position}" if saved.tokens_per_position > 1 else "1 (text)",
         f"{1000 * saved.prefill:.1f} ms",
-        f"{text.prefill / saved.prefill:.2f}x",
+        speed_up("prefill", saved.prefill),
         f"{1000 * saved.first_token:.1f} ms",
-        f"{text.first_token / saved.first_token:.2f}x",
-        f"{text.first_token / saved.with_encoder:.2f}x",
+        speed_up("first_token", saved.first_token),
+        speed_up("first_token", saved.with_encoder),
         f"{saved.cache_bytes / 2**20:.2f} MiB",
-        f"{saved.cache_bytes / text.cache_bytes:.0%}",
+        f"{saved.cache_bytes / text.cache_bytes:.0%}" if text else "-",
     ]
 
 
@@ -127,12 +150,25 @@ class Step(NamedTuple):
     formula: float
 
 
-def training_step(lm: FrozenLM, k: int, questions: int = QUESTIONS) -> Step:
-    """A step of `questions` questions with `k` tokens a position."""
+class Trained(NamedTuple):
+    """An encoder, what it is trained on, and the loss of a step."""
+
+    encoder: ContextEncoder
+    lessons: Lessons
+    loss: PhaseLoss
+
+
+def trained(lm: FrozenLM, k: int, questions: int) -> Trained:
+    """Training on `questions` questions a step with `k` tokens a position."""
     params = load_params()
     lessons = Lessons(lm.tokenizer, params.prompt, fresh_questions(params.seed, questions), pretrain_steps=0)
     encoder = ContextEncoder(lm, ReaderConfig("", k, "embeddings", 0))
-    loss = reader_loss(lm, encoder, lessons, params.loss.phase2)
+    return Trained(encoder, lessons, reader_loss(lm, encoder, lessons, params.loss.phase2))
+
+
+def training_step(lm: FrozenLM, k: int, questions: int = QUESTIONS) -> Step:
+    """A step of `questions` questions with `k` tokens a position."""
+    _, lessons, loss = trained(lm, k, questions)
     counted = flops(lambda: loss(0).loss.backward())
     table = lm.embedding.weight
     weights = sum(p.numel() for p in lm.model.parameters() if p.ndim == 2 and p is not table)
@@ -143,23 +179,71 @@ def training_step(lm: FrozenLM, k: int, questions: int = QUESTIONS) -> Step:
     return Step(k, counted, context * ((2 + 4 / k) * weights + encoding) + text * 6 * weights)
 
 
-def main() -> None:
-    """Measure everything, print the tables, and write them to `benchmarks/results.json` and the page."""
+class Memory(NamedTuple):
+    """Weights of the encoder, and bytes that its training takes: by the formula of `docs/positions.md`, and at its peak.
+
+    Neither counts imports, and the formula no activations.
+    """
+
+    tokens_per_position: int
+    encoder_weights: float
+    formula: float
+    peak: float
+
+    @property
+    def cells(self) -> list[str]:
+        """A row of the table."""
+        mebibytes = (f"{size / 2**20:.0f} MiB" for size in (self.formula, self.peak, self.peak - self.formula))
+        return [f"{self.tokens_per_position}", f"{self.encoder_weights / 1e6:.1f} million", *mebibytes]
+
+
+def memory(k: int, questions: int = QUESTIONS) -> Memory:
+    """Peak memory of training on `questions` questions a step with `k` tokens a position."""
+    found = in_child("benchmarks.positions", "train_briefly", k, questions)
+    formula = 4 * found["lm_weights"] + 20 * found["encoder_weights"]
+    return Memory(k, found["encoder_weights"], formula, found["peak_bytes"] - found["imports"])
+
+
+def train_briefly(k: int, questions: int) -> dict[str, float]:
+    """Two steps as the stage does them, each with a checkpoint; bytes of imports, and weights of model and encoder."""
     set_up_torch()
-    lm, rows, content = base_lm(), [], []
-    for tokens in LENGTHS:
+    imports, lm = resident(), base_lm()
+    encoder, _, loss = trained(lm, k, questions)
+    optimizer = torch.optim.AdamW(encoder.parameters(), fused=True)
+    with tempfile.TemporaryDirectory() as folder:
+        kept, quiet = Path(folder, "reader.safetensors"), Console(quiet=True)
+        run = Run(encoder, [optimizer], Schedule(2, 0, 1), kept, "", lambda step, values: None, quiet, "reader")
+        run.train(lambda step: [loss(step)], lambda: Evaluation(0.0, {}), seed=0)
+    weights = {"lm_weights": lm.model, "encoder_weights": encoder}
+    return {"imports": imports, **{name: sum(p.numel() for p in of.parameters()) for name, of in weights.items()}}
+
+
+def measure_lengths(lm: FrozenLM) -> None:
+    """Measure questions about contexts of every length, and write the table."""
+    rows, content = [], []
+    for tokens in (*LENGTHS, most_as_text(lm), LONG):
         found = measure(lm, tokens)
-        rows += [cells(saved, found[0]) for saved in found]
+        text = found[0] if found[0].tokens_per_position == 1 else None
+        rows += [cells(saved, text) for saved in found]
         content += [saved._asdict() for saved in found]
         for row in rows[-len(found) :]:
             console.print(*row, sep="  ", highlight=False)
     save("positions", content, HEADER, rows, PAGE)
+
+
+def main() -> None:
+    """Measure everything, print the tables, and write them to `benchmarks/results.json` and the page."""
+    set_up_torch()
+    lm = base_lm()
+    measure_lengths(lm)
     steps = [training_step(lm, k) for k in FEWER]
     shown = [
         [f"{one.tokens_per_position}", f"{one.counted:.3g}", f"{one.formula:.3g}", f"{one.counted / one.formula:.3f}"]
         for one in steps
     ]
     save("reader_training", [one._asdict() for one in steps], STEP_HEADER, shown, PAGE)
+    taken = [memory(k) for k in FEWER]
+    save("reader_memory", [one._asdict() for one in taken], MEMORY_HEADER, [one.cells for one in taken], PAGE)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from benchmarks.measure import Row, flops, in_child, interleaved, matmul_peak
+from benchmarks.measure import Row, flops, in_child, interleaved, matmul_peak, resident
 from benchmarks.results import save
 from benchmarks.run import HEADER, cells
 from benchmarks.training import stepper
@@ -158,11 +158,6 @@ def step_memory() -> dict[str, float]:
         found.loss.backward()
         most = max(most, sum(size for place, size in kept.items() if place not in weights))
     return {"imports": imports, "weights": sum(weights.values()), "kept": most}
-
-
-def resident() -> int:
-    """Bytes of this process's memory now; Linux only."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def in_stage(run: Callable[[], object]) -> Callable[[], None]:

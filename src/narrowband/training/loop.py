@@ -177,7 +177,8 @@ class Run:
         # Of equal scores the later one counts, as its loss is lower.
         if result.score >= progress.best_score - self.schedule.tie:
             progress.best_step, progress.best_metrics = progress.step, result.metrics
-            self.best.update({name: p.detach().clone() for name, p in self.trainable.items()})
+            for name, p in self.trainable.items():
+                self.best.setdefault(name, torch.empty_like(p)).copy_(p.detach())  # in place: never two copies of them
         progress.best_score = max(progress.best_score, result.score)
         self.record(result.metrics)
         shown = _summary(progress.history[-self.schedule.evaluate_every :])
