@@ -1,15 +1,18 @@
-"""Evaluation: batched answers against one by one, and the cost of the codec relative to generation."""
+"""Evaluation: batched answers against one by one, and what decoding and the codec cost of it."""
 
 import torch
+from torch import Tensor
 
 from benchmarks import reference
 from benchmarks.measure import Row, flops, interleaved, matmul_peak, seconds
 from benchmarks.setting import answerer, base_lm, codec, examples, prompts, prompts_after, setting
+from narrowband.codec.config import CodecConfig
+from narrowband.codec.fitting import fit_coder
 from narrowband.codec.folded import FoldedCodec
 from narrowband.data.prompts import collate
 from narrowband.evaluation.answer import batches_by_length
 from narrowband.evaluation.reconstruction import Quality
-from narrowband.lm.stop import Reply
+from narrowband.lm.stop import Reply, TextEnd
 
 QUESTIONS, ALONE = 256, 32
 """Questions answered in batches and one by one."""
@@ -19,6 +22,9 @@ SHOTS, AFTER = 2, 64
 
 TEST = 1000
 """Questions of the committed test split, over which the folded table is shared."""
+
+BITS, FITTED = 16, 600
+"""Bits a token of streams, and training prompts that their coder is fitted to."""
 
 
 def throughput() -> Row:
@@ -116,4 +122,78 @@ def folded_cost() -> Row:
         times,
         {"per_position_share": times["per position"] / times["generation"]},
         "the adapter has more FLOPs for a token than this small LM",
+    )
+
+
+def decoding() -> Row:
+    """The steps after the first token, and how many of them go on with answers that have ended."""
+    lm, params = base_lm(), setting(16)
+    generation = params.generation
+    asked = prompts(TEST)
+    batches = [collate([asked[i] for i in rows], lm.pad_id) for rows in batches_by_length(asked, generation.batch_size)]
+    originals = [lm.embed(batch.ids) for batch in batches]
+
+    def answers(most: int) -> list[Tensor]:
+        return [
+            lm.greedy(
+                TextEnd.of_answer(lm.tokenizer, generation.stop, 0),
+                most,
+                inputs_embeds=original,
+                attention_mask=batch.mask.long(),
+            )
+            for batch, original in zip(batches, originals, strict=True)
+        ]
+
+    written = answers(generation.max_new_tokens)
+    run = sum(tokens[:, 1:].numel() for tokens in written)
+    needed = sum(int((tokens[:, 1:] != lm.pad_id).sum()) for tokens in written)
+    ways = {"first tokens": lambda: answers(1), "answers": lambda: answers(generation.max_new_tokens)}
+    times = interleaved(ways, 3)
+    return Row(
+        "steps after the first token of each answer: share of the time to read prompts and answer",
+        1 - times["first tokens"] / times["answers"],
+        0.5,
+        False,
+        times,
+        {"tokens_of_an_answer": 1 + needed / len(asked), "share of steps of rows that have ended": 1 - needed / run},
+        "a row that has ended goes on, as padding, to the end of its batch",
+    )
+
+
+def streams_cost(window: int) -> Row:
+    """Prompts as byte streams and back, as an evaluation of a codec with entropy coding sends them."""
+    lm, params = base_lm(), setting(window)
+    coding = params.latent_coding.model_copy(update={"kind": "entropy", "bits_per_token": BITS})
+    params = params.model_copy(update={"latent_coding": coding})
+    plain, config = codec(window).eval(), CodecConfig.of(params)
+    made = plain.with_rate(config, fit_coder(lm, prompts(FITTED), plain.pca, config))
+    asked, answering = prompts(TEST), answerer(params)
+    batches = [collate([asked[i] for i in rows], lm.pad_id) for rows in batches_by_length(asked, answering.batch_size)]
+    originals = [lm.embed(batch.ids) for batch in batches]
+    sizes: list[int] = []
+
+    def streams() -> None:
+        for batch, original in zip(batches, originals, strict=True):
+            written = made.encode(original, batch.coded)
+            made.decode(written)
+            sizes.extend(map(len, written))
+
+    @torch.no_grad()
+    def without() -> None:
+        for batch, original in zip(batches, originals, strict=True):
+            plain(original, batch.coded)
+
+    streams()
+    bits = 8 * sum(sizes) / sum(sum(prompt.coded) for prompt in asked)
+    ways = {"streams": streams, "codec without": without, "evaluation": lambda: answering.answer(made, examples(TEST))}
+    times = interleaved(ways, 3)
+    alone = times["codec without"] / times["evaluation"]
+    return Row(
+        f"prompts encoded as streams at window {window}, {BITS} bits a token, and decoded: share of evaluation time",
+        times["streams"] / times["evaluation"],
+        0.05,
+        False,
+        times,
+        {"bits_a_token": bits, "share of the codec without streams": alone},
+        f"PCA and adapter alone take {alone:.2f}: the adapter has as many FLOPs a token as this small LM",
     )

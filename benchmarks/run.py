@@ -23,7 +23,10 @@ ROWS = {
     "phase2_shots": training.shared_examples,
     "evaluation": evaluation.throughput,
     "evaluation_shots": evaluation.shared_examples,
+    "decoding": evaluation.decoding,
     "folded": evaluation.folded_cost,
+    "streams_window_16": lambda: evaluation.streams_cost(16),
+    "streams_window_1": lambda: evaluation.streams_cost(1),
     "startup": startup.slowest_start,
 }
 

@@ -1,8 +1,10 @@
 """Every row can be measured, shown at sizes that take no time; the ratios mean nothing at these."""
 
 import pytest
+import torch
 
 from benchmarks import evaluation, measure, pca, profile, run, scaling, startup, training
+from narrowband.lm.frozen import FrozenLM
 
 SMALL = {
     pca: {
@@ -37,6 +39,21 @@ def test_a_row_is_measured_and_shown(name: str) -> None:
     assert ("largest_principal_angle" in row.checks) == name.startswith("pca")
     assert row.checks.get("largest_principal_angle", 0) < 1e-3
     assert len(run.cells(row)) == len(run.HEADER)
+
+
+def test_steps_of_rows_that_have_ended_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = torch.tensor([[5, 9, 9, 9], [5, 2, 2, 2], [5, 9, 2, 2]])  # 2 pads
+    monkeypatch.setattr(FrozenLM, "greedy", lambda *arguments, **prompt: rows)
+    monkeypatch.setattr(evaluation, "interleaved", lambda *arguments: {"first tokens": 3.0, "answers": 4.0})
+    monkeypatch.setattr(evaluation, "TEST", 3)
+    row = evaluation.decoding()
+    assert row.ratio == 0.25
+    assert row.checks["share of steps of rows that have ended"] == pytest.approx(5 / 9)
+
+
+@pytest.mark.parametrize("window", [1, 16])
+def test_streams_have_the_rate_that_was_asked_for(window: int) -> None:
+    assert evaluation.streams_cost(window).checks["bits_a_token"] == pytest.approx(evaluation.BITS, rel=0.1)
 
 
 @pytest.mark.parametrize(("fit", "n"), [(pca.fit_tokens, 2_000), (pca.fit_windows, 2)])
