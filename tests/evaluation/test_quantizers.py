@@ -18,7 +18,9 @@ from narrowband.evaluation.quantizers import (
     VectorQuantizer,
     cells,
     codebook,
+    left_by,
     lloyd_max,
+    product_stages,
     thresholds,
 )
 
@@ -109,14 +111,31 @@ def test_parts_of_the_product_quantiser_are_quantised_each_for_itself(
         np.testing.assert_allclose(rebuilt[:, part], words[index], atol=1e-6)
 
 
-@pytest.mark.parametrize("allowed", [6.0, 11.0, 16.0])
+@pytest.mark.parametrize("allowed", [6.0, 11.0, 16.0, 21.0])
 @pytest.mark.parametrize("sent", [COUNTS, COUNTS * (COUNTS % 3 == 0)])
-def test_the_product_quantiser_spends_what_was_allowed_on_what_is_sent(
+def test_the_product_quantiser_makes_the_most_of_what_was_allowed(
     tokens: torch.Tensor, sent: torch.Tensor, allowed: float
 ) -> None:
-    quantizer = VectorQuantizer.product(Sample(tokens, COUNTS, sent), allowed, seed=0)
+    sample = Sample(tokens, COUNTS, sent)
+    quantizer = VectorQuantizer.product(sample, allowed, seed=0)
     entropy = sum(scipy.stats.entropy(np.bincount(index, weights=sent), base=2) for index in quantizer.indices(tokens))
-    assert allowed - 1 < entropy <= allowed
+    assert entropy <= allowed
+    error = sample.energy(tokens - quantizer(tokens[None], torch.ones(1, 300, dtype=torch.bool))[0])
+    of_that_log2 = [
+        sample.energy(left_by(product_stages(sample, bits, 0), tokens)) for bits in (int(allowed), min(int(allowed), 8))
+    ]
+    assert error <= min(of_that_log2) * (1 + 1e-6)
+
+
+def test_one_part_more_with_smaller_codebooks_is_no_step_back(tokens: torch.Tensor) -> None:
+    """Nine index bits are a full codebook for all components, or two of 4 and 5 bits for half of them each."""
+    spread = torch.cat(
+        [tokens[:, :6], tokens[:, :6]], 1
+    )  # halves that tell the same, so that one codebook for both is better
+    sample = Sample(spread, COUNTS, torch.ones(300, dtype=torch.long))
+    errors = [sample.energy(left_by(product_stages(sample, bits, 0), spread)) for bits in (8, 9)]
+    assert errors[0] < errors[1] and sum(stage.bits for stage in product_stages(sample, 9, 0)) < 9
+    assert len(VectorQuantizer.product(sample, 9.0, seed=0).codebooks) == 1
 
 
 def test_a_word_is_the_mean_of_its_vectors_by_how_often_they_occur() -> None:

@@ -109,12 +109,15 @@ class VectorQuantizer:
         """Codebooks by k-means, each for one of several equal parts of the components: the largest that cost `bits` per vector.
 
         Jegou, Douze and Schmid, Product quantization for nearest neighbor search, IEEE Transactions on Pattern Analysis and
-        Machine Intelligence 33(1), 2011. Entropy-coded indices cost less than their log2, so more than `bits` are tried.
+        Machine Intelligence 33(1), 2011. Entropy-coded indices cost less than their log2, so more than `bits` are tried. Full
+        codebooks for fewer parts can lose less than smaller ones for one part more: of the two, what leaves less is taken.
         """
         parts = cache(lambda index_bits: product_stages(sample, index_bits, seed))
         tried = range(1, 2 * int(bits) + 1)
         enough = bisect_right(tried, bits, key=lambda index_bits: sum(stage.bits for stage in parts(index_bits)))
-        stages = parts(tried[max(0, enough - 1)])
+        most = tried[max(0, enough - 1)]
+        full = max(most - most % LARGEST_CODEBOOK_BITS, min(most, LARGEST_CODEBOOK_BITS))
+        stages = min(parts(most), parts(full), key=lambda stages: sample.energy(left_by(stages, sample.vectors)))
         return cls([stage.book for stage in stages], [stage.lengths for stage in stages])
 
     def __call__(
@@ -157,6 +160,13 @@ def largest_stage(sample: Sample, bits: float, seed: int) -> Stage | None:
         if stage.bits <= bits:
             return stage
     return None
+
+
+def left_by(stages: Sequence[Stage], vectors: Float[Tensor, "n hidden"]) -> Float[Tensor, "n hidden"]:
+    """What the codewords that `stages` chose for `vectors` leave of them."""
+    for stage in stages:
+        vectors = vectors - stage.book[stage.chosen]
+    return vectors
 
 
 def product_stages(sample: Sample, index_bits: int, seed: int) -> list[Stage]:
