@@ -1,13 +1,14 @@
 """What has been imported by the time parameters are looked at, and by the time the model is; nothing is timed."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from benchmarks.startup import STAGES, make_modelless
+from benchmarks.startup import LATER, STAGES, make_modelless, started
 
 SCRIPTS = Path(__file__).parent.parent / "stages"
 
@@ -95,3 +96,18 @@ def test_a_stage_imports_what_it_needs_beside_torch_and_the_models_class(tmp_pat
         stage = Path(script).stem
         assert packages <= COMMON | MORE.get(stage, set()), stage
         assert len(modules) < 350, stage
+
+
+def test_what_is_imported_where_it_is_needed_is_timed_with_its_stage() -> None:
+    marked = re.compile(r"^ +from ([\w.]+) import .*# slow to import$", re.MULTILINE)
+    files = [*SCRIPTS.glob("*.py"), *(SCRIPTS.parent / "src").rglob("*.py")]
+    found = {module for file in files for module in marked.findall(file.read_text())}
+    assert found == set().union(*LATER.values()) and LATER.keys() <= set(STAGES)
+
+
+def test_a_start_imports_the_modules_of_its_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_modelless(tmp_path)
+    started("train_phase1", tmp_path)
+    monkeypatch.setitem(LATER, "train_phase1", ("no_such_module",))
+    with pytest.raises(RuntimeError, match="No module named 'no_such_module'"):
+        started("train_phase1", tmp_path)
