@@ -144,10 +144,10 @@ def _sender(params: Params) -> "tuple[QuestionAnswerer, Codec]":
     _require_embeddings(params, "encode and decode need", why)
 
     from narrowband.codec.config import CodecConfig
-    from narrowband.evaluation.systems import load_systems
+    from narrowband.evaluation.systems import Fitted
 
     answerer = _answerer(params)
-    return answerer, load_systems(answerer, CodecConfig.of(params))["phase2"]
+    return answerer, Fitted.load(answerer, CodecConfig.of(params)).trained(paths.PHASE2)
 
 
 def _require_embeddings(params: Params, what: str, why: str) -> None:
