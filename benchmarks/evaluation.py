@@ -166,7 +166,7 @@ def streams_cost(window: int) -> Row:
     coding = params.latent_coding.model_copy(update={"kind": "entropy", "bits_per_token": BITS})
     params = params.model_copy(update={"latent_coding": coding})
     plain, config = codec(window).eval(), CodecConfig.of(params)
-    made = plain.with_rate(config, fit_coder(lm, prompts(FITTED), plain.pca, config))
+    made = plain.with_rate(config, fit_coder(lm, prompts(FITTED), plain.pca, config.latent_coding, config.magnitude))
     asked, answering = prompts(TEST), answerer(params)
     batches = [collate([asked[i] for i in rows], lm.pad_id) for rows in batches_by_length(asked, answering.batch_size)]
     originals = [lm.embed(batch.ids) for batch in batches]

@@ -22,8 +22,8 @@ STAGES = [
 """Every stage with parameters."""
 
 LATER = {
-    "check": ("narrowband.experiments.examine",),
-    "generate_data": ("scipy.stats",),
+    "check": ("huggingface_hub", "narrowband.experiments.examine"),
+    "generate_data": ("huggingface_hub", "scipy.stats"),
     **dict.fromkeys(("train_phase1", "train_phase2", "train_reader"), ("dvclive",)),
     "references": ("scipy.stats", "sklearn.cluster"),
     **dict.fromkeys(("evaluate", "baselines"), ("scipy.stats",)),
