@@ -163,7 +163,7 @@ def test_a_stream_of_another_codec_is_refused(model: EntropyModel) -> None:
 
 def test_another_format_and_an_empty_stream_are_named(model: EntropyModel, plain: Bitstream) -> None:
     stream = plain.pack(message(model, 50))
-    with pytest.raises(InputError, match="is of format 2 but only 1 can be read"):
+    with pytest.raises(InputError, match="is of format 3 but only 2 can be read"):
         plain.unpack(bytes([stream[0] + 32]) + stream[1:])
     with pytest.raises(InputError, match="is empty"):
         plain.unpack(b"")

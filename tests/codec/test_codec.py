@@ -4,7 +4,7 @@ import pytest
 import torch
 from making import codec_of
 
-from narrowband.codec.codec import Codec, require_match
+from narrowband.codec.codec import Codec, _distinct, require_match
 from narrowband.codec.config import CodecConfig
 from narrowband.codec.magnitude import restore_magnitude
 from narrowband.codec.pca import PCA
@@ -111,3 +111,11 @@ def test_save_and_load_and_refusal_of_another_shape(
     assert torch.equal(Codec.load(tmp_path)(embeddings, CODED), codec(embeddings, CODED))
     with pytest.raises(InputError, match="was made with window 2, not 1"):
         require_match(tmp_path, CodecConfig.of(changed(params, window=1)), pca)
+
+
+def test_rows_are_told_apart_by_every_number() -> None:
+    """The last numbers too, which rows of bytes lose if they are zeros."""
+    rows = torch.randint(0, 2, (500, 6), generator=torch.Generator().manual_seed(0), dtype=torch.int32) * 256
+    first, places = _distinct(rows)
+    assert torch.equal(rows[first][places], rows)
+    assert len(first) == len(rows.unique(dim=0)) < 500

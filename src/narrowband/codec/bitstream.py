@@ -29,7 +29,7 @@ from narrowband.codec.magnitude import side_values
 from narrowband.codec.quantize import FLOAT16_BITS
 from narrowband.params import InputError, Magnitude
 
-VERSION = 1
+VERSION = 2
 MARKS = 32
 MOST_TOKENS = 2**21 - 1
 CHECK_BITS = 24
@@ -155,36 +155,45 @@ class Bitstream:
         return 2**CHECK_BITS + int.from_bytes(digest.digest(), "little")
 
     @cached_property
-    def _tables(self) -> list[tuple[int, int, Any]]:
-        """Index, number of symbols and probability model of each component that is sent.
+    def _sent(self) -> tuple[Int[np.ndarray, " sent"], Int[np.ndarray, "sent 1"], Int[np.ndarray, "sent 1"]]:
+        """The components that are sent (not those of one symbol), the lowest symbol of each, and the index of its escape."""
+        low, sizes = self.model.low.cpu().numpy(), self.model.sizes.cpu().numpy()
+        sent = np.flatnonzero(sizes > 1)
+        return sent, low[sent, None], sizes[sent, None] - 1
+
+    @cached_property
+    def _tables(self) -> list[Any]:
+        """The probability model of each component that is sent.
 
         constriction adds 2^-24 to each probability, so 2^-24 is subtracted here. The probabilities are then multiples of 2^-24
         that constriction need not rescale, and no floating-point rounding can make them differ.
         """
-        kept = (self.model.sizes > 1).nonzero()[:, 0].tolist()
         tables = self.model.frequencies.cpu().split(self.model.sizes.tolist())
         categorical = constriction.stream.model.Categorical
-        return [(i, len(tables[i]), categorical((tables[i] - 1).double().numpy(), perfect=False)) for i in kept]
+        return [categorical((tables[i] - 1).double().numpy(), perfect=False) for i in self._sent[0]]
 
     def _push(self, coder: Any, symbols: Tensor) -> None:
-        """Push each component, last to first: escaped values, then indices, so that `_pop` reads the indices first."""
-        index, escaped = (table.T.contiguous().numpy() for table in self.model.index(symbols))
-        index, values = index.astype(np.int32), symbols.T.numpy()
-        for i, _, table in reversed(self._tables):
-            if escaped[i].any():
-                coder.encode_reverse(values[i][escaped[i]].astype(np.int32) + np.int32(LIMIT), ESCAPED)
-            coder.encode_reverse(index[i], table)
+        """Push escaped values, then the indices of each component, last to first, so that `_pop` reads the indices first."""
+        sent, low, escape = self._sent
+        values = symbols.numpy().T[sent]
+        indices = values - low
+        if (escaped := (indices < 0) | (indices >= escape)).any():
+            coder.encode_reverse(values[escaped] + np.int32(LIMIT), ESCAPED)
+            indices = np.where(escaped, escape, indices)
+        for row, table in zip(indices[::-1], self._tables[::-1], strict=True):
+            coder.encode_reverse(row, table)
 
     def _pop(self, coder: Any, n_windows: int) -> Tensor:
         """Undo `_push`."""
-        symbols = np.zeros((len(self.model.sizes), n_windows), dtype=np.int32)
-        low = self.model.low.cpu().numpy()
-        for i, size, table in self._tables:
-            index = coder.decode(table, n_windows)
-            symbols[i] = index + low[i]
-            if (escaped := index == size - 1).any():
-                symbols[i, escaped] = coder.decode(ESCAPED, int(escaped.sum())) - LIMIT
-        return torch.from_numpy(symbols.T.copy())
+        sent, low, escape = self._sent
+        rows = [coder.decode(table, n_windows) for table in self._tables]
+        indices = np.array(rows, dtype=np.int32).reshape(-1, n_windows)
+        values = indices + low
+        if (escaped := indices == escape).any():
+            values[escaped] = coder.decode(ESCAPED, int(escaped.sum())) - LIMIT
+        symbols = np.zeros((n_windows, len(self.model.sizes)), dtype=np.int32)
+        symbols[:, sent] = values.T
+        return torch.from_numpy(symbols)
 
 
 def _varint(number: int) -> bytes:

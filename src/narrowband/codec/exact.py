@@ -45,5 +45,5 @@ class ExactProjection:
 
     def __call__(self, vectors: Float[Tensor, "n vector"]) -> Float[Tensor, "n compress"]:
         """Latents of `vectors`, in float64."""
-        whole = ((vectors - self.mean).double() * self.scale).round()
+        whole = (vectors - self.mean).double().mul_(self.scale).round_()
         return whole @ self.directions.T / (2**FRACTION_BITS * self.scale)
