@@ -31,7 +31,7 @@ def main() -> None:
     fitting = Fitting(answerer, train, params.seed, rate, share, systems["pca"])
     examples, count = read_squad(file), params.baselines.questions
     settings = answer_settings(answerer, file, config.base_model_revision, config.source)
-    own = read_uncompressed(examples, settings).predictions
+    own = read_uncompressed("test", examples, settings).predictions
     read_config(paths.REFERENCES, fitting.settings(settings, count))
     *references, nothing_sent = read_json(checked(paths.REFERENCES / "rows.json"))
     answers = read_predictions(answerer, config, file, systems)

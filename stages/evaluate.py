@@ -31,7 +31,7 @@ def main() -> None:
     seen, _ = coded_counts(answerer.encode(stream_squad(checked(paths.QA / "train.json"))))
     examples, reading = read_squad(file), ReaderConfig.of(params)
     settings = answer_settings(answerer, file, config.base_model_revision, config.source)
-    own = read_uncompressed(examples, settings)
+    own = read_uncompressed("test", examples, settings)
     questions = QuestionSet(examples, params.seed, seen)
     comparison = compare(answerer, systems, own, questions, console)
     if reading.tokens_per_position > 1:

@@ -27,7 +27,7 @@ def main() -> None:
     text = TrainingText(answerer, train, params.seed, params.latent_coding.bits_per_token, params.vocabulary_share)
     settings = answer_settings(answerer, file, model_revision(params.base_model), params.source)
     examples, count = read_squad(file), params.baselines.questions
-    own = read_uncompressed(examples, settings).predictions
+    own = read_uncompressed("test", examples, settings).predictions
     rows = curve(answerer, references(text), own, QuestionSet(examples[:count], params.seed), console)
     write_json(paths.REFERENCES / "rows.json", rows)
     write_config(paths.REFERENCES, text.settings(settings, count))

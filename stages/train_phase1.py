@@ -14,6 +14,7 @@ def main() -> None:
     from narrowband.data.prompts import say_truncated, truncated_share
     from narrowband.data.squad import stream_squad
     from narrowband.evaluation.answer import QuestionAnswerer
+    from narrowband.evaluation.systems import validation_questions
     from narrowband.runtime.artifacts import checked
     from narrowband.training.draws import Draws
     from narrowband.training.phase1 import phase1_loss
@@ -22,8 +23,8 @@ def main() -> None:
         PhaseRun,
         quick_evaluation,
         starting_codec,
+        uncompressed_f1,
         validated_with,
-        validation_questions,
     )
 
     set_up_torch()
@@ -34,7 +35,8 @@ def main() -> None:
     say_truncated(truncated_share(prompts), answerer.prompt, console)
     draws, share = Draws(params.seed, phase1.batch_size), params.vocabulary_share
     loss = phase1_loss(answerer.lm, codec, prompts, draws, params.loss.phase1, vocabulary_share=share)
-    phase = PhaseRun("phase1", phase1, params.seed, stage_fingerprint("train_phase1"), console)
+    goal = uncompressed_f1(answerer, config, params.data.quick)
+    phase = PhaseRun("phase1", phase1, params.seed, stage_fingerprint("train_phase1"), console, goal)
     evaluate = quick_evaluation("phase1", answerer, codec, validation_questions(params.data.quick), console)
     figures = phase.train(codec, loss, len(prompts), evaluate)
     made_with = {"base_model": params.base_model, "loss": params.loss.phase1.model_dump()}

@@ -13,6 +13,7 @@ def main() -> None:
     from narrowband.codec.config import CodecConfig
     from narrowband.data.prompts import say_truncated, truncated_share
     from narrowband.evaluation.answer import QuestionAnswerer
+    from narrowband.evaluation.systems import validation_questions
     from narrowband.runtime.artifacts import checked
     from narrowband.training.phase2 import Material, phase2_loss
     from narrowband.training.run import (
@@ -21,8 +22,8 @@ def main() -> None:
         quick_evaluation,
         read_lessons,
         starting_codec,
+        uncompressed_f1,
         validated_with,
-        validation_questions,
     )
     from narrowband.training.self_distillation import read_sft, response_kl
 
@@ -38,7 +39,8 @@ def main() -> None:
     sft, held_out = read_sft(paths.SFT, lm.tokenizer)
     share = params.data.phase2_sft_share
     loss = phase2_loss(lm, codec, Material(lessons, params.seed, sft, share), phase2, params.loss)
-    phase = PhaseRun("phase2", phase2, params.seed, stage_fingerprint("train_phase2"), console)
+    goal = uncompressed_f1(answerer, config, params.data.quick)
+    phase = PhaseRun("phase2", phase2, params.seed, stage_fingerprint("train_phase2"), console, goal)
     evaluate = quick_evaluation("phase2", answerer, codec, validation_questions(params.data.quick), console)
     fewest = min(len(lessons), len(sft)) if share else len(lessons)
     settings = validated_with(answerer, config, params.data.quick)

@@ -24,11 +24,12 @@ def main() -> None:
     from narrowband.data.splits import BUNDLED
     from narrowband.data.squad import read_squad
     from narrowband.evaluation.answer import QuestionAnswerer
+    from narrowband.evaluation.systems import validation_questions
     from narrowband.lm.source import max_positions
     from narrowband.reader.encoder import ContextEncoder, ReaderConfig
     from narrowband.training.draws import Draws
     from narrowband.training.reader import Lessons, drawn_questions, fresh_questions, reader_evaluation, reader_loss
-    from narrowband.training.run import PhaseRun, validation_questions
+    from narrowband.training.run import PhaseRun
 
     set_up_torch()
     reader, seed = params.reader, params.seed

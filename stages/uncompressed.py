@@ -1,4 +1,4 @@
-"""The uncompressed model's answers to the test questions, which every codec is compared with."""
+"""The uncompressed model's answers, which every codec is compared with, in training as on the test split."""
 
 from narrowband.runtime import paths
 from narrowband.runtime.entry import console, run, set_up_torch
@@ -6,13 +6,13 @@ from narrowband.runtime.parameters import load_params
 
 
 def main() -> None:
-    """Answer the test questions without a codec; write the answers to artifacts/uncompressed."""
+    """Answer test and validation questions without a codec; write the answers to artifacts/uncompressed."""
     params = load_params()
 
     from narrowband.data.prompts import say_truncated
     from narrowband.data.squad import read_squad
     from narrowband.evaluation.answer import QuestionAnswerer
-    from narrowband.evaluation.systems import answer_settings
+    from narrowband.evaluation.systems import answer_settings, validation_questions, validation_settings
     from narrowband.evaluation.uncompressed import write_uncompressed
     from narrowband.lm.model_revision import model_revision
     from narrowband.runtime import distributed
@@ -21,14 +21,16 @@ def main() -> None:
 
     set_up_torch()
     answerer, questions = QuestionAnswerer.load(params), checked(paths.QA / "test.json")
-    examples = read_squad(questions)
-    with bar("questions", len(examples), console) as advance:
-        own = answerer.answer(None, examples, advance=advance)
+    examples, validation = read_squad(questions), validation_questions(params.data.quick)
+    with bar("questions", len(examples) + len(validation), console) as advance:
+        own, validated = (answerer.answer(None, some, advance=advance) for some in (examples, validation))
     say_truncated(own.truncated_share, answerer.prompt, console)
     if distributed.is_main():
-        settings = answer_settings(answerer, questions, model_revision(params.base_model), params.source)
-        write_uncompressed(own, settings)
-    console.print(f"uncompressed: F1 {own.f1:.2f}, EM {own.em:.2f}", highlight=False)
+        about = model_revision(params.base_model), params.source
+        write_uncompressed("test", own, answer_settings(answerer, questions, *about))
+        write_uncompressed("validation", validated, validation_settings(answerer, *about, params.data.quick))
+    said = f"uncompressed: F1 {own.f1:.2f}, EM {own.em:.2f}; on {len(validation)} validation questions F1 {validated.f1:.2f}"
+    console.print(said, highlight=False)
 
 
 if __name__ == "__main__":

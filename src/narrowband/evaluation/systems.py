@@ -13,7 +13,7 @@ from narrowband.codec.pca import PCA
 from narrowband.codec.token_windows import embedded
 from narrowband.data.encoded import EncodedPrompts
 from narrowband.data.prompts import examples_of
-from narrowband.data.squad import read_squad
+from narrowband.data.squad import Example, read_squad
 from narrowband.evaluation.answer import QuestionAnswerer
 from narrowband.evaluation.scoring import Predictions
 from narrowband.runtime import paths
@@ -95,6 +95,16 @@ def answer_settings(answerer: QuestionAnswerer, questions: Path, revision: str, 
         "stop": answerer.stop,
         "questions": sha256([questions]),
     }
+
+
+def validation_questions(quick: int) -> list[Example]:
+    """The first `quick` questions of the validation split."""
+    return read_squad(checked(paths.QA / "validation.json"))[:quick]
+
+
+def validation_settings(answerer: QuestionAnswerer, revision: str, source: str, quick: int) -> dict[str, Any]:
+    """What answers to the first `quick` validation questions are made with, whatever the codec; see `answer_settings`."""
+    return {**answer_settings(answerer, paths.QA / "validation.json", revision, source), "quick": quick}
 
 
 def read_predictions(

@@ -1,7 +1,7 @@
-"""The uncompressed model's answers to the test questions, computed once for all codecs."""
+"""The uncompressed model's answers, computed once for all codecs: to test questions, and to those that training is validated on."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from narrowband.data.squad import Example
 from narrowband.evaluation.answer import Evaluated
@@ -12,21 +12,23 @@ from narrowband.runtime.files import read_json, write_json
 
 FILE = "answers.json"
 
+Split = Literal["test", "validation"]
 
-def write_uncompressed(found: Evaluated, made_with: Mapping[str, Any]) -> None:
-    """Write answers, and what they were `made_with`."""
+
+def write_uncompressed(split: Split, found: Evaluated, made_with: Mapping[str, Any]) -> None:
+    """Write the answers to the questions of `split`, and what they were `made_with`."""
     kept = {"predictions": found.predictions, "truncated_share": found.truncated_share, "form": found.form}
-    write_json(paths.UNCOMPRESSED / FILE, kept)
-    write_config(paths.UNCOMPRESSED, made_with)
+    write_json(paths.UNCOMPRESSED / split / FILE, kept)
+    write_config(paths.UNCOMPRESSED / split, made_with)
 
 
-def read_uncompressed(examples: Sequence[Example], made_with: Mapping[str, Any]) -> Evaluated:
+def read_uncompressed(split: Split, examples: Sequence[Example], made_with: Mapping[str, Any]) -> Evaluated:
     """The answers that `write_uncompressed` wrote, scored.
 
     Raises:
         InputError: they are missing, were changed, or were made with other settings.
     """
-    read_config(paths.UNCOMPRESSED, made_with)
-    kept = read_json(checked(paths.UNCOMPRESSED / FILE))
+    read_config(paths.UNCOMPRESSED / split, made_with)
+    kept = read_json(checked(paths.UNCOMPRESSED / split / FILE))
     scores = score_all(kept["predictions"], examples)
     return Evaluated(kept["predictions"], scores, {}, 0.0, kept["truncated_share"], kept["form"], {})

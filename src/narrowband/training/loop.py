@@ -50,8 +50,8 @@ class Outcome(NamedTuple):
 class Schedule(NamedTuple):
     """Number of steps, warm-up steps (linear), and steps between evaluations.
 
-    The run ends early after `patience` evaluations in a row without improvement; 0 never ends it early. Scores that differ by
-    `tie` or less are equal.
+    The run ends early after `patience` evaluations in a row without improvement, or at the first that finds `goal` reached;
+    with a patience of 0 it never does. Scores that differ by `tie` or less are equal.
     """
 
     steps: int
@@ -59,11 +59,12 @@ class Schedule(NamedTuple):
     evaluate_every: int
     patience: int = 0
     tie: float = 0.0
+    goal: float = math.inf
 
     @classmethod
-    def of(cls, training: Training) -> "Schedule":
+    def of(cls, training: Training, goal: float) -> "Schedule":
         """The schedule that a section of `params.yaml` asks for."""
-        return cls(training.steps, training.warmup, training.evaluate_every, training.patience, TIE)
+        return cls(training.steps, training.warmup, training.evaluate_every, training.patience, TIE, goal)
 
     def factor(self, step: int) -> float:
         """Factor on the learning rate: linear warm-up to 1, then cosine decay to 0."""
@@ -72,9 +73,11 @@ class Schedule(NamedTuple):
         return 0.5 * (1 + math.cos(math.pi * (step - self.warmup) / max(1, self.steps - self.warmup)))
 
     def ends(self, progress: Progress) -> bool:
-        """Whether the last step is done, or patience has run out."""
+        """Whether the last step is done, the goal is reached, or patience has run out."""
         since_improved = progress.step - progress.improved_step
-        return progress.step >= self.steps or 0 < self.patience * self.evaluate_every <= since_improved
+        reached = progress.step >= self.evaluate_every and progress.best_score >= self.goal - self.tie
+        unimproved = since_improved >= self.patience * self.evaluate_every
+        return progress.step >= self.steps or (self.patience > 0 and (reached or unimproved))
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """A training phase from files to files: what the stages of Phase 1, Phase 2 and the reader have in common."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,12 +17,13 @@ from narrowband.codec.config import CodecConfig
 from narrowband.data.prompts import encode_answer
 from narrowband.data.squad import Example, read_squad
 from narrowband.evaluation.answer import QuestionAnswerer
-from narrowband.evaluation.systems import Fitted, answer_settings
+from narrowband.evaluation.systems import Fitted, validation_questions, validation_settings
 from narrowband.evaluation.tokens import marked, token_view
+from narrowband.evaluation.uncompressed import read_uncompressed
 from narrowband.lm.device import mixed_precision
 from narrowband.params import Training
 from narrowband.runtime import distributed, paths
-from narrowband.runtime.artifacts import checked, read_config
+from narrowband.runtime.artifacts import read_config
 from narrowband.runtime.files import write_json, write_text
 from narrowband.runtime.progress import bar
 from narrowband.runtime.rounding import rounded
@@ -91,13 +93,17 @@ class Savable(Protocol):
 
 @dataclass(frozen=True)
 class PhaseRun:
-    """One run of a phase; `fingerprint` identifies its inputs, so that no other run resumes its checkpoint."""
+    """One run of a phase; `fingerprint` identifies its inputs, so that no other run resumes its checkpoint.
+
+    `goal` is the F1 at which nothing is left to win back, see `Schedule`.
+    """
 
     name: Literal["phase1", "phase2", "reader"]
     training: Training
     seed: int
     fingerprint: str
     console: Console
+    goal: float = math.inf
 
     def train(
         self,
@@ -118,7 +124,7 @@ class PhaseRun:
         run = Run(
             module,
             [torch.optim.AdamW(trainable, lr=self.training.lr, fused=True)],
-            Schedule.of(self.training),
+            Schedule.of(self.training, self.goal),
             self.checkpoint,
             self.fingerprint,
             steps.record if steps else lambda step, values: None,
@@ -181,18 +187,20 @@ def quick_evaluation(
     return evaluate
 
 
-def validation_questions(quick: int) -> list[Example]:
-    """The first `quick` questions of the validation split."""
-    return read_squad(checked(paths.QA / "validation.json"))[:quick]
+def uncompressed_f1(answerer: QuestionAnswerer, config: CodecConfig, quick: int) -> float:
+    """F1 of the uncompressed model on the validation questions of quick evaluations: what there is to win back.
+
+    Raises:
+        InputError: the model's answers are missing, were changed, or were made with other settings.
+    """
+    settings = validation_settings(answerer, config.base_model_revision, config.source, quick)
+    return read_uncompressed("validation", validation_questions(quick), settings).f1
 
 
 def validated_with(answerer: QuestionAnswerer, config: CodecConfig, quick: int) -> dict[str, Any]:
     """What the figures of quick evaluations depend on, beside the weights."""
-    questions = paths.QA / "validation.json"
-    settings = answer_settings(answerer, questions, config.base_model_revision, config.source)
     return {
-        **settings,
-        "quick": quick,
+        **validation_settings(answerer, config.base_model_revision, config.source, quick),
         "latent_bits": config.latent_bits,
         "latent_coding": config.as_json()["latent_coding"],
     }
