@@ -208,8 +208,16 @@ TABLE: list[tuple[str, Change, str]] = [
         "artifacts/phase2/adapter.safetensors is not the file",
     ),
     ("evaluate", model(flipped("models/bad/model.safetensors", -1)), "made with base_model_revision sha256:"),
-    ("evaluate", flipped("artifacts/uncompressed/answers.json", 30), "answers.json is not the file that was written"),
-    ("evaluate", params(generation__max_new_tokens=3), "artifacts/uncompressed was made with max_new_tokens 16, not 3"),
+    (
+        "evaluate",
+        flipped("artifacts/uncompressed/test/answers.json", 30),
+        "answers.json is not the file that was written",
+    ),
+    (
+        "evaluate",
+        params(generation__max_new_tokens=3),
+        "artifacts/uncompressed/test was made with max_new_tokens 16, not 3",
+    ),
     (
         "baselines",
         params(latent_coding__bits_per_token=8),

@@ -17,19 +17,19 @@ def test_kept_answers_are_those_that_were_given(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     found = answerer_of(lm, params).answer(None, EXAMPLES)
-    write_uncompressed(found, MADE_WITH)
-    assert read_uncompressed(EXAMPLES, MADE_WITH) == found
+    write_uncompressed("test", found, MADE_WITH)
+    assert read_uncompressed("test", EXAMPLES, MADE_WITH) == found
 
 
 def test_answers_to_other_questions_or_with_other_settings_or_damaged_are_refused(
     lm: FrozenLM, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    write_uncompressed(answerer_of(lm, params).answer(None, EXAMPLES), MADE_WITH)
-    with pytest.raises(InputError, match="artifacts/uncompressed was made with stop line, not sentence"):
-        read_uncompressed(EXAMPLES, {**MADE_WITH, "stop": "sentence"})
-    with pytest.raises(InputError, match="artifacts/uncompressed was made with questions a, not b"):
-        read_uncompressed(EXAMPLES, {**MADE_WITH, "questions": "b"})
-    (tmp_path / "artifacts" / "uncompressed" / "answers.json").write_text("{}")
+    write_uncompressed("test", answerer_of(lm, params).answer(None, EXAMPLES), MADE_WITH)
+    with pytest.raises(InputError, match="artifacts/uncompressed/test was made with stop line, not sentence"):
+        read_uncompressed("test", EXAMPLES, {**MADE_WITH, "stop": "sentence"})
+    with pytest.raises(InputError, match="artifacts/uncompressed/test was made with questions a, not b"):
+        read_uncompressed("test", EXAMPLES, {**MADE_WITH, "questions": "b"})
+    (tmp_path / "artifacts" / "uncompressed" / "test" / "answers.json").write_text("{}")
     with pytest.raises(InputError, match=r"answers\.json"):
-        read_uncompressed(EXAMPLES, MADE_WITH)
+        read_uncompressed("test", EXAMPLES, MADE_WITH)

@@ -1,3 +1,4 @@
+import math
 from itertools import pairwise
 from pathlib import Path
 
@@ -6,6 +7,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from narrowband.params import Params
 from narrowband.training.loop import Evaluation, Outcome, Run, Schedule, StepLoss
 
 TARGET = torch.tensor([1.0, -2.0, 3.0])
@@ -103,12 +105,37 @@ def test_a_loss_that_is_not_finite_stops_training_and_keeps_the_checkpoint(tmp_p
 def test_a_run_ends_early_once_patience_runs_out(
     scores: list[float], patience: int, tie: float, last: int, best: int, tmp_path: Path
 ) -> None:
+    assert scored(scores, Schedule(40, 5, 10, patience, tie), tmp_path) == (last, best)
+
+
+@pytest.mark.parametrize(
+    ("scores", "last", "best"),
+    [
+        ([90, 97.6, 98.5, 99, 99], 20, 20),  # reached at 10: 0.4 points are no difference
+        ([90, 97.4, 97.9, 99, 99], 30, 30),
+        ([98, 97.4, 99, 99, 99], 10, 0),  # reached before the first step
+        ([90, 98, 97, 99, 99], 20, 10),
+    ],
+)
+def test_a_run_ends_at_the_evaluation_after_its_goal_was_reached(
+    scores: list[float], last: int, best: int, tmp_path: Path
+) -> None:
+    assert scored(scores, Schedule(40, 5, 10, 4, tie=0.5, goal=98.0), tmp_path) == (last, best)
+
+
+def test_without_patience_there_is_no_goal(params: Params) -> None:
+    assert Schedule.of(params.phase1.model_copy(update={"patience": 1}), 98.0).goal == 98
+    assert Schedule.of(params.phase1.model_copy(update={"patience": 0}), 98.0).goal == math.inf
+
+
+def scored(scores: list[float], schedule: Schedule, folder: Path) -> tuple[int, int]:
+    """The last step of a run whose evaluations have these scores, and the best one."""
     module, left, steps = nn.Linear(1, 1), iter(scores), []
     run = Run(
         module,
         [torch.optim.AdamW(module.parameters())],
-        Schedule(steps=40, warmup=5, evaluate_every=10, patience=patience, tie=tie),
-        tmp_path / "state.safetensors",
+        schedule,
+        folder / "state.safetensors",
         "run",
         lambda step, values: steps.append(step),
         Console(quiet=True),
@@ -117,7 +144,7 @@ def test_a_run_ends_early_once_patience_runs_out(
     outcome = run.train(
         lambda step: [StepLoss(module(torch.ones(1)).sum(), {})], lambda: Evaluation(next(left), {}), seed=0
     )
-    assert (steps[-1], outcome.best_step) == (last, best)
+    return steps[-1], outcome.best_step
 
 
 def test_schedule_warms_up_and_decays_to_nothing() -> None:
@@ -126,3 +153,10 @@ def test_schedule_warms_up_and_decays_to_nothing() -> None:
     assert factors[55] == pytest.approx(0.5, abs=0.02)
     assert 0 < factors[99] < 0.001
     assert all(a >= b for a, b in pairwise(factors[9:]))
+
+
+def test_from_the_goal_on_the_rate_decays_to_nothing_until_the_next_evaluation() -> None:
+    schedule = Schedule(100, 10, 20)
+    factors = [schedule.factor(step, goal_step=40) / schedule.factor(step) for step in (40, 50, 59)]
+    assert factors == pytest.approx([1, 0.5, 1 / 20])
+    assert schedule.factor(4, goal_step=0) == pytest.approx(0.5 * 16 / 20)

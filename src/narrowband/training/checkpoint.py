@@ -22,6 +22,7 @@ class Progress:
     """Where a run stands: steps done, the best evaluation so far, and every step's logged values.
 
     Of evaluations with equal scores the last is the best, and `improved_step` and `improved_score` are of the first.
+    `goal_step` is that of the first evaluation that reached the goal.
     """
 
     step: int = 0
@@ -29,6 +30,7 @@ class Progress:
     best_score: float = -1.0
     improved_step: int = -1
     improved_score: float = -1.0
+    goal_step: int = -1
     best_metrics: dict[str, float] = field(default_factory=dict)
     history: list[tuple[int, dict[str, float]]] = field(default_factory=list)
 

@@ -50,8 +50,8 @@ class Outcome(NamedTuple):
 class Schedule(NamedTuple):
     """Number of steps, warm-up steps (linear), and steps between evaluations.
 
-    The run ends early after `patience` evaluations in a row without improvement, or at the first that finds `goal` reached;
-    with a patience of 0 it never does. Scores that differ by `tie` or less are equal.
+    The run ends early after `patience` evaluations in a row without improvement; 0 never ends it early. Once a score reaches
+    `goal`, the rate decays to 0 up to the next evaluation, the last. Scores that differ by `tie` or less are equal.
     """
 
     steps: int
@@ -64,20 +64,23 @@ class Schedule(NamedTuple):
     @classmethod
     def of(cls, training: Training, goal: float) -> "Schedule":
         """The schedule that a section of `params.yaml` asks for."""
-        return cls(training.steps, training.warmup, training.evaluate_every, training.patience, TIE, goal)
+        patience = training.patience
+        return cls(
+            training.steps, training.warmup, training.evaluate_every, patience, TIE, goal if patience else math.inf
+        )
 
-    def factor(self, step: int) -> float:
-        """Factor on the learning rate: linear warm-up to 1, then cosine decay to 0."""
+    def factor(self, step: int, goal_step: int = -1) -> float:
+        """Factor on the learning rate: linear warm-up to 1, cosine decay to 0; from `goal_step` on, linear decay on top."""
+        left = 1 - (step - goal_step) / self.evaluate_every if goal_step >= 0 else 1.0
         if step < self.warmup:
-            return (step + 1) / self.warmup
-        return 0.5 * (1 + math.cos(math.pi * (step - self.warmup) / max(1, self.steps - self.warmup)))
+            return left * (step + 1) / self.warmup
+        return left * 0.5 * (1 + math.cos(math.pi * (step - self.warmup) / max(1, self.steps - self.warmup)))
 
     def ends(self, progress: Progress) -> bool:
-        """Whether the last step is done, the goal is reached, or patience has run out."""
+        """Whether the last step is done, as many as lie between evaluations since the goal was reached, or patience ran out."""
         since_improved = progress.step - progress.improved_step
-        reached = progress.step >= self.evaluate_every and progress.best_score >= self.goal - self.tie
-        unimproved = since_improved >= self.patience * self.evaluate_every
-        return progress.step >= self.steps or (self.patience > 0 and (reached or unimproved))
+        decayed = 0 <= progress.goal_step <= progress.step - self.evaluate_every
+        return progress.step >= self.steps or decayed or 0 < self.patience * self.evaluate_every <= since_improved
 
 
 @dataclass
@@ -146,7 +149,7 @@ class Run:
     def update(self, losses: Iterable[StepLoss]) -> None:
         """Do one step, and log it."""
         progress = self.progress
-        _set_rates(self.optimizers, self.base_rates, self.schedule.factor(progress.step))
+        _set_rates(self.optimizers, self.base_rates, self.schedule.factor(progress.step, progress.goal_step))
         where = (
             f"{self.title}, step {progress.step} (the best weights, of step {progress.best_step}, are kept in "
             f"{self.checkpoint})"
@@ -183,6 +186,8 @@ class Run:
             for name, p in self.trainable.items():
                 self.best.setdefault(name, torch.empty_like(p)).copy_(p.detach())  # in place: never two copies of them
         progress.best_score = max(progress.best_score, result.score)
+        if progress.goal_step < 0 and result.score >= self.schedule.goal - self.schedule.tie:
+            progress.goal_step = progress.step
         self.record(result.metrics)
         shown = _summary(progress.history[-self.schedule.evaluate_every :])
         self.console.print(f"{self.title}: step {progress.step}/{self.schedule.steps}  {shown}", highlight=False)
