@@ -42,7 +42,7 @@ from narrowband.runtime.files import write_json, write_text
 from narrowband.runtime.parameters import load_params
 from narrowband.training.draws import Draws
 from narrowband.training.phase2 import Lesson
-from narrowband.training.run import read_lessons
+from narrowband.training.phases import read_lessons
 
 ROOT = Path(__file__).parent.parent
 LLAMA_8B = {
@@ -69,7 +69,7 @@ STAGES = ("uncompressed", "fit_pca", "train_phase1", "train_phase2", "evaluate")
 REPETITIONS = 5
 
 FORKS = get_context("forkserver")
-FORKS.set_forkserver_preload(["benchmarks.geometry_8b", "narrowband.training.run"])
+FORKS.set_forkserver_preload(["benchmarks.geometry_8b", "narrowband.training.phases"])
 """A server of processes in which libraries are imported once."""
 
 

@@ -23,7 +23,7 @@ from narrowband.reader.shorten import Shortener, count, latents, lay_rows
 from narrowband.reader.split_prompt import SplitPrompt, split_prompt
 from narrowband.runtime.entry import console, set_up_torch
 from narrowband.runtime.parameters import load_params
-from narrowband.training.loop import Evaluation, Run, Schedule
+from narrowband.training.loop import Evaluation, Schedule, Trainer
 from narrowband.training.micro_batches import PhaseLoss
 from narrowband.training.reader import Lessons, fresh_questions, reader_loss
 
@@ -212,8 +212,8 @@ def train_briefly(k: int, questions: int) -> dict[str, float]:
     optimizer = torch.optim.AdamW(encoder.parameters(), fused=True)
     with tempfile.TemporaryDirectory() as folder:
         kept, quiet = Path(folder, "reader.safetensors"), Console(quiet=True)
-        run = Run(encoder, [optimizer], Schedule(2, 0, 1), kept, "", lambda step, values: None, quiet, "reader")
-        run.train(lambda step: [loss(step)], lambda: Evaluation(0.0, {}), seed=0)
+        trainer = Trainer(encoder, [optimizer], Schedule(2, 0, 1), kept, "", lambda step, values: None, quiet, "reader")
+        trainer.train(lambda step: [loss(step)], lambda: Evaluation(0.0, {}), seed=0)
     weights = {"lm_weights": lm.model, "encoder_weights": encoder}
     return {"imports": imports, **{name: sum(p.numel() for p in of.parameters()) for name, of in weights.items()}}
 

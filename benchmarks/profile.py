@@ -15,9 +15,9 @@ from narrowband.codec.moments import window_moments
 from narrowband.codec.token_windows import token_windows
 from narrowband.data.prompts import collate, encode_prompts
 from narrowband.evaluation.reconstruction import Quality
+from narrowband.pretrain.bundled_model import Recipe, build_model, weighted_cross_entropy
+from narrowband.pretrain.bundled_model import batch as pretraining_batch
 from narrowband.pretrain.muon import Muon
-from narrowband.pretrain.run import Recipe, build_model, weighted_cross_entropy
-from narrowband.pretrain.run import batch as pretraining_batch
 from narrowband.runtime.entry import console, set_up_torch
 from narrowband.training.draws import Draws
 

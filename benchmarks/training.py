@@ -19,7 +19,7 @@ from narrowband.training.draws import Draws
 from narrowband.training.loop import StepLoss
 from narrowband.training.losses import Reconstruction, reconstruction_loss
 from narrowband.training.phase1 import coded_tokens
-from narrowband.training.phase2 import Lesson, Rows, answer_logits, lay_out
+from narrowband.training.phase2 import Lesson, LessonRows, answer_logits, lay_out
 
 WIDTH, TOKENS = 4096, 2048
 SHOTS = 2
@@ -165,7 +165,7 @@ def shared_examples() -> Row:
     rows = lay_out(lm, [Lesson(prompt, lesson.answer) for prompt, lesson in zip(few, lessons(len(few)), strict=True)])
     whole = rows._replace(batch=rows.batch._replace(shared=()))
 
-    def passes(asked: Rows) -> Tensor:
+    def passes(asked: LessonRows) -> Tensor:
         embeddings = lm.embed(asked.batch.ids).requires_grad_()
         with torch.no_grad():
             answer_logits(lm, embeddings, asked)

@@ -17,7 +17,7 @@ def main() -> None:
     from narrowband.runtime.rounding import rounded
     from narrowband.sft.journal import Journal
     from narrowband.sft.model import Limits
-    from narrowband.sft.run import read_sources
+    from narrowband.sft.rounds import read_sources
     from narrowband.sft.write import Settings, headline, write_sft
 
     set_up_torch()

@@ -12,7 +12,7 @@ def main(
     smoke: Annotated[bool, typer.Option(help="Train a tiny model for a few steps, to test that this runs.")] = False,
 ) -> None:
     """Train the base model and save it to models/base; an interrupted run continues when it is started again."""
-    from narrowband.pretrain.run import SMOKE, Recipe, pretrain, save
+    from narrowband.pretrain.bundled_model import SMOKE, Recipe, pretrain, save
 
     set_up_torch()
     out = paths.SMOKE_MODEL if smoke else paths.BUNDLED_MODEL

@@ -18,7 +18,7 @@ def main() -> None:
     from narrowband.runtime.artifacts import checked
     from narrowband.training.draws import Draws
     from narrowband.training.phase1 import phase1_loss
-    from narrowband.training.run import (
+    from narrowband.training.phases import (
         VALIDATED_WITH,
         PhaseRun,
         quick_evaluation,

@@ -16,7 +16,7 @@ def main() -> None:
     from narrowband.evaluation.systems import validation_questions
     from narrowband.runtime.artifacts import checked
     from narrowband.training.phase2 import Material, phase2_loss
-    from narrowband.training.run import (
+    from narrowband.training.phases import (
         PhaseRun,
         known_evaluation,
         quick_evaluation,

@@ -28,8 +28,8 @@ def main() -> None:
     from narrowband.lm.source import max_positions
     from narrowband.reader.encoder import ContextEncoder, ReaderConfig
     from narrowband.training.draws import Draws
+    from narrowband.training.phases import PhaseRun
     from narrowband.training.reader import Lessons, drawn_questions, fresh_questions, reader_evaluation, reader_loss
-    from narrowband.training.run import PhaseRun
 
     set_up_torch()
     reader, seed = params.reader, params.seed

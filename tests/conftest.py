@@ -17,7 +17,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import Params
-from narrowband.pretrain.run import sample_texts
+from narrowband.pretrain.bundled_model import sample_texts
 from narrowband.pretrain.tokenizer import train_tokenizer
 
 ROOT = Path(__file__).parent.parent

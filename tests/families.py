@@ -26,7 +26,7 @@ from transformers import (
     RecurrentGemmaConfig,
 )
 
-from narrowband.pretrain.run import sample_texts
+from narrowband.pretrain.bundled_model import sample_texts
 from narrowband.pretrain.tokenizer import train_tokenizer
 
 TEXTS = (

@@ -13,7 +13,7 @@ from narrowband.sft.backend import Continuation
 from narrowband.sft.critic import Reliability
 from narrowband.sft.journal import Journal
 from narrowband.sft.model import Limits, PlainModel
-from narrowband.sft.run import Run, Sources, read_sources
+from narrowband.sft.rounds import SftRun, Sources, read_sources
 from narrowband.world.names import name_word
 
 ROOT = Path(__file__).parent.parent
@@ -83,14 +83,14 @@ def make_sources(params: Params) -> Sources:
     return read_sources(params.data.model_copy(update=pools), readings, test)
 
 
-def make_run(backend: FakeBackend, params: Params, folder: Path) -> Run:
+def make_run(backend: FakeBackend, params: Params, folder: Path) -> SftRun:
     model = make_model(backend, folder, params.generation.batch_size, params.prompt.max_length)
-    run = Run(model, params.data, params.seed, make_sources(params), {"backend": "fake"})
+    run = SftRun(model, params.data, params.seed, make_sources(params), {"backend": "fake"})
     run.reliability = Reliability(1.0, 1.0)  # a critic that may decide
     return run
 
 
-def written(run: Run, folder: Path) -> tuple[Path, Path]:
+def written(run: SftRun, folder: Path) -> tuple[Path, Path]:
     """Files of kept and rejected records."""
     folder.mkdir(exist_ok=True)
     train, rejected = folder / "train.jsonl", folder / "rejected.jsonl"

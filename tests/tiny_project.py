@@ -69,8 +69,8 @@ FORKS.set_forkserver_preload(
         "narrowband.report.charts",
         "narrowband.report.page",
         "narrowband.training.reader",
-        "narrowband.training.run",
-        "narrowband.pretrain.run",
+        "narrowband.training.phases",
+        "narrowband.pretrain.bundled_model",
         "narrowband.sft.write",
         *("dvc.repo", "dvclive", "scipy.stats", "sklearn.cluster"),  # which stages import where they need them
     ]

@@ -14,7 +14,7 @@ from narrowband.data.prompts import encode_answer, qa_prompt
 from narrowband.data.splits import world_example
 from narrowband.data.squad import Answer, Example
 from narrowband.params import InputError
-from narrowband.pretrain.run import sample_texts
+from narrowband.pretrain.bundled_model import sample_texts
 from narrowband.pretrain.tokenizer import train_tokenizer
 
 WORLD = [world_example(0, "train", i) for i in range(20)]

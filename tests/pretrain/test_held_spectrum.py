@@ -2,8 +2,8 @@ import numpy as np
 import torch
 from sklearn.decomposition import PCA
 
+from narrowband.pretrain.bundled_model import sample_prompts, sample_texts
 from narrowband.pretrain.held_spectrum import EXPONENT, hold_spectrum, token_counts
-from narrowband.pretrain.run import sample_prompts, sample_texts
 from narrowband.pretrain.tokenizer import train_tokenizer
 
 

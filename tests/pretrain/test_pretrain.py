@@ -7,9 +7,18 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from narrowband.codec.spectrum import SPECTRUM_RATIOS, variance_shares
+from narrowband.pretrain.bundled_model import (
+    SMOKE,
+    batch,
+    build_model,
+    pretrain,
+    rescale,
+    sample_prompts,
+    sample_texts,
+    save,
+)
 from narrowband.pretrain.held_spectrum import EXPONENT, token_counts
 from narrowband.pretrain.muon import orthogonalize
-from narrowband.pretrain.run import SMOKE, batch, build_model, pretrain, rescale, sample_prompts, sample_texts, save
 from narrowband.pretrain.tokenizer import train_tokenizer
 
 

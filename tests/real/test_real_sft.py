@@ -15,7 +15,7 @@ from narrowband.params import Params, PromptStyle
 from narrowband.sft.backend import Continuation, TransformersBackend
 from narrowband.sft.journal import Journal
 from narrowband.sft.model import Limits, PlainModel
-from narrowband.sft.run import Run
+from narrowband.sft.rounds import SftRun
 from narrowband.sft.sentinels import ENDED, ask_sentinels, end_ids
 from narrowband.sft.write import with_bos
 
@@ -82,7 +82,7 @@ def test_no_prompt_of_a_run_holds_a_special_token_but_bos(
     settings = small(params, prompt_style=style)
     backend = Recorder(tokenizer)
     model = make_model(backend, tmp_path, bos=bos)
-    written(Run(model, settings.data, 0, make_sources(settings), {"backend": "fake"}), tmp_path)
+    written(SftRun(model, settings.data, 0, make_sources(settings), {"backend": "fake"}), tmp_path)
     assert len(backend.rows) > 2 * settings.data.sft_records
     named = model.encode([f"What does {token} mean?" for token in tokenizer.convert_ids_to_tokens(special)])
     for row in [*backend.rows, *named]:

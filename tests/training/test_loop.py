@@ -8,7 +8,7 @@ from rich.console import Console
 from torch import nn
 
 from narrowband.params import Params
-from narrowband.training.loop import Evaluation, Outcome, Run, Schedule, StepLoss
+from narrowband.training.loop import Evaluation, Outcome, Schedule, StepLoss, Trainer
 
 TARGET = torch.tensor([1.0, -2.0, 3.0])
 
@@ -35,7 +35,7 @@ def run(
         error = (module(TARGET) - TARGET).square().mean().item()
         return Evaluation(1 / (1 + error), {"error": error})
 
-    run = Run(
+    trainer = Trainer(
         module,
         [torch.optim.AdamW(module.parameters(), lr=rate)],
         Schedule(steps=40, warmup=5, evaluate_every=10),
@@ -45,7 +45,7 @@ def run(
         Console(quiet=True),
         "test",
     )
-    return run.train(step_losses, evaluate, seed=1), logged
+    return trainer.train(step_losses, evaluate, seed=1), logged
 
 
 @pytest.mark.parametrize("seconds", [0.0, 1e9])
@@ -131,7 +131,7 @@ def test_without_patience_there_is_no_goal(params: Params) -> None:
 def scored(scores: list[float], schedule: Schedule, folder: Path) -> tuple[int, int]:
     """The last step of a run whose evaluations have these scores, and the best one."""
     module, left, steps = nn.Linear(1, 1), iter(scores), []
-    run = Run(
+    trainer = Trainer(
         module,
         [torch.optim.AdamW(module.parameters())],
         schedule,
@@ -141,7 +141,7 @@ def scored(scores: list[float], schedule: Schedule, folder: Path) -> tuple[int, 
         Console(quiet=True),
         "test",
     )
-    outcome = run.train(
+    outcome = trainer.train(
         lambda step: [StepLoss(module(torch.ones(1)).sum(), {})], lambda: Evaluation(next(left), {}), seed=0
     )
     return steps[-1], outcome.best_step

@@ -176,7 +176,7 @@ def test_parts_hold_lessons_of_like_length(
     laid: list[list[int]] = []
     lay_out = phase2.lay_out
 
-    def watched(lm: FrozenLM, some: list[Lesson]) -> phase2.Rows:
+    def watched(lm: FrozenLM, some: list[Lesson]) -> phase2.LessonRows:
         laid.append([len(lesson.prompt.ids) for lesson in some])
         return lay_out(lm, some)
 

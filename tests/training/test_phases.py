@@ -27,7 +27,7 @@ from narrowband.training.draws import Draws
 from narrowband.training.loop import Evaluation, StepLoss
 from narrowband.training.losses import Reconstruction, reconstruction_loss
 from narrowband.training.phase2 import Lesson
-from narrowband.training.run import PhaseRun, quick_evaluation, validated_with
+from narrowband.training.phases import PhaseRun, quick_evaluation, validated_with
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -22,7 +22,7 @@ from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKEN
 
 from narrowband.lm.cache import cache_folder, file_sha256
 from narrowband.lm.device import best_dtype
-from narrowband.lm.gguf_header import Header, MalformedError, is_gguf, read_header
+from narrowband.lm.gguf_header import GgufHeader, MalformedError, is_gguf, read_header
 from narrowband.params import InputError, first_line
 from narrowband.runtime.artifacts import sha256
 from narrowband.runtime.entry import console
@@ -142,7 +142,7 @@ def _convert(file: Path, folder: Path) -> None:
         shutil.rmtree(making, ignore_errors=True)
 
 
-def _check_positions(file: Path, header: Header) -> None:
+def _check_positions(file: Path, header: GgufHeader) -> None:
     scaling = header.metadata.get(f"{header.architecture}.rope.scaling.type", "none")
     if scaling != "none":
         raise InputError(
@@ -151,7 +151,7 @@ def _check_positions(file: Path, header: Header) -> None:
         )
 
 
-def _check_size(file: Path, header: Header, config: PreTrainedConfig) -> None:
+def _check_size(file: Path, header: GgufHeader, config: PreTrainedConfig) -> None:
     """Check that the model built from the metadata has as many weights as the file: no huge model, no unread tensors."""
     with torch.device("meta"):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
@@ -165,7 +165,7 @@ def _check_size(file: Path, header: Header, config: PreTrainedConfig) -> None:
         )
 
 
-def _save_tokenizer(file: Path, header: Header, making: Path) -> None:
+def _save_tokenizer(file: Path, header: GgufHeader, making: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(making, gguf_file=FILE)
     _split_as_llama_cpp(file, tokenizer.backend_tokenizer, header)
     if header.architecture.startswith("gemma"):
@@ -181,7 +181,7 @@ def _save_tokenizer(file: Path, header: Header, making: Path) -> None:
     write_json(saved, content)
 
 
-def _split_as_llama_cpp(file: Path, backend: Tokenizer, header: Header) -> None:
+def _split_as_llama_cpp(file: Path, backend: Tokenizer, header: GgufHeader) -> None:
     """Make a byte-level tokenizer split text like the one that the vocabulary was made with.
 
     For a run of spaces before a digit they differ: GPT-2's joins the last space to the digit.

@@ -34,7 +34,7 @@ class MalformedError(ValueError):
 
 
 @dataclass
-class Header:
+class GgufHeader:
     """Metadata (arrays as their lengths) and the number of elements of each tensor."""
 
     metadata: dict[str, Any] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class Header:
         return str(self.metadata["general.architecture"])
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: Path) -> GgufHeader:
     """The header of the file at `path`.
 
     Raises:
@@ -77,14 +77,14 @@ class _Reader:
         self.at = len(MAGIC)
         self.left = MOST_ELEMENTS
 
-    def header(self) -> Header:
+    def header(self) -> GgufHeader:
         version = self._number("I")
         if version not in VERSIONS:
             raise MalformedError(f"is GGUF version {version}, not one of {VERSIONS} in little-endian order")
         tensors, pairs = self._number("Q"), self._number("Q")
         if tensors > MOST_TENSORS:
             raise MalformedError(f"claims to hold {tensors} tensors; {MOST_TENSORS} are allowed")
-        header = Header()
+        header = GgufHeader()
         for _ in range(pairs):  # ends with the file, as each pair takes bytes
             key = self._string()
             if key in header.metadata:
@@ -140,7 +140,7 @@ class _Reader:
             raise MalformedError(f"has an array of values of type {kind} in its metadata, which is not known")
         return count
 
-    def _tensor(self, header: Header) -> tuple[str, int, int]:
+    def _tensor(self, header: GgufHeader) -> tuple[str, int, int]:
         """Name, offset and size in bytes of the next tensor in the table."""
         name = self._string()
         if name in header.elements:

@@ -22,7 +22,7 @@ from narrowband.sft.backend import Backend, TransformersBackend
 from narrowband.sft.journal import Journal
 from narrowband.sft.manifest import write_provenance
 from narrowband.sft.model import Limits, PlainModel
-from narrowband.sft.run import Run, Sources
+from narrowband.sft.rounds import SftRun, Sources
 from narrowband.sft.sentinels import Examination, ask_sentinels
 from narrowband.sft.vllm import VllmBackend
 
@@ -64,7 +64,7 @@ def write_sft(settings: Settings, sources: Sources, folder: Path, journal: Journ
         found = ask_sentinels(model, sources.pool)
         console.print(found.verdict if found.kind == "base" else _warning(found.verdict))
         source = _source(settings, model)
-        run = Run(model, settings.data, settings.seed, sources, source)
+        run = SftRun(model, settings.data, settings.seed, sources, source)
         console.print(run.reliability.verdict)
         records = shown.add_task("SFT records", total=settings.data.sft_records)
         _write_records(run, folder, lambda n: shown.advance(records, n))
@@ -114,7 +114,7 @@ def _source(settings: Settings, model: PlainModel) -> dict[str, Any]:
     }
 
 
-def _write_records(run: Run, folder: Path, advance: Callable[[int], None]) -> None:
+def _write_records(run: SftRun, folder: Path, advance: Callable[[int], None]) -> None:
     with (
         whole_file(folder / "train.jsonl") as records,
         records.open("w", encoding="utf-8") as train,
@@ -124,7 +124,7 @@ def _write_records(run: Run, folder: Path, advance: Callable[[int], None]) -> No
         run.write(train, rejected, advance)
 
 
-def _details(run: Run, bos: BosChoice, found: Examination, folder: Path) -> dict[str, Any]:
+def _details(run: SftRun, bos: BosChoice, found: Examination, folder: Path) -> dict[str, Any]:
     """All figures of a run, for `manifest.json`."""
     examples = {example.id: example for example in run.sources.pool}
     return {

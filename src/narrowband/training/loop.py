@@ -84,8 +84,8 @@ class Schedule(NamedTuple):
 
 
 @dataclass
-class Run:
-    """A run: what it trains, how long, and where it is kept and logged.
+class Trainer:
+    """Trains `module`, keeps its state in the file `checkpoint`, and passes each step's values to `log`.
 
     A run that was killed and started again with the same `fingerprint` continues from `checkpoint`.
     """

@@ -30,7 +30,7 @@ class Lesson(NamedTuple):
     answer: list[int]
 
 
-class Rows(NamedTuple):
+class LessonRows(NamedTuple):
     """Left-padded prompts with their answers; target tokens at the last positions, and which of these count.
 
     An answer's last token is a target, but never an input.
@@ -41,7 +41,7 @@ class Rows(NamedTuple):
     mask: Bool[Tensor, "batch answer"]
 
 
-def lay_out(lm: FrozenLM, lessons: Sequence[Lesson]) -> Rows:
+def lay_out(lm: FrozenLM, lessons: Sequence[Lesson]) -> LessonRows:
     """`lessons` as the rows of a batch."""
     batch = collate([lesson.prompt for lesson in lessons], lm.pad_id, [lesson.answer[:-1] for lesson in lessons])
     longest = max(len(lesson.answer) for lesson in lessons)
@@ -49,10 +49,12 @@ def lay_out(lm: FrozenLM, lessons: Sequence[Lesson]) -> Rows:
     mask = torch.tensor(
         [[j >= longest - len(answer) for j in range(longest)] for _, answer in lessons], device=lm.device
     )
-    return Rows(batch, targets, mask)
+    return LessonRows(batch, targets, mask)
 
 
-def answer_logits(lm: FrozenLM, embeddings: Float[Tensor, "batch seq hidden"], rows: Rows) -> Float[Tensor, "n vocab"]:
+def answer_logits(
+    lm: FrozenLM, embeddings: Float[Tensor, "batch seq hidden"], rows: LessonRows
+) -> Float[Tensor, "n vocab"]:
     """Logits at the answer positions of `rows` that count, with `embeddings`, or states after the sender's blocks, as input."""
     return lm.logits_at(embeddings, rows.batch.mask.to(lm.device), rows.mask, rows.batch.shared, rows.batch.ids)
 

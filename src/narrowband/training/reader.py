@@ -24,7 +24,7 @@ from narrowband.training.draws import Draws
 from narrowband.training.loop import Evaluation, StepLoss
 from narrowband.training.losses import AnswerLogits, answer_terms
 from narrowband.training.micro_batches import WHOLE, Part, PhaseLoss
-from narrowband.training.phase2 import Lesson, Rows, answer_logits, lay_out
+from narrowband.training.phase2 import Lesson, LessonRows, answer_logits, lay_out
 
 CUE = "\nContext:"
 """The cue to repeat a context."""
@@ -120,7 +120,7 @@ def reader_logits(lm: FrozenLM, encoder: Shortener, lessons: Sequence[ReaderLess
     return AnswerLogits(lm.logits_at(*read, rows.mask, rows.batch.shared), teacher, rows.targets[rows.mask])
 
 
-def _as_text(lm: FrozenLM, lessons: Sequence[ReaderLesson]) -> Rows:
+def _as_text(lm: FrozenLM, lessons: Sequence[ReaderLesson]) -> LessonRows:
     plain = (EncodedPrompt(one.ids, [False] * len(one.ids), truncated=False, shared=one.shared) for one, _ in lessons)
     return lay_out(lm, [Lesson(prompt, lesson.answer) for prompt, lesson in zip(plain, lessons, strict=True)])
 

@@ -1,4 +1,4 @@
-"""A run: instructions become prompts, completions and records, in rounds, until there are as many as asked for."""
+"""Rounds in which instructions become prompts, completions and records, until there are as many as asked for."""
 
 import json
 import zlib
@@ -59,8 +59,8 @@ def read_sources(data: Data, readings: Sequence[Example], test: Sequence[Example
     return Sources(pool, instructions, reading(readings), Contamination(test))
 
 
-class Run:
-    """A run in progress; every record repeats `source`, which says who wrote it and how it was prompted."""
+class SftRun:
+    """The writing of records, in progress; every record repeats `source`, which says who wrote it and how it was prompted."""
 
     def __init__(self, model: PlainModel, data: Data, seed: int, sources: Sources, source: Mapping[str, Any]) -> None:
         self.model = model

@@ -1,4 +1,4 @@
-"""Train the bundled base model from scratch: a standard Llama checkpoint, small enough for a Git repository."""
+"""The bundled base model, trained from scratch: a standard Llama checkpoint, small enough for a Git repository."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ from narrowband.pretrain.muon import Muon
 from narrowband.pretrain.tokenizer import train_tokenizer
 from narrowband.runtime.files import folder_of_files
 from narrowband.runtime.fingerprint import stage_fingerprint
-from narrowband.training.loop import Evaluation, Run, Schedule, StepLoss
+from narrowband.training.loop import Evaluation, Schedule, StepLoss, Trainer
 from narrowband.world.completions import make_document
 from narrowband.world.names import Split
 from narrowband.world.passages import make_passage
@@ -190,7 +190,7 @@ def pretrain(recipe: Recipe, checkpoint: Path, console: Console) -> tuple[LlamaF
         logits = model(inputs_embeds=embeddings).logits
         return [StepLoss(weighted_cross_entropy(logits, ids.to(device), weights.to(device)), {})]
 
-    run = Run(
+    trainer = Trainer(
         model,
         optimizers,
         Schedule(recipe.steps, recipe.warmup, recipe.evaluate_every),
@@ -200,7 +200,7 @@ def pretrain(recipe: Recipe, checkpoint: Path, console: Console) -> tuple[LlamaF
         console,
         "base model",
     )
-    outcome = run.train(step_losses, lambda: _evaluate(model, tokenizer), recipe.seed)
+    outcome = trainer.train(step_losses, lambda: _evaluate(model, tokenizer), recipe.seed)
     model.load_state_dict(outcome.best, strict=False)
     return model, tokenizer
 

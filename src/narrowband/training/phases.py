@@ -28,7 +28,7 @@ from narrowband.runtime.files import write_json, write_text
 from narrowband.runtime.progress import bar
 from narrowband.runtime.rounding import rounded
 from narrowband.training.alarms import alarms
-from narrowband.training.loop import Evaluation, Run, Schedule, StepLoss
+from narrowband.training.loop import Evaluation, Schedule, StepLoss, Trainer
 from narrowband.training.micro_batches import Part, PhaseLoss, own_parts
 from narrowband.training.phase2 import Lesson
 
@@ -121,7 +121,7 @@ class PhaseRun:
         trainable = [p for p in module.parameters() if p.requires_grad]
         self.console.print(f"{self.name}: {sum(p.numel() for p in trainable):,} trainable parameters")
         steps = StepLog(paths.LOG / self.name) if distributed.is_main() else None
-        run = Run(
+        trainer = Trainer(
             module,
             [torch.optim.AdamW(trainable, lr=self.training.lr, fused=True)],
             Schedule.of(self.training, self.goal),
@@ -131,7 +131,7 @@ class PhaseRun:
             self.console,
             self.name,
         )
-        outcome = run.train(self._step_losses(loss, n_lessons), evaluate, self.seed, before)
+        outcome = trainer.train(self._step_losses(loss, n_lessons), evaluate, self.seed, before)
         module.load_state_dict(outcome.best, strict=False)
         if steps:
             steps.close()
