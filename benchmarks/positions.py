@@ -16,8 +16,8 @@ from torch import Tensor
 from benchmarks.measure import flops, in_child, interleaved, resident
 from benchmarks.results import save
 from benchmarks.setting import base_lm
+from narrowband.lm.base_model import max_positions
 from narrowband.lm.frozen import FrozenLM
-from narrowband.lm.source import max_positions
 from narrowband.reader.encoder import ContextEncoder, ReaderConfig
 from narrowband.reader.shorten import Shortener, count, latents, lay_rows
 from narrowband.reader.split_prompt import SplitPrompt, split_prompt

@@ -17,7 +17,7 @@ def main() -> None:
     from narrowband.runtime.rounding import rounded
     from narrowband.sft.journal import Journal
     from narrowband.sft.model import Limits
-    from narrowband.sft.rounds import read_sources
+    from narrowband.sft.rounds import read_inputs
     from narrowband.sft.write import Settings, headline, write_sft
 
     set_up_torch()
@@ -34,7 +34,7 @@ def main() -> None:
     limits = Limits(params.generation.batch_size, params.prompt.max_length)
     settings = Settings(params.base_model, params.generation.backend, limits, params.seed, data, recorded)
     journal = Journal(paths.CHECKPOINTS / "sft.jsonl", stage_fingerprint("generate_data"))
-    figures = write_sft(settings, read_sources(data, questions.apart, questions.test), paths.SFT, journal, console)
+    figures = write_sft(settings, read_inputs(data, questions.apart, questions.test), paths.SFT, journal, console)
     write_json(paths.METRICS / "data.json", rounded(headline(figures)))
     write_json(paths.RESULTS / "data.json", rounded({"prompt": questions.decided, **figures}))
 

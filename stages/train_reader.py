@@ -25,7 +25,7 @@ def main() -> None:
     from narrowband.data.squad import read_squad
     from narrowband.evaluation.answer import QuestionAnswerer
     from narrowband.evaluation.systems import validation_questions
-    from narrowband.lm.source import max_positions
+    from narrowband.lm.base_model import max_positions
     from narrowband.reader.encoder import ContextEncoder, ReaderConfig
     from narrowband.training.draws import Draws
     from narrowband.training.phases import PhaseRun

@@ -13,7 +13,7 @@ from narrowband.sft.backend import Continuation
 from narrowband.sft.critic import Reliability
 from narrowband.sft.journal import Journal
 from narrowband.sft.model import Limits, PlainModel
-from narrowband.sft.rounds import SftRun, Sources, read_sources
+from narrowband.sft.rounds import Inputs, SftRun, read_inputs
 from narrowband.world.names import name_word
 
 ROOT = Path(__file__).parent.parent
@@ -77,15 +77,15 @@ def make_model(
     return PlainModel(backend, backend.tokenizer, journal, Limits(batch_size, max_length), bos)
 
 
-def make_sources(params: Params) -> Sources:
+def make_inputs(params: Params) -> Inputs:
     pools = {name: str(ROOT / getattr(params.data, name)) for name in ("few_shot_pool", "instruction_pool")}
     readings, test = ([world_example(0, split, i) for i in range(n)] for split, n in (("train", 40), ("test", 20)))
-    return read_sources(params.data.model_copy(update=pools), readings, test)
+    return read_inputs(params.data.model_copy(update=pools), readings, test)
 
 
 def make_run(backend: FakeBackend, params: Params, folder: Path) -> SftRun:
     model = make_model(backend, folder, params.generation.batch_size, params.prompt.max_length)
-    run = SftRun(model, params.data, params.seed, make_sources(params), {"backend": "fake"})
+    run = SftRun(model, params.data, params.seed, make_inputs(params), {"backend": "fake"})
     run.reliability = Reliability(1.0, 1.0)  # a critic that may decide
     return run
 

@@ -12,9 +12,9 @@ from narrowband.data.prompts import SettledPrompt, encode_answer, encode_prompt,
 from narrowband.data.settled import DRAWN, MEASURED, draw_shots, read_settled, require_bos, settle, write_settled
 from narrowband.data.splits import world_example
 from narrowband.data.squad import Answer, Example
+from narrowband.lm.base_model import load_tokenizer
 from narrowband.lm.bos import BosChoice
 from narrowband.lm.frozen import FrozenLM
-from narrowband.lm.source import load_tokenizer
 from narrowband.params import InputError, Params, Prompt
 from narrowband.runtime import paths
 from narrowband.runtime.artifacts import write_config

@@ -5,9 +5,9 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from narrowband.lm.base_model import load_tokenizer
 from narrowband.lm.bos import GAIN, TEXTS, TOKENS, choose_bos, compare_bos, is_chat_delimiter, measure_bos
 from narrowband.lm.frozen import FrozenLM
-from narrowband.lm.source import load_tokenizer
 
 SENTENCES = ["The capital of France is Paris.", "Snow is made of small crystals of ice."]
 

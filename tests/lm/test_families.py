@@ -14,8 +14,8 @@ from narrowband.codec.pca import PCA
 from narrowband.data.encoded import EncodedPrompt
 from narrowband.data.prompts import collate, encode_answer, encode_prompt
 from narrowband.data.splits import world_example
+from narrowband.lm.base_model import max_positions, outline
 from narrowband.lm.frozen import FrozenLM
-from narrowband.lm.source import max_positions, outline
 from narrowband.lm.stop import Reply, decode_after
 from narrowband.params import Params
 from narrowband.reader.split_prompt import split_prompt

@@ -12,9 +12,9 @@ from gguf import GGUFWriter, TokenType
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from narrowband.lm import cache, gguf
+from narrowband.lm.base_model import load_tokenizer, locate, outline
 from narrowband.lm.frozen import FrozenLM
 from narrowband.lm.gguf_header import MalformedError, read_header
-from narrowband.lm.source import load_tokenizer, locate, outline
 from narrowband.params import InputError
 
 NAMES = {

@@ -9,9 +9,9 @@ from families import FAMILIES, SIZES, save, save_family, save_recurrent
 from transformers import BambaConfig, BertConfig, FalconH1Config, PreTrainedConfig
 
 from narrowband.lm import probe
+from narrowband.lm.base_model import outline
 from narrowband.lm.frozen import FrozenLM
 from narrowband.lm.sampling import Sampling, sample
-from narrowband.lm.source import outline
 from narrowband.params import InputError
 
 HEADS = {"num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 640, "initializer_range": 0.3}

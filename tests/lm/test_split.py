@@ -12,8 +12,8 @@ from narrowband.codec.fitting import fit_pca
 from narrowband.data.encoded import EncodedPrompt
 from narrowband.data.prompts import Batch, SettledPrompt, collate, encode_answer, encode_prompt, worked_examples
 from narrowband.data.splits import world_example
+from narrowband.lm.base_model import outline
 from narrowband.lm.frozen import FrozenLM
-from narrowband.lm.source import outline
 from narrowband.lm.split import blocks, require_source
 from narrowband.params import InputError, Params
 from narrowband.training.phase2 import Lesson, lay_out, teacher_forced

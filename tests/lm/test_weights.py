@@ -9,8 +9,8 @@ import torch
 from families import save_family
 from safetensors.torch import load_file, save_file
 
+from narrowband.lm.base_model import outline
 from narrowband.lm.frozen import FrozenLM
-from narrowband.lm.source import outline
 from narrowband.params import InputError
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 1072419256\n"

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from narrowband.lm.base_model import load_tokenizer, locate
 from narrowband.lm.frozen import FrozenLM
-from narrowband.lm.source import load_tokenizer, locate
 
 REFERENCES = json.loads((Path(__file__).parent / "references.json").read_text())
 

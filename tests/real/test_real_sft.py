@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from sft_fakes import FakeBackend, make_model, make_sources, small, written
+from sft_fakes import FakeBackend, make_inputs, make_model, small, written
 from transformers import PreTrainedTokenizerBase
 
+from narrowband.lm.base_model import load_tokenizer
 from narrowband.lm.frozen import FrozenLM
 from narrowband.lm.sampling import Sampling
-from narrowband.lm.source import load_tokenizer
 from narrowband.params import Params, PromptStyle
 from narrowband.sft.backend import Continuation, TransformersBackend
 from narrowband.sft.journal import Journal
@@ -38,7 +38,7 @@ def bos_of(name: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
 def test_bos_is_added_where_it_helps_and_never_as_a_chat_delimiter(
     real: tuple[str, Path], real_lm: FrozenLM, params: Params, tmp_path: Path
 ) -> None:
-    model, choice = with_bos(plain(real_lm, tmp_path), "auto", make_sources(params))
+    model, choice = with_bos(plain(real_lm, tmp_path), "auto", make_inputs(params))
     assert (choice.with_bos, choice.without_bos) == pytest.approx(MEASURED[real[0]], abs=0.005)
     assert model.bos == bos_of(real[0], model.tokenizer) and choice.added == bool(model.bos)
     assert choice.added or choice.reason == "BOS <|im_start|> is a chat delimiter"
@@ -48,8 +48,8 @@ def test_the_sentinels_tell_a_base_model_from_an_instruction_tuned_one(
     real: tuple[str, Path], real_lm: FrozenLM, params: Params, tmp_path: Path
 ) -> None:
     model = plain(real_lm, tmp_path, bos_of(real[0], real_lm.tokenizer))
-    found = ask_sentinels(model, make_sources(params).pool)
-    assert found.kind == KIND[real[0]] and SAID[found.kind] in found.verdict
+    found = ask_sentinels(model, make_inputs(params).pool)
+    assert found.kind == KIND[real[0]] and SAID[found.kind] in found.sentence
     assert (found.ended >= ENDED) == (found.kind == "instruction-tuned")  # whatever its tokens are called
 
 
@@ -82,7 +82,7 @@ def test_no_prompt_of_a_run_holds_a_special_token_but_bos(
     settings = small(params, prompt_style=style)
     backend = Recorder(tokenizer)
     model = make_model(backend, tmp_path, bos=bos)
-    written(SftRun(model, settings.data, 0, make_sources(settings), {"backend": "fake"}), tmp_path)
+    written(SftRun(model, settings.data, 0, make_inputs(settings), {"backend": "fake"}), tmp_path)
     assert len(backend.rows) > 2 * settings.data.sft_records
     named = model.encode([f"What does {token} mean?" for token in tokenizer.convert_ids_to_tokens(special)])
     for row in [*backend.rows, *named]:

@@ -186,7 +186,7 @@ def test_the_critics_auc_is_1_if_it_knows_chance_if_it_does_not(
     found = Critic(make_model(FakeBackend(lm.tokenizer, margin=margin), tmp_path), POOL, 0).reliability()
     assert found == Reliability(expected, expected)
     assert found.judges_pairs == found.judges_instructions == (knows == 1)
-    assert ("judges instructions and answers" if knows == 1 else "judges nothing") in found.verdict
+    assert ("judges instructions and answers" if knows == 1 else "judges nothing") in found.sentence
 
 
 def test_log_probs_are_those_of_the_model_whatever_the_other_rows_are(lm: FrozenLM) -> None:

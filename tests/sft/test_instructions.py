@@ -19,8 +19,8 @@ from narrowband.sft.pool import read_pool
 ROOT = Path(__file__).parent.parent.parent
 
 
-def of(text: str, source: str = "pool") -> Instruction:
-    return Instruction(text, "any", source)
+def of(text: str, asked_by: str = "pool") -> Instruction:
+    return Instruction(text, "any", asked_by)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_types_are_balanced_as_far_as_there_are_any_and_sources_take_turns() -> 
     supply.add([of(f"Is it {i}?", "reading") for i in range(9)])
     taken = supply.take(Counter({"qa": 1}), 8)
     assert Counter(one.kind for one in taken) == {"qa": 6, "response": 2}
-    assert [one.source for one in taken if one.kind == "qa"] == ["pool", "reading"] * 3
+    assert [one.asked_by for one in taken if one.kind == "qa"] == ["pool", "reading"] * 3
     assert [one.kind for one in taken[:2]] == ["response", "qa"]
     assert len(supply.take(Counter(), 100)) == 20 - 8 and supply.take(Counter(), 1) == []
 

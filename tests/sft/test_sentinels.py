@@ -7,8 +7,8 @@ from scipy.stats import binom
 from sft_fakes import FakeBackend, make_model
 from transformers import AddedToken, PreTrainedTokenizerBase
 
+from narrowband.lm.base_model import load_tokenizer
 from narrowband.lm.frozen import FrozenLM
-from narrowband.lm.source import load_tokenizer
 from narrowband.sft.backend import Continuation
 from narrowband.sft.pool import FewShotExample, read_pool
 from narrowband.sft.sentinels import ENDED, ORDERS, Examination, ask_sentinels, end_ids
@@ -50,8 +50,8 @@ def test_a_model_that_reads_and_neither_obeys_nor_ends_is_a_base_model(probe: Ca
     found = probe()
     assert (found.kind, found.continued, found.answered, found.marks) == ("base", 1, 0, [])
     assert found.ended == pytest.approx(0.001)
-    assert "is a base model: 100% of the pool" in found.verdict and "0.001 (limit 0.03)" in found.verdict
-    assert "says little" not in found.verdict
+    assert "is a base model: 100% of the pool" in found.sentence and "0.001 (limit 0.03)" in found.sentence
+    assert "says little" not in found.sentence
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_each_sign_of_instruction_tuning_is_enough_and_is_named(
     behaviour: dict, sign: str, probe: Callable[..., Examination]
 ) -> None:
     found = probe(**behaviour)
-    assert found.kind == "instruction-tuned" and len(found.against) == 1 and sign in found.verdict
+    assert found.kind == "instruction-tuned" and len(found.against) == 1 and sign in found.sentence
 
 
 def test_chat_delimiters_of_the_tokenizer_are_a_sign_and_end_turns(
@@ -80,23 +80,23 @@ def test_chat_delimiters_of_the_tokenizer_are_a_sign_and_end_turns(
     assert probe(ended=0.02, tokenizer=tokenizer).ended == pytest.approx(0.02)  # of both ends together
     tokenizer.eos_token = "<|im_end|>"
     found = probe(tokenizer=tokenizer)
-    assert found.kind == "instruction-tuned" and "its EOS <|im_end|> is a chat delimiter" in found.verdict
+    assert found.kind == "instruction-tuned" and "its EOS <|im_end|> is a chat delimiter" in found.sentence
 
 
 def test_a_model_whose_predictions_do_not_depend_on_the_text_is_no_base_model(
     probe: Callable[..., Examination],
 ) -> None:
     found = probe(reads=False)
-    assert found.kind == "unreadable" and found.continued == 0 and "check data.bos" in found.verdict
+    assert found.kind == "unreadable" and found.continued == 0 and "check data.bos" in found.sentence
 
 
 def test_english_orders_say_little_beside_a_pool_in_another_script(lm: FrozenLM, tmp_path: Path) -> None:
     pool = [FewShotExample(str(i), "any", f"{i} 是什么?", f"一个数 {i}") for i in range(8)]
     model = make_model(FakeBackend(lm.tokenizer), tmp_path)
     found = ask_sentinels(model, pool)._replace(continued=1.0, ended=0.0)
-    assert found.kind == "base" and "0% of bare orders (limit 50%), which says little" in found.verdict
+    assert found.kind == "base" and "0% of bare orders (limit 50%), which says little" in found.sentence
     obedient = found._replace(answered=1.0)
-    assert obedient.kind == "instruction-tuned" and "says little" not in obedient.verdict
+    assert obedient.kind == "instruction-tuned" and "says little" not in obedient.sentence
 
 
 def test_chance_is_what_coin_tosses_pass_once_in_twenty_times_at_most(probe: Callable[..., Examination]) -> None:

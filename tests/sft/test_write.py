@@ -11,7 +11,7 @@ import pytest
 import torch
 from datasets import load_dataset
 from rich.console import Console
-from sft_fakes import make_sources, small
+from sft_fakes import make_inputs, small
 from tiny_project import FORKS
 
 from narrowband.data.splits import world_example
@@ -43,7 +43,7 @@ def generate(params: Params, folder: Path, console: Console | None = None) -> di
     )
     journal = Journal(folder / "journal.jsonl", repr(params))
     quiet = Console(quiet=True)
-    return write.headline(write.write_sft(settings, make_sources(params), folder / "sft", journal, console or quiet))
+    return write.headline(write.write_sft(settings, make_inputs(params), folder / "sft", journal, console or quiet))
 
 
 def manifest(folder: Path) -> dict:

@@ -8,8 +8,8 @@ from families import save_family
 from narrowband.data.prompts import encode_answer
 from narrowband.data.settled import with_examples
 from narrowband.data.splits import world_example
+from narrowband.lm.base_model import max_positions
 from narrowband.lm.frozen import FrozenLM
-from narrowband.lm.source import max_positions
 from narrowband.params import Params
 from narrowband.reader.encoder import ContextEncoder, ReaderConfig
 from narrowband.reader.shorten import latents

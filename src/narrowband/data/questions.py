@@ -7,7 +7,7 @@ from narrowband.data.prompts import check_questions
 from narrowband.data.settled import asked_for, draw_shots, require_bos, settle, write_settled
 from narrowband.data.splits import make_splits
 from narrowband.data.squad import Example, write_squad
-from narrowband.lm.source import load_tokenizer
+from narrowband.lm.base_model import load_tokenizer
 from narrowband.params import Params
 from narrowband.runtime import paths
 from narrowband.runtime.artifacts import write_config
@@ -41,9 +41,9 @@ def write_questions(params: Params, apart: int) -> Questions:
         check_questions(tokenizer, examples, settled)
     require_legible(tokenizer, splits.values(), console)
     console.print(f"prompts: BOS {settled.bos}, {len(drawn.shots)} worked examples")
-    sources = dict.fromkeys(splits, params.dataset) | {"test": params.test_dataset or params.dataset}
+    datasets = dict.fromkeys(splits, params.dataset) | {"test": params.test_dataset or params.dataset}
     for split, examples in splits.items():
-        write_squad(paths.QA / f"{split}.json", f"{sources[split]} {split}", examples)
+        write_squad(paths.QA / f"{split}.json", f"{datasets[split]} {split}", examples)
         console.print(f"{split}: {len(examples)} questions")
     write_settled(settled)
     made_with = {"seed": params.seed, "dataset": params.dataset, "test_dataset": params.test_dataset}

@@ -175,7 +175,7 @@ def typed(value: object, kind: type[T]) -> T:
 
 
 def require_unique(where: str, examples: Sequence[Example]) -> None:
-    """Check that all ids differ; `where` names the source in the message.
+    """Check that all ids differ; `where` names the file or data set in the message.
 
     Raises:
         InputError: an id occurs twice.
@@ -190,7 +190,7 @@ def require_unique(where: str, examples: Sequence[Example]) -> None:
 def require_sound(where: str, example: Example) -> None:
     """Check that the question is not blank, and that every answer is one line at its `start` in the context.
 
-    `where` names the source in the message.
+    `where` names the file or data set in the message.
 
     Raises:
         InputError: it is blank; or an answer is empty, has a line break, where generation stops, or is not there.

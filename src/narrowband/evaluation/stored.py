@@ -10,7 +10,7 @@ from torch import Tensor
 
 from narrowband.data.prompts import require_texts
 from narrowband.evaluation.answer import QuestionAnswerer
-from narrowband.lm.source import max_positions
+from narrowband.lm.base_model import max_positions
 from narrowband.params import InputError, Natural, Section
 from narrowband.reader.encoder import ContextEncoder, ReaderConfig
 from narrowband.reader.shorten import latents, lay_rows

@@ -92,7 +92,7 @@ def sweep(
     swept = SWEEPS[axis]
     experiments = collect(rev)
     if queue:
-        from narrowband.lm.source import model_config
+        from narrowband.lm.base_model import model_config
 
         params = load_params()
         runs = swept.runs(params, model_config(params.base_model).get_text_config().hidden_size)

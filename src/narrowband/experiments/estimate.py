@@ -21,9 +21,9 @@ from narrowband.diagnosis.figures import EXAMINED
 from narrowband.diagnosis.replay import REPLAYED
 from narrowband.evaluation.answer import SEARCHED
 from narrowband.evaluation.headline import TITLES
+from narrowband.lm.base_model import id_count, is_here
 from narrowband.lm.device import best_device, mixed_precision, multiplies_in_bfloat16
 from narrowband.lm.frozen import FrozenLM
-from narrowband.lm.source import id_count, is_here
 from narrowband.lm.split import blocks
 from narrowband.params import InputError, Params, Reader, Training
 from narrowband.reader.encoder import HIDDEN_MULT

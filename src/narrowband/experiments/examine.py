@@ -11,8 +11,8 @@ from narrowband.data.prompts import check_questions, stream_prompts
 from narrowband.data.settled import draw_shots, require_bos, with_examples
 from narrowband.data.splits import BUNDLED, check_dataset
 from narrowband.experiments.estimate import tell_time
+from narrowband.lm.base_model import load_tokenizer, max_positions, outline
 from narrowband.lm.needs import check_needs
-from narrowband.lm.source import load_tokenizer, max_positions, outline
 from narrowband.lm.split import require_source
 from narrowband.params import Params
 from narrowband.reader.encoder import require_copy, require_depth

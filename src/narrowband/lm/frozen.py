@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteriaList
 
+from narrowband.lm.base_model import id_count, load_tokenizer, model_config, require_embeddings
 from narrowband.lm.loading import load_frozen
 from narrowband.lm.nearest import NearestTokens
 from narrowband.lm.prefill import prefill, prefix_cache
 from narrowband.lm.prefix import FixedLayer, Prefix
 from narrowband.lm.probe import batchable
 from narrowband.lm.rows import ids_of_rows, positions, single_rows
-from narrowband.lm.source import id_count, load_tokenizer, model_config, require_embeddings
 from narrowband.lm.split import blocks, entered, require_source, states_before
 from narrowband.lm.stop import Reply, TextEnd, decode_rows, until_end
 from narrowband.params import EMBEDDINGS, InputError, Stop

@@ -7,8 +7,8 @@ from typing import Any, cast
 import transformers
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
 
+from narrowband.lm.base_model import locate, refusal
 from narrowband.lm.device import best_device, best_dtype
-from narrowband.lm.source import locate, refusal
 from narrowband.lm.split import blocks
 from narrowband.params import InputError
 from narrowband.runtime import distributed
@@ -32,11 +32,11 @@ def load_frozen(name: str, config: PreTrainedConfig) -> PreTrainedModel:
 
 
 def _read_weights(name: str, config: PreTrainedConfig) -> PreTrainedModel:
-    source = locate(name)
+    location = locate(name)
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source.name,
-            revision=source.revision,
+            location.name,
+            revision=location.revision,
             config=config,
             dtype=best_dtype(),
             use_safetensors=True,

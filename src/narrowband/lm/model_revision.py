@@ -19,7 +19,7 @@ def model_revision(name: str) -> str:
     elif path.is_file():
         files = [path]
     else:
-        from narrowband.lm.source import commit
+        from narrowband.lm.base_model import commit
 
         return f"commit:{commit(name)}"
     digest = hashlib.sha256()

@@ -7,9 +7,9 @@ import torch
 from huggingface_hub import constants
 from huggingface_hub.file_download import repo_folder_name
 
+from narrowband.lm.base_model import locate
 from narrowband.lm.cache import cache_folder
 from narrowband.lm.gguf import converted_folder, find_gguf
-from narrowband.lm.source import locate
 from narrowband.params import InputError, Needs
 
 GIB = 2**30

@@ -16,9 +16,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import Cache
 
+from narrowband.lm.base_model import id_count
 from narrowband.lm.cache import cache_folder
 from narrowband.lm.model_revision import model_revision
-from narrowband.lm.source import id_count
 from narrowband.params import InputError, first_line
 from narrowband.runtime.entry import console
 from narrowband.runtime.files import read_cached, write_json

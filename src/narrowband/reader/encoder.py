@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from narrowband.codec.windows import cut
+from narrowband.lm.base_model import id_count
 from narrowband.lm.frozen import FrozenLM
 from narrowband.lm.model_revision import model_revision
-from narrowband.lm.source import id_count
 from narrowband.lm.split import blocks
 from narrowband.params import InputError, Params
 from narrowband.reader.shorten import Shortener, pooled

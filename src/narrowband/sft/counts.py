@@ -34,7 +34,7 @@ class Counts:
 
     def __init__(self) -> None:
         self.kept: Counter[str] = Counter()  # by type
-        self.sources: Counter[str] = Counter()
+        self.asked_by: Counter[str] = Counter()
         self.rejected: Counter[str] = Counter(dict.fromkeys(REASONS, 0))
         self.runaway = 0
         self._lengths: list[int] = []
@@ -47,7 +47,7 @@ class Counts:
             self.rejected[reason] += 1
             return
         self.kept[record["instruction_type"]] += 1
-        self.sources[record["instruction_source"]] += 1
+        self.asked_by[record["instruction_source"]] += 1
         response = words(record["response"])
         self._lengths.append(len(response))
         for n, counts in self._ngrams.items():
@@ -92,7 +92,7 @@ class Counts:
                 "kept": self.kept.total(),
                 "rejected": dict(self.rejected),
                 "types": {kind: self.kept[kind] for kind in FORMS},
-                "sources": {source: self.sources[source] for source in ("pool", "model", "reading")},
+                "sources": {who: self.asked_by[who] for who in ("pool", "model", "reading")},
             },
             "shares": {name: wilson(*counts) for name, counts in self.shares.items()},
             "response_words": {

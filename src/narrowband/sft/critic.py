@@ -35,7 +35,7 @@ class Reliability(NamedTuple):
         return self.pair_auc >= JUDGES
 
     @property
-    def verdict(self) -> str:
+    def sentence(self) -> str:
         """What the critic decides, in one sentence."""
         decided = {"instructions": self.judges_instructions, "answers": self.judges_pairs}
         judged = " and ".join(name for name, judges in decided.items() if judges) or "nothing"

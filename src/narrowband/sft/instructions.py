@@ -32,11 +32,11 @@ LONGEST = 40
 
 
 class Instruction(NamedTuple):
-    """A text to continue; its source is `pool`, `reading` (a training question) or `model`."""
+    """A text to continue; asked by the `pool`, by `reading` (a training question) or by the `model`."""
 
     text: str
     category: str
-    source: str
+    asked_by: str
 
     @property
     def kind(self) -> InstructionType:
@@ -119,12 +119,12 @@ def well_formed(text: str) -> bool:
 
 
 class Supply:
-    """Hands out instructions by type and source, never the same text twice (case and spaces aside)."""
+    """Hands out instructions by type and by who asked, never the same text twice (case and spaces aside)."""
 
     def __init__(self) -> None:
         self._queues: dict[InstructionType, dict[str, deque[Instruction]]] = {kind: {} for kind in FORMS}
         self._handed_out: set[str] = set()
-        self.taken: Counter[str] = Counter()  # by source
+        self.taken: Counter[str] = Counter()  # by who asked
         self.duplicates = 0
 
     def add(self, instructions: Iterable[Instruction]) -> int:
@@ -134,12 +134,12 @@ class Supply:
             if _key(instruction) in self._handed_out:
                 self.duplicates += 1
             else:
-                self._queues[instruction.kind].setdefault(instruction.source, deque()).append(instruction)
+                self._queues[instruction.kind].setdefault(instruction.asked_by, deque()).append(instruction)
                 fresh += 1
         return fresh
 
     def take(self, kept: Counter[str], size: int) -> list[Instruction]:
-        """Up to `size` instructions, each of the type with the fewest kept or taken so far; sources take turns."""
+        """Up to `size` instructions, each of the type with the fewest kept or taken so far; those who asked take turns."""
         counts = Counter(kept)
         taken: list[Instruction] = []
         while len(taken) < size and any(self._queues.values()):
@@ -150,18 +150,18 @@ class Supply:
                 continue
             self._handed_out.add(_key(instruction))
             taken.append(instruction)
-            self.taken[instruction.source] += 1
+            self.taken[instruction.asked_by] += 1
             counts[kind] += 1
         return taken
 
     def _next(self, kind: InstructionType) -> Instruction:
-        """The next instruction of the source whose turn it is."""
+        """The next instruction of the asker whose turn it is."""
         queues = self._queues[kind]
-        source = next(iter(queues))
-        queue = queues.pop(source)
+        asker = next(iter(queues))
+        queue = queues.pop(asker)
         instruction = queue.popleft()
         if queue:
-            queues[source] = queue
+            queues[asker] = queue
         return instruction
 
 

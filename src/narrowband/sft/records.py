@@ -27,9 +27,9 @@ class Margins(NamedTuple):
 
 
 def make_record(
-    candidate: Candidate, said: Continuation, margins: Margins | None, sampling: Sampling, source: Mapping[str, Any]
+    candidate: Candidate, said: Continuation, margins: Margins | None, sampling: Sampling, provenance: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """One line of `train.jsonl` or `rejected.jsonl`; `source` names backend, prompt style, BOS and model.
+    """One line of `train.jsonl` or `rejected.jsonl`; `provenance` names backend, prompt style, BOS and model.
 
     `prompt` is `few_shot` or `zero_shot` of the instruction, `response` is `clean(completion)`, and `formatted_text` is
     `formatted_text` of type, instruction and response. Candidates rejected before the critic have no margins.
@@ -41,7 +41,7 @@ def make_record(
         "instruction": text,
         "instruction_type": kind,
         "category": candidate.instruction.category,
-        "instruction_source": candidate.instruction.source,
+        "instruction_source": candidate.instruction.asked_by,
         "prompt": candidate.prompt.text,
         "completion": said.text,
         "response": response,
@@ -51,5 +51,5 @@ def make_record(
         "critic": (margins or Margins(None, None))._asdict(),  # type: ignore[arg-type]
         "seed": candidate.seed,
         "sampling": {**sampling._asdict(), "stop_strings": list(sampling.stop_strings)},
-        **source,
+        **provenance,
     }

@@ -40,7 +40,7 @@ ROUND_BATCHES = 4
 """Maximum number of batches in a round; the candidates of a round are filtered and written together."""
 
 
-class Sources(NamedTuple):
+class Inputs(NamedTuple):
     """What records are made from: few-shot examples, the pool's instructions, training questions, and the test split."""
 
     pool: Sequence[FewShotExample]
@@ -49,32 +49,32 @@ class Sources(NamedTuple):
     test: Contamination
 
 
-def read_sources(data: Data, readings: Sequence[Example], test: Sequence[Example]) -> Sources:
+def read_inputs(data: Data, readings: Sequence[Example], test: Sequence[Example]) -> Inputs:
     """The pools that `data` names, training questions to ask, and the test split that no record may overlap.
 
     Raises:
         InputError: a pool can't be used.
     """
     pool, instructions = read_pool(Path(data.few_shot_pool)), read_instructions(Path(data.instruction_pool))
-    return Sources(pool, instructions, reading(readings), Contamination(test))
+    return Inputs(pool, instructions, reading(readings), Contamination(test))
 
 
 class SftRun:
-    """The writing of records, in progress; every record repeats `source`, which says who wrote it and how it was prompted."""
+    """The writing of records; each repeats `provenance`, which says who wrote it and how it was prompted."""
 
-    def __init__(self, model: PlainModel, data: Data, seed: int, sources: Sources, source: Mapping[str, Any]) -> None:
+    def __init__(self, model: PlainModel, data: Data, seed: int, inputs: Inputs, provenance: Mapping[str, Any]) -> None:
         self.model = model
         self.data = data
         self.seed = seed
-        self.sources = sources
-        self.source = source
-        self.prompts = CompletionPrompts(data.prompt_style, sources.pool)
+        self.inputs = inputs
+        self.provenance = provenance
+        self.prompts = CompletionPrompts(data.prompt_style, inputs.pool)
         self.sampling = Sampling(data.sft_temperature, data.sft_max_new_tokens, STOP_STRINGS)
-        self.critic = Critic(model, sources.pool, seed)
-        self.nonsense = Nonsense(sources.pool)
+        self.critic = Critic(model, inputs.pool, seed)
+        self.nonsense = Nonsense(inputs.pool)
         self.supply = Supply()
-        self.supply.add(shuffled(sources.instructions, seed))
-        self.supply.add(sources.reading)
+        self.supply.add(shuffled(inputs.instructions, seed))
+        self.supply.add(inputs.reading)
         self.distinct = Distinct()
         self.counts = Counts()
         self.malformed = self.lossy = self.too_long = 0
@@ -111,7 +111,7 @@ class SftRun:
     def figures(self) -> dict[str, Any]:
         """The figures of `Counts`, with numbers of used and dropped instructions."""
         figures = self.counts.figures()
-        taken = {source: self.supply.taken[source] for source in ("pool", "model", "reading")}
+        taken = {who: self.supply.taken[who] for who in ("pool", "model", "reading")}
         dropped = {
             "duplicate": self.supply.duplicates,
             "malformed": self.malformed,
@@ -136,7 +136,7 @@ class SftRun:
         good = [i for i, reason in enumerate(reasons) if not reason]
         margins = dict(zip(good, self._margins([candidates[i] for i in good], [said[i] for i in good]), strict=True))
         for i, candidate in enumerate(candidates):
-            record = make_record(candidate, said[i], margins.get(i), self.sampling, self.source)
+            record = make_record(candidate, said[i], margins.get(i), self.sampling, self.provenance)
             yield record, reasons[i] or self._critics_reason(record, margins[i])
 
     def _ask_for_instructions(self, lists: int) -> None:
@@ -145,7 +145,7 @@ class SftRun:
             return
         seeds = [self._seed("list", self._lists + i) for i in range(lists)]
         self._lists += lists
-        said = self.model.complete([list_prompt(self.sources.pool, seed) for seed in seeds], seeds, LISTS)
+        said = self.model.complete([list_prompt(self.inputs.pool, seed) for seed in seeds], seeds, LISTS)
         texts = [text for one in said for text in read_list(one)]
         fit = [text for text in texts if well_formed(text)]
         self.malformed += len(texts) - len(fit)
@@ -175,7 +175,9 @@ class SftRun:
     def _exact(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """Candidates without those whose prompts the tokenizer changes; the pool's stay, so that their file gets fixed."""
         same = self.model.are_exact([candidate.prompt.text for candidate in candidates])
-        exact = [one for one, alike in zip(candidates, same, strict=True) if alike or one.instruction.source == "pool"]
+        exact = [
+            one for one, alike in zip(candidates, same, strict=True) if alike or one.instruction.asked_by == "pool"
+        ]
         self.lossy += len(candidates) - len(exact)
         return exact
 
@@ -195,7 +197,7 @@ class SftRun:
         if reason:
             return reason
         pair = f"{text} {clean(said.text)}"
-        if self.sources.test.overlaps(pair):
+        if self.inputs.test.overlaps(pair):
             return "test_overlap"
         return None if all(self.model.are_exact([pair])) else "lossy"
 

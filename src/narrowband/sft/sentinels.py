@@ -80,7 +80,7 @@ class Examination(NamedTuple):
         return "base" if self.continued > self.chance else "unreadable"
 
     @property
-    def verdict(self) -> str:
+    def sentence(self) -> str:
         """The kind and what it rests on, in one sentence."""
         if self.kind == "base":
             return (

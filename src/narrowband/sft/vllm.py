@@ -7,8 +7,8 @@ import importlib.util
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
+from narrowband.lm.base_model import locate
 from narrowband.lm.sampling import Sampling
-from narrowband.lm.source import locate
 from narrowband.params import InputError
 from narrowband.sft.backend import Continuation
 
@@ -30,11 +30,11 @@ class VllmBackend:
         require_vllm()
         from vllm import LLM, SamplingParams
 
-        source = locate(name)
+        location = locate(name)
         engine = LLM(
-            model=source.name,
-            revision=source.revision,
-            tokenizer_revision=source.revision,
+            model=location.name,
+            revision=location.revision,
+            tokenizer_revision=location.revision,
             load_format="safetensors",
             trust_remote_code=False,
             seed=seed,

@@ -10,10 +10,10 @@ from rich.panel import Panel
 from rich.text import Text
 
 from narrowband.data.settled import told
+from narrowband.lm.base_model import load_tokenizer
 from narrowband.lm.bos import BosChoice, is_chat_delimiter, measure_bos
 from narrowband.lm.frozen import FrozenLM
 from narrowband.lm.model_revision import model_revision
-from narrowband.lm.source import load_tokenizer
 from narrowband.params import BackendName, Data, InputError, SftBos
 from narrowband.runtime.files import whole_file
 from narrowband.runtime.progress import progress
@@ -22,7 +22,7 @@ from narrowband.sft.backend import Backend, TransformersBackend
 from narrowband.sft.journal import Journal
 from narrowband.sft.manifest import write_provenance
 from narrowband.sft.model import Limits, PlainModel
-from narrowband.sft.rounds import SftRun, Sources
+from narrowband.sft.rounds import Inputs, SftRun
 from narrowband.sft.sentinels import Examination, ask_sentinels
 from narrowband.sft.vllm import VllmBackend
 
@@ -39,7 +39,7 @@ class Settings:
     recorded: Mapping[str, Any]
 
 
-def write_sft(settings: Settings, sources: Sources, folder: Path, journal: Journal, console: Console) -> dict[str, Any]:
+def write_sft(settings: Settings, inputs: Inputs, folder: Path, journal: Journal, console: Console) -> dict[str, Any]:
     """Write records, rejected candidates, manifest and card to `folder`; returns all figures of the run.
 
     A run that was killed continues from its `journal` and writes the same bytes as one that was not.
@@ -59,18 +59,18 @@ def write_sft(settings: Settings, sources: Sources, folder: Path, journal: Journ
             limits=settings.limits,
             on_batch=lambda done, total: shown.update(call, completed=done, total=total),
         )
-        model, bos = with_bos(plain, settings.data.bos, sources)
+        model, bos = with_bos(plain, settings.data.bos, inputs)
         console.print(f"BOS is {'added' if bos.added else 'not added'}: {bos.reason}")
-        found = ask_sentinels(model, sources.pool)
-        console.print(found.verdict if found.kind == "base" else _warning(found.verdict))
-        source = _source(settings, model)
-        run = SftRun(model, settings.data, settings.seed, sources, source)
-        console.print(run.reliability.verdict)
+        found = ask_sentinels(model, inputs.pool)
+        console.print(found.sentence if found.kind == "base" else _warning(found.sentence))
+        provenance = _provenance(settings, model)
+        run = SftRun(model, settings.data, settings.seed, inputs, provenance)
+        console.print(run.reliability.sentence)
         records = shown.add_task("SFT records", total=settings.data.sft_records)
         _write_records(run, folder, lambda n: shown.advance(records, n))
         details = _details(run, bos, found, folder)
     pools = [Path(settings.data.few_shot_pool), Path(settings.data.instruction_pool)]
-    content = {**source, "fingerprint": journal.fingerprint, "parameters": settings.recorded, **details}
+    content = {**provenance, "fingerprint": journal.fingerprint, "parameters": settings.recorded, **details}
     write_provenance(folder, content, pools, run.counts.kept.total())
     journal.discard()
     return details
@@ -81,7 +81,7 @@ def open_backend(base_model: str, name: BackendName, seed: int) -> Backend:
     return VllmBackend.load(base_model, seed) if name == "vllm" else TransformersBackend(FrozenLM.load(base_model))
 
 
-def with_bos(model: PlainModel, setting: SftBos, sources: Sources) -> tuple[PlainModel, BosChoice]:
+def with_bos(model: PlainModel, setting: SftBos, inputs: Inputs) -> tuple[PlainModel, BosChoice]:
     """The model with BOS before its prompts or not, as `data.bos` says; `auto` measures the pools' texts.
 
     The log-likelihoods are measured and reported with every setting.
@@ -90,9 +90,9 @@ def with_bos(model: PlainModel, setting: SftBos, sources: Sources) -> tuple[Plai
         InputError: `text` asks for a BOS that the tokenizer lacks, or that is a chat delimiter.
     """
     tokenizer = model.tokenizer
-    examples = [f"{example.instruction}\n{example.completion}" for example in sources.pool]
-    step = max(1, len(sources.instructions) // len(examples))
-    texts = [*examples, *(instruction.text for instruction in sources.instructions[::step])]
+    examples = [f"{example.instruction}\n{example.completion}" for example in inputs.pool]
+    step = max(1, len(inputs.instructions) // len(examples))
+    texts = [*examples, *(instruction.text for instruction in inputs.instructions[::step])]
     choice = measure_bos(tokenizer, texts, model.log_probs)
     if setting != "auto":
         choice = choice._replace(added=setting == "text", reason=f"data.bos is {setting}")
@@ -104,7 +104,7 @@ def with_bos(model: PlainModel, setting: SftBos, sources: Sources) -> tuple[Plai
     return (replace(model, bos=(int(tokenizer.bos_token_id),)) if choice.added else model), choice
 
 
-def _source(settings: Settings, model: PlainModel) -> dict[str, Any]:
+def _provenance(settings: Settings, model: PlainModel) -> dict[str, Any]:
     """The fields of every record that say who wrote it."""
     return {
         "backend": settings.backend,
@@ -126,13 +126,13 @@ def _write_records(run: SftRun, folder: Path, advance: Callable[[int], None]) ->
 
 def _details(run: SftRun, bos: BosChoice, found: Examination, folder: Path) -> dict[str, Any]:
     """All figures of a run, for `manifest.json`."""
-    examples = {example.id: example for example in run.sources.pool}
+    examples = {example.id: example for example in run.inputs.pool}
     return {
         "bos_choice": told(bos),
-        "sentinels": {"kind": found.kind, "verdict": found.verdict, **found._asdict()},
-        "critic": {**run.reliability._asdict(), "verdict": run.reliability.verdict},
+        "sentinels": {"kind": found.kind, "verdict": found.sentence, **found._asdict()},
+        "critic": {**run.reliability._asdict(), "verdict": run.reliability.sentence},
         **run.figures(),
-        "broken": audit(folder / "train.jsonl", examples, run.sources.test),
+        "broken": audit(folder / "train.jsonl", examples, run.inputs.test),
     }
 
 

@@ -12,9 +12,9 @@ from hub import COMMIT, Hub, point_to, served
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForMaskedLM, CpmAntConfig, Gemma3nTextConfig
 
+from narrowband.lm.base_model import Location, load_tokenizer, locate, max_positions, outline
 from narrowband.lm.frozen import FrozenLM
 from narrowband.lm.model_revision import model_revision
-from narrowband.lm.source import Source, load_tokenizer, locate, max_positions, outline
 from narrowband.params import InputError, Params
 
 TOKEN = "hf_thismustneverbeshown"
@@ -38,16 +38,16 @@ def change(file: Path, **values: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("base_model", "source"),
+    ("base_model", "location"),
     [
-        ("gpt2", Source("gpt2", None)),
-        ("org/name", Source("org/name", None)),
-        ("org/name@v1", Source("org/name", "v1")),
-        ("org/name@refs/pr/3", Source("org/name", "refs/pr/3")),
+        ("gpt2", Location("gpt2", None)),
+        ("org/name", Location("org/name", None)),
+        ("org/name@v1", Location("org/name", "v1")),
+        ("org/name@refs/pr/3", Location("org/name", "refs/pr/3")),
     ],
 )
-def test_a_name_with_or_without_a_revision(base_model: str, source: Source) -> None:
-    assert locate(base_model) == source
+def test_a_name_with_or_without_a_revision(base_model: str, location: Location) -> None:
+    assert locate(base_model) == location
 
 
 @pytest.mark.parametrize("name", ["gone/foo.gguf", "foo.GGUF"])
@@ -58,7 +58,7 @@ def test_a_gguf_file_that_is_not_there_is_not_looked_for_on_the_hub(name: str) -
 
 def test_a_folder_may_have_an_at_in_its_name(copy: Path) -> None:
     folder = copy.rename(copy.with_name("name@v1"))
-    assert locate(str(folder)) == Source(str(folder), None)
+    assert locate(str(folder)) == Location(str(folder), None)
 
 
 @pytest.mark.parametrize("revision", ["", "@v1", f"@{COMMIT}"])

@@ -35,7 +35,7 @@ FORWARD = ("inputs_embeds", "attention_mask", "logits_to_keep")
 """Arguments of `forward` that are needed to run left-padded embeddings; the probe asks whether they suffice."""
 
 
-class Source(NamedTuple):
+class Location(NamedTuple):
     """A folder, or a repository of the hub, at a revision (branch, tag or commit) if one is named.
 
     For a GGUF file it is the folder that the file was converted to.
@@ -45,19 +45,19 @@ class Source(NamedTuple):
     revision: str | None
 
 
-def locate(base_model: str) -> Source:
+def locate(base_model: str) -> Location:
     """Read FOLDER, FILE.gguf, NAME or NAME@REVISION.
 
     Raises:
         InputError: it is a folder without a model or tokenizer, or a GGUF file that can't be read.
     """
     if file := find_gguf(base_model):
-        return Source(str(convert(file)), None)
+        return Location(str(convert(file)), None)
     name, _, revision = base_model.partition("@")
     if Path(base_model).exists() or _is_path(name):
         _check_folder(base_model)
-        return Source(base_model, None)
-    return Source(name, revision or None)
+        return Location(base_model, None)
+    return Location(name, revision or None)
 
 
 def _is_path(name: str) -> bool:
@@ -118,8 +118,8 @@ def model_config(base_model: str) -> PreTrainedConfig:
     Raises:
         InputError: it can't be read, is of another or an unknown architecture, or has no weights as safetensors.
     """
-    source = locate(base_model)
-    content = _read_config(base_model, source)
+    location = locate(base_model)
+    content = _read_config(base_model, location)
     check_quantization(base_model, content)
     kind = content.get("model_type") or "nameless"
     if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
@@ -129,8 +129,8 @@ def model_config(base_model: str) -> PreTrainedConfig:
             "give a causal LM of a known family"
         )
     try:
-        config = AutoConfig.from_pretrained(source.name, revision=source.revision, trust_remote_code=False)
-        stored = any(has_file(source.name, file, revision=source.revision) for file in WEIGHT_FILES)
+        config = AutoConfig.from_pretrained(location.name, revision=location.revision, trust_remote_code=False)
+        stored = any(has_file(location.name, file, revision=location.revision) for file in WEIGHT_FILES)
     except Exception as error:  # any exception, from a family's own checks
         raise refusal(base_model, error) from None
     _check_family(base_model, config)
@@ -138,18 +138,18 @@ def model_config(base_model: str) -> PreTrainedConfig:
         raise InputError(
             f"base_model {base_model} has no weights as safetensors (pickled ones are never read); save it again"
         )
-    if Path(source.name).is_dir():
-        check_files(base_model, Path(source.name))
+    if Path(location.name).is_dir():
+        check_files(base_model, Path(location.name))
     # What the file asks for may need another library or code from the hub, so transformers chooses.
     config._attn_implementation = None
     config._experts_implementation = None
     return config
 
 
-def _read_config(base_model: str, source: Source) -> dict[str, Any]:
+def _read_config(base_model: str, location: Location) -> dict[str, Any]:
     """What `config.json` holds, in which `architectures`, if there are any, are names."""
     try:
-        content, _ = PreTrainedConfig.get_config_dict(source.name, revision=source.revision)
+        content, _ = PreTrainedConfig.get_config_dict(location.name, revision=location.revision)
     except (OSError, ValueError) as error:
         raise refusal(base_model, error) from None
     except (TypeError, AttributeError):  # from transformers, which takes it for a mapping
@@ -171,9 +171,9 @@ def commit(base_model: str) -> str:
     Raises:
         InputError: it can't be read.
     """
-    source = locate(base_model)
+    location = locate(base_model)
     try:
-        return str(extract_commit_hash(cached_file(source.name, "config.json", revision=source.revision), None))
+        return str(extract_commit_hash(cached_file(location.name, "config.json", revision=location.revision), None))
     except OSError as error:
         raise refusal(base_model, error) from None
 
@@ -207,9 +207,9 @@ def load_tokenizer(base_model: str) -> PreTrainedTokenizerBase:
     Raises:
         InputError: it can't be loaded, or does not report the character offsets of tokens.
     """
-    source = locate(base_model)
+    location = locate(base_model)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source.name, revision=source.revision, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(location.name, revision=location.revision, trust_remote_code=False)
     except Exception as error:  # any exception, from a damaged tokenizer.json
         raise refusal(base_model, error) from None
     if not tokenizer.is_fast:
