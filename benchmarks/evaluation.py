@@ -12,6 +12,7 @@ from narrowband.codec.folded import FoldedCodec
 from narrowband.data.prompts import collate
 from narrowband.evaluation.answer import batches_by_length
 from narrowband.evaluation.reconstruction import Quality
+from narrowband.lm.rows import KnownTokens
 from narrowband.lm.stop import Reply, TextEnd
 
 QUESTIONS, ALONE = 256, 32
@@ -61,7 +62,9 @@ def shared_examples() -> Row:
 
     def answers(*, share: bool) -> list[list[Reply]]:
         return [
-            lm.generate(original, batch.mask, generation.max_new_tokens, shared=batch.shared if share else ())
+            lm.generate(
+                original, batch.mask, generation.max_new_tokens, known=KnownTokens(batch.shared if share else ())
+            )
             for batch, original in zip(batches, originals, strict=True)
         ]
 

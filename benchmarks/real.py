@@ -14,6 +14,7 @@ import torch
 from benchmarks.measure import Row, flops, in_child, interleaved, matmul_peak, resident
 from benchmarks.results import save
 from benchmarks.run import HEADER, cells
+from benchmarks.setting import phase_loss
 from benchmarks.training import stepper
 from narrowband.codec.codec import Codec
 from narrowband.codec.config import CodecConfig
@@ -25,11 +26,10 @@ from narrowband.data.squad import read_squad
 from narrowband.experiments.profiles import profile_params
 from narrowband.lm.device import mixed_precision, multiplies_in_bfloat16
 from narrowband.lm.frozen import FrozenLM
+from narrowband.lm.rows import KnownTokens
 from narrowband.params import Params
 from narrowband.runtime.entry import console, set_up_torch
-from narrowband.training.draws import Draws
 from narrowband.training.micro_batches import own_parts
-from narrowband.training.phase1 import phase1_loss
 from narrowband.training.phase2 import Lesson, Material, answer_logits, lay_out, phase2_loss
 
 PROFILE = "gemma-3-270m"
@@ -71,10 +71,7 @@ def setting() -> Setting:
 def phase1_step() -> Row:
     """Phase 1, on the distinct tokens of a batch."""
     params, lm, codec, lessons = setting()
-    draws = Draws(params.seed, params.phase1.batch_size)
-    share = params.phase1.vocabulary_share
-    loss = phase1_loss(lm, codec, [one.prompt for one in lessons], draws, params.loss.phase1, vocabulary_share=share)
-    step = in_stage(stepper(codec, loss))
+    step = in_stage(stepper(codec, phase_loss("phase1", lm, codec, lessons, params)))
     return against_peak("Phase 1 step", step, torch.bfloat16 if multiplies_in_bfloat16() else torch.float32)
 
 
@@ -119,7 +116,7 @@ def prefill() -> Row:
 
     @torch.no_grad()
     def read() -> None:
-        lm.generate(embeddings, batch.mask, 1, shared=batch.shared)
+        lm.generate(embeddings, batch.mask, 1, known=KnownTokens(batch.shared))
 
     return against_peak(f"reading {len(batch.ids)} prompts of an evaluation", read, torch.float32)
 

@@ -20,7 +20,7 @@ from narrowband.params import Params
 from narrowband.runtime.parameters import load_params
 from narrowband.training.draws import Draws
 from narrowband.training.micro_batches import PhaseLoss
-from narrowband.training.phase1 import phase1_loss
+from narrowband.training.phase1 import drawn_prompts, phase1_loss
 from narrowband.training.phase2 import Lesson, Material, phase2_loss
 
 SIXTEEN_TIMES = {1: 16, 16: 256}
@@ -84,7 +84,7 @@ def answerer(params: Params) -> QuestionAnswerer:
 def phase_loss(phase: str, lm: FrozenLM, made: Codec, taught: Sequence[Lesson], params: Params) -> PhaseLoss:
     """The loss of `phase1` or `phase2`, as its stage makes it."""
     if phase == "phase1":
-        draws, share = Draws(params.seed, params.phase1.batch_size), params.phase1.vocabulary_share
-        own = [lesson.prompt for lesson in taught]
-        return phase1_loss(lm, made, own, draws, params.loss.phase1, vocabulary_share=share)
+        asked, draws = [lesson.prompt for lesson in taught], Draws(params.seed, params.phase1.batch_size)
+        drawn = drawn_prompts(lm.tokenizer, asked, draws, params.vocabulary_share)
+        return phase1_loss(lm, made, drawn, params.loss.phase1)
     return phase2_loss(lm, made, Material(taught, params.seed), params.phase2, params.loss)

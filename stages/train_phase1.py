@@ -17,7 +17,7 @@ def main() -> None:
     from narrowband.evaluation.systems import validation_questions
     from narrowband.runtime.artifacts import checked
     from narrowband.training.draws import Draws
-    from narrowband.training.phase1 import phase1_loss
+    from narrowband.training.phase1 import drawn_prompts, phase1_loss
     from narrowband.training.phases import (
         VALIDATED_WITH,
         PhaseRun,
@@ -33,8 +33,9 @@ def main() -> None:
     codec = starting_codec(answerer, config, "scratch", params.seed)
     prompts = answerer.encode(stream_squad(checked(paths.QA / "train.json")))
     say_truncated(truncated_share(prompts), answerer.prompt, console)
-    draws, share = Draws(params.seed, phase1.batch_size), params.vocabulary_share
-    loss = phase1_loss(answerer.lm, codec, prompts, draws, params.loss.phase1, vocabulary_share=share)
+    draws = Draws(params.seed, phase1.batch_size)
+    drawn = drawn_prompts(answerer.lm.tokenizer, prompts, draws, params.vocabulary_share)
+    loss = phase1_loss(answerer.lm, codec, drawn, params.loss.phase1)
     goal = uncompressed_f1(answerer, config, params.data.quick)
     phase = PhaseRun("phase1", phase1, params.seed, stage_fingerprint("train_phase1"), console, goal)
     evaluate = quick_evaluation("phase1", answerer, codec, validation_questions(params.data.quick), console)

@@ -20,7 +20,7 @@ from narrowband.runtime.artifacts import write_config
 from narrowband.runtime.files import write_json
 from narrowband.training.draws import Draws
 from narrowband.training.micro_batches import PhaseLoss
-from narrowband.training.phase1 import phase1_loss
+from narrowband.training.phase1 import drawn_prompts, phase1_loss
 from narrowband.training.phase2 import Lesson, Material, phase2_loss
 
 
@@ -47,8 +47,9 @@ def streaming_codec_of(lm: FrozenLM, prompts: EncodedPrompts, params: Params) ->
 
 
 def phase1_loss_of(lm: FrozenLM, codec: Codec, prompts: Sequence[EncodedPrompt], params: Params) -> PhaseLoss:
-    draws, share = Draws(params.seed, params.phase1.batch_size), params.vocabulary_share
-    return phase1_loss(lm, codec, prompts, draws, params.loss.phase1, vocabulary_share=share)
+    draws = Draws(params.seed, params.phase1.batch_size)
+    drawn = drawn_prompts(lm.tokenizer, prompts, draws, params.vocabulary_share)
+    return phase1_loss(lm, codec, drawn, params.loss.phase1)
 
 
 def phase2_loss_of(

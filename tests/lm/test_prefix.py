@@ -21,6 +21,7 @@ from narrowband.data.prompts import (
 from narrowband.data.squad import Answer, Example
 from narrowband.lm.frozen import FrozenLM
 from narrowband.lm.prefix import Prefix, shareable
+from narrowband.lm.rows import KnownTokens
 from narrowband.lm.split import blocks
 from narrowband.params import InputError, Params
 
@@ -68,7 +69,7 @@ def test_answers_are_those_to_the_whole_prompt_alone(family: FrozenLM, params: P
     prompts = encoded(family, params, bos=bos)
     batch = collate(prompts, family.pad_id)
     assert batch.shared == tuple(prompts[0].ids[: prompts[0].shared]) and not batch.mask.all()
-    found = family.generate(family.embed(batch.ids), batch.mask, NEW, shared=batch.shared)
+    found = family.generate(family.embed(batch.ids), batch.mask, NEW, known=KnownTokens(batch.shared))
     assert found == [family.generate_from_ids(prompt.ids, NEW) for prompt in prompts]
     assert any(reply.text for reply in found)
     assert family.prefix[0] == batch.shared and family.prefix[1]  # it was shared, and not read again
@@ -114,7 +115,7 @@ def test_a_model_that_keeps_more_than_keys_and_values_reads_whole_prompts(
     lm = replace(plain, batchable=True)
     for prompt in encoded(lm, params):
         batch = collate([prompt], lm.pad_id)
-        found = lm.generate(lm.embed(batch.ids), batch.mask, NEW, shared=batch.shared)
+        found = lm.generate(lm.embed(batch.ids), batch.mask, NEW, known=KnownTokens(batch.shared))
         assert found == [lm.generate_from_ids(prompt.ids, NEW)]
     assert lm.prefix == (batch.shared, None)
     assert capsys.readouterr().out.count("can't go on from what prompts share") == 1
@@ -123,7 +124,7 @@ def test_a_model_that_keeps_more_than_keys_and_values_reads_whole_prompts(
 def test_a_model_that_is_asked_a_prompt_at_a_time_reads_whole_prompts(lm: FrozenLM, params: Params) -> None:
     alone = replace(lm, batchable=False)
     batch = collate(encoded(lm, params), lm.pad_id)
-    found = alone.generate(lm.embed(batch.ids), batch.mask, NEW, shared=batch.shared)
+    found = alone.generate(lm.embed(batch.ids), batch.mask, NEW, known=KnownTokens(batch.shared))
     assert found == [lm.generate_from_ids(prompt.ids, NEW) for prompt in encoded(lm, params)]
     assert alone.prefix == ((), None)
 

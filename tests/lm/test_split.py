@@ -14,6 +14,7 @@ from narrowband.data.prompts import Batch, SettledPrompt, collate, encode_answer
 from narrowband.data.splits import world_example
 from narrowband.lm.base_model import outline
 from narrowband.lm.frozen import FrozenLM
+from narrowband.lm.rows import KnownTokens
 from narrowband.lm.split import blocks, require_source
 from narrowband.params import InputError, Params
 from narrowband.training.phase2 import Lesson, lay_out, teacher_forced
@@ -89,7 +90,7 @@ def test_an_identity_codec_of_states_answers_as_the_model_does_from_ids(
     expected = [split.generate_from_ids(prompt.ids, NEW) for prompt in prompts]
     assert any(reply.text for reply in expected)
     for sent in (states, rebuilt):
-        assert asked.generate(sent, batch.mask, NEW, ids=batch.ids) == expected
+        assert asked.generate(sent, batch.mask, NEW, known=KnownTokens(ids=batch.ids)) == expected
     assert split.generate(split.embed(batch.ids), batch.mask, NEW) == expected  # nothing is left behind
 
 
@@ -97,8 +98,8 @@ def test_prompts_with_other_states_get_other_answers(split: FrozenLM, prompts: l
     batch = collate([prompts[0]], split.pad_id)
     states = split.states(batch.ids, batch.mask)
     other = split.states(batch.ids.flip(1), batch.mask)
-    assert split.generate(states, batch.mask, NEW, ids=batch.ids) != split.generate(
-        other, batch.mask, NEW, ids=batch.ids
+    assert split.generate(states, batch.mask, NEW, known=KnownTokens(ids=batch.ids)) != split.generate(
+        other, batch.mask, NEW, known=KnownTokens(ids=batch.ids)
     )
 
 
@@ -151,7 +152,7 @@ def test_worked_examples_are_read_once_for_states_too(split: FrozenLM, settled: 
     batch = collate(prompts, split.pad_id)
     assert batch.shared
     states = split.states(batch.ids, batch.mask)
-    found = split.generate(states, batch.mask, NEW, shared=batch.shared, ids=batch.ids)
+    found = split.generate(states, batch.mask, NEW, known=KnownTokens(batch.shared, ids=batch.ids))
     assert found == [split.generate_from_ids(prompt.ids, NEW) for prompt in prompts]
     assert split.prefix[0] == batch.shared and split.prefix[1]
     wanted = torch.ones(len(prompts), 2, dtype=torch.bool)

@@ -6,6 +6,7 @@ from narrowband.data.prompts import collate, encode_prompt
 from narrowband.data.settled import draw_shots, settle
 from narrowband.data.splits import world_example
 from narrowband.lm.frozen import FrozenLM
+from narrowband.lm.rows import KnownTokens
 from narrowband.params import Params
 
 BOS = {"gemma-3-270m": "text", "smollm2-135m-instruct": "none"}
@@ -30,6 +31,6 @@ def test_shared_examples_give_the_answers_of_whole_prompts(
     settled, _ = settle(prompt, drawn, str(real[1]))
     prompts = [encode_prompt(real_lm.tokenizer, one.context, one.question, settled) for one in drawn.train[:2]]
     batch = collate(prompts, real_lm.pad_id)
-    found = real_lm.generate(real_lm.embed(batch.ids), batch.mask, 6, shared=batch.shared)
+    found = real_lm.generate(real_lm.embed(batch.ids), batch.mask, 6, known=KnownTokens(batch.shared))
     assert found == [real_lm.generate_from_ids(one.ids, 6) for one in prompts]
     assert real_lm.prefix[0] == batch.shared and real_lm.prefix[1]

@@ -11,6 +11,7 @@ from narrowband.evaluation.answer import QuestionAnswerer
 from narrowband.evaluation.headline import TITLES
 from narrowband.evaluation.systems import load_systems
 from narrowband.evaluation.tokens import marked, token_view
+from narrowband.lm.rows import KnownTokens
 
 
 def ask_systems(context: str, question: str, answerer: QuestionAnswerer, config: CodecConfig) -> Table:
@@ -29,7 +30,7 @@ def ask_systems(context: str, question: str, answerer: QuestionAnswerer, config:
     for name, codec in systems.items():
         with torch.no_grad():
             embeddings = codec(original, batch.coded) if codec else original
-        (reply,) = answerer.generate(embeddings, batch.mask, batch.shared)
+        (reply,) = answerer.generate(embeddings, batch.mask, KnownTokens(batch.shared))
         row: list[str | Text] = [TITLES[name], Text(reply.text or "(nothing)")]
         if codec:
             view = token_view(lm, codec, prompt)

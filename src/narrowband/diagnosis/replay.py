@@ -18,6 +18,7 @@ from narrowband.data.squad import Example
 from narrowband.evaluation.answer import QuestionAnswerer, QuestionSet
 from narrowband.evaluation.scoring import Predictions, normalize, score_all
 from narrowband.lm.bos import is_chat_delimiter
+from narrowband.lm.rows import KnownTokens
 
 REPLAYED = 24
 """Questions that are answered again, one at a time."""
@@ -62,7 +63,7 @@ def try_scales(answerer: QuestionAnswerer, codec: Codec, probed: Probed, saved: 
     rebuilt = restore_magnitude(
         codec(original, coded), side_information(original, coded, "token"), coded, "token", codec.scale
     )
-    replies = answerer.generate(rebuilt, batch.mask, batch.shared)
+    replies = answerer.generate(rebuilt, batch.mask, KnownTokens(batch.shared))
     answers = {e.id: reply.text for e, reply in zip(probed.examples, replies, strict=True)}
     before, after = ([score.f1 for score in score_all(texts, probed.examples)] for texts in (saved, answers))
     gains = [b - a for a, b in zip(before, after, strict=True)]

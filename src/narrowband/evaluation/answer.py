@@ -22,6 +22,7 @@ from narrowband.evaluation.scoring import Predictions, Scored, score_all
 from narrowband.evaluation.significance import interval
 from narrowband.lm.frozen import FrozenLM
 from narrowband.lm.prefill import continues
+from narrowband.lm.rows import UNKNOWN, KnownTokens
 from narrowband.lm.stop import Reply
 from narrowband.params import Params, Prompt, Stop
 from narrowband.runtime import distributed
@@ -134,13 +135,10 @@ class QuestionAnswerer:
         self,
         embeddings: Float[Tensor, "batch seq hidden"],
         mask: Bool[Tensor, "batch seq"],
-        shared: tuple[int, ...] = (),
-        alike: Sequence[int] = (),
-        ids: Int[Tensor, "batch seq"] | None = None,
+        known: KnownTokens = UNKNOWN,
     ) -> list[Reply]:
-        """Greedy answers to left-padded prompts given as embeddings; see `FrozenLM.generate` for `shared`, `alike` and `ids`."""
-        lm = self.lm
-        return lm.generate(embeddings, mask.to(lm.device), self.max_new_tokens, self.stop, shared, alike, ids)
+        """Greedy answers to left-padded prompts given as embeddings; see `FrozenLM.generate`."""
+        return self.lm.generate(embeddings, mask.to(self.lm.device), self.max_new_tokens, self.stop, known)
 
     def answer_ids(self, ids: Sequence[int]) -> str:
         """The greedy answer to one prompt given as token ids."""
@@ -170,8 +168,8 @@ class QuestionAnswerer:
             batch = collate([prompts[i] for i in rows], self.lm.pad_id)
             embeddings, quality, cost = sender.send(batch)
             asked, same = [examples[i].id for i in rows], [alike[i] for i in rows]
-            known = [Reply(answered[id_], cut=False) for id_ in asked] if answered else None
-            answers = known or self.generate(embeddings, batch.mask, batch.shared, same, batch.ids)
+            saved = [Reply(answered[id_], cut=False) for id_ in asked] if answered else None
+            answers = saved or self.generate(embeddings, batch.mask, KnownTokens(batch.shared, same, batch.ids))
             advance(len(rows))
             return dict(zip(asked, answers, strict=True)), quality, cost
 

@@ -10,6 +10,7 @@ from narrowband.codec.quantize import FLOAT16_BITS
 from narrowband.data.squad import Example
 from narrowband.evaluation.answer import QuestionAnswerer, batches_by_length
 from narrowband.evaluation.scoring import Scored, score_all
+from narrowband.lm.rows import KnownTokens
 from narrowband.lm.stop import Reply
 from narrowband.reader.shorten import Shortener, latents, lay_rows, shorteners
 from narrowband.reader.split_prompt import shared_tokens, split_prompts
@@ -47,7 +48,7 @@ def read_answers(
         asked = [prompts[i] for i in batch]
         vectors = [one.half().float() for one in latents(lm, shorten, asked)]
         rows = lay_rows(lm, asked, vectors)
-        replies = answerer.generate(*rows, shared_tokens(asked), [alike[i] for i in batch])
+        replies = answerer.generate(*rows, KnownTokens(shared_tokens(asked), [alike[i] for i in batch]))
         advance(len(batch))
         told = {examples[i].id: reply for i, reply in zip(batch, replies, strict=True)}
         return told, int(rows.mask.sum()), sum(map(len, vectors))

@@ -18,7 +18,7 @@ from narrowband.lm.nearest import NearestTokens
 from narrowband.lm.prefill import prefill, prefix_cache
 from narrowband.lm.prefix import FixedLayer, Prefix
 from narrowband.lm.probe import batchable
-from narrowband.lm.rows import ids_of_rows, positions, single_rows
+from narrowband.lm.rows import UNKNOWN, KnownTokens, ids_of_rows, positions, single_rows
 from narrowband.lm.split import blocks, entered, require_source, states_before
 from narrowband.lm.stop import Reply, TextEnd, decode_rows, until_end
 from narrowband.params import EMBEDDINGS, InputError, Stop
@@ -196,23 +196,19 @@ class FrozenLM:
         mask: Bool[Tensor, "batch seq"],
         max_new_tokens: int,
         stop: Stop = "line",
-        shared: tuple[int, ...] = (),
-        alike: Sequence[int] = (),
-        ids: Int[Tensor, "batch seq"] | None = None,
+        known: KnownTokens = UNKNOWN,
     ) -> list[Reply]:
         """Greedy answers to left-padded prompts given as embeddings; `stop` says where an answer ends.
 
-        All prompts begin with the tokens `shared`, whose keys and values are computed once if the model can continue from them.
-        Prompts of the same number in `alike` have a context in common: the embeddings that they all begin with are read once. It
-        must be empty unless the model continues (see `prefill.continues`).
-        With `ids`, the prompts' tokens, `embeddings` are what `states` returns or a codec makes of it; new tokens run through
-        all blocks.
+        Keys and values of `known.shared` are computed once if the model can continue from them; of prompts of the same number in
+        `known.alike`, the embeddings that they all begin with are read once. With `known.ids`, `embeddings` are what `states`
+        returns or a codec makes of it; new tokens run through all blocks.
         """
         if not self.batchable and len(mask) > 1:
-            rows = zip(single_rows(embeddings, mask), ids_of_rows(ids, mask), strict=True)
-            return [self.generate(*row, max_new_tokens, stop, ids=own)[0] for row, own in rows]
-        cache = prefill(self, embeddings, mask, shared, alike)
-        with entered(self, embeddings, ids) as given:
+            rows = zip(single_rows(embeddings, mask), ids_of_rows(known.ids, mask), strict=True)
+            return [self.generate(*row, max_new_tokens, stop, KnownTokens(ids=own))[0] for row, own in rows]
+        cache = prefill(self, embeddings, mask, known)
+        with entered(self, embeddings, known.ids) as given:
             tokens = self.greedy(
                 TextEnd.of_answer(self.tokenizer, stop, 0),
                 max_new_tokens,

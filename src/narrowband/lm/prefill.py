@@ -9,6 +9,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from narrowband.lm.prefix import Beginnings, shareable
+from narrowband.lm.rows import KnownTokens
 
 if TYPE_CHECKING:
     from narrowband.lm.frozen import FrozenLM
@@ -37,13 +38,10 @@ def prefix_cache(
 
 
 def prefill(
-    lm: "FrozenLM",
-    embeddings: Float[Tensor, "batch seq hidden"],
-    mask: Bool[Tensor, "batch seq"],
-    shared: tuple[int, ...],
-    alike: Sequence[int],
+    lm: "FrozenLM", embeddings: Float[Tensor, "batch seq hidden"], mask: Bool[Tensor, "batch seq"], known: KnownTokens
 ) -> DynamicCache | None:
-    """As `prefix_cache`; what rows of the same number in `alike` begin with is read once, too."""
+    """As `prefix_cache`; what rows of the same number in `known.alike` begin with is read once, too."""
+    shared, alike = known.shared, known.alike
     if len(set(alike)) == len(alike):
         return prefix_cache(lm, mask, shared, DynamicLayer)
     beginnings = Beginnings.of(embeddings, mask, alike)

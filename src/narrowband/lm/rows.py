@@ -1,9 +1,25 @@
-"""Left-padded rows: each by itself, and the positions of its tokens."""
+"""Left-padded rows: each by itself, the positions of its tokens, and what is known of them."""
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from jaxtyping import Bool, Int
 from torch import Tensor
+
+
+class KnownTokens(NamedTuple):
+    """What is known of the tokens of rows that are given as embeddings.
+
+    All rows begin with the tokens `shared`. Rows of the same number in `alike` have a context in common; it is empty unless the
+    model continues (see `prefill.continues`). `ids` are the tokens of all rows.
+    """
+
+    shared: tuple[int, ...] = ()
+    alike: Sequence[int] = ()
+    ids: Int[Tensor, "batch seq"] | None = None
+
+
+UNKNOWN = KnownTokens()
 
 
 def single_rows(padded: Tensor, mask: Bool[Tensor, "batch seq"]) -> Iterator[tuple[Tensor, Bool[Tensor, "1 length"]]]:

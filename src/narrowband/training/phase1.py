@@ -1,6 +1,8 @@
 """Phase 1: train the adapter to reconstruct prompts: their embeddings, or states, which the model's first blocks compute."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+from transformers import PreTrainedTokenizerBase
 
 from narrowband.codec.codec import Codec
 from narrowband.data.encoded import EncodedPrompt
@@ -13,25 +15,28 @@ from narrowband.training.loop import StepLoss
 from narrowband.training.losses import Reconstruction, reconstruction_loss
 from narrowband.training.micro_batches import WHOLE, Part, PhaseLoss, in_batch
 
+Prompts = Callable[[int], Sequence[EncodedPrompt]]
+"""The training prompts of a step."""
 
-def phase1_loss(
-    lm: FrozenLM,
-    codec: Codec,
-    prompts: Sequence[EncodedPrompt],
-    draws: Draws,
-    weights: ReconstructionLoss,
-    *,
-    vocabulary_share: float = 0.0,
-) -> PhaseLoss:
-    """The loss of a step: cosine and squared error over the coded tokens of a batch of training prompts.
 
-    `vocabulary_share` of these are replaced by random vocabulary tokens, drawn from the seed and the step.
+def drawn_prompts(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[EncodedPrompt], draws: Draws, vocabulary_share: float
+) -> Prompts:
+    """Prompts drawn from `prompts`, each once an epoch.
+
+    `vocabulary_share` of their coded tokens are replaced by random vocabulary tokens, drawn from the seed and the step.
     """
-    tokens = plain_tokens(lm.tokenizer)
+    tokens = plain_tokens(tokenizer)
+    return lambda step: mixed_in(
+        draws.batch(prompts, step), vocabulary_share, tokens, f"{draws.seed}/vocabulary/{step}"
+    )
+
+
+def phase1_loss(lm: FrozenLM, codec: Codec, prompts: Prompts, weights: ReconstructionLoss) -> PhaseLoss:
+    """The loss of a step: cosine and squared error over the coded tokens of a batch of training prompts."""
 
     def step_loss(step: int, part: Part = WHOLE) -> StepLoss:
-        own = draws.batch(prompts, step)
-        drawn = mixed_in(own, vocabulary_share, tokens, f"{draws.seed}/vocabulary/{step}")
+        drawn = prompts(step)
         pair = coded_tokens(lm, codec, collate(part.of(drawn), lm.pad_id))
         return reconstruction_loss(in_batch(lm, pair, drawn), weights)
 
