@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -123,7 +122,7 @@ def shared_contexts() -> Row:
     def evaluate(name: str) -> None:
         with counting(lm) as counted:
             own = ways[name].answer(None, examples)
-            found[name] = compare(ways[name], sent, own, QuestionSet(examples, 0), Console(quiet=True))
+            found[name] = compare(ways[name], sent, own, QuestionSet(examples, 0))
         tokens[name] = counted()
 
     times = interleaved({name: lambda name=name: evaluate(name) for name in ways}, 1)

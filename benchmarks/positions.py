@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from rich.console import Console
 from torch import Tensor
 
 from benchmarks.measure import flops, in_child, interleaved, resident
@@ -211,8 +210,8 @@ def train_briefly(k: int, questions: int) -> dict[str, float]:
     encoder, _, loss = trained(lm, k, questions)
     optimizer = torch.optim.AdamW(encoder.parameters(), fused=True)
     with tempfile.TemporaryDirectory() as folder:
-        kept, quiet = Path(folder, "reader.safetensors"), Console(quiet=True)
-        trainer = Trainer(encoder, [optimizer], Schedule(2, 0, 1), kept, "", lambda step, values: None, quiet, "reader")
+        kept = Path(folder, "reader.safetensors")
+        trainer = Trainer(encoder, [optimizer], Schedule(2, 0, 1), kept, "", lambda step, values: None, "reader")
         trainer.train(lambda step: [loss(step)], lambda: Evaluation(0.0, {}), seed=0)
     weights = {"lm_weights": lm.model, "encoder_weights": encoder}
     return {"imports": imports, **{name: sum(p.numel() for p in of.parameters()) for name, of in weights.items()}}

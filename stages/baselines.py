@@ -26,7 +26,7 @@ def main() -> None:
     config = CodecConfig.of(params)
     systems = load_systems(answerer, config)
     train = answerer.encode(stream_squad(checked(paths.QA / "train.json")))
-    say_truncated(truncated_share(train), answerer.prompt, console)
+    say_truncated(truncated_share(train), answerer.prompt)
     rate, share = params.latent_coding.bits_per_token, params.vocabulary_share
     fitting = Fitting(answerer, train, params.seed, rate, share, systems["pca"])
     examples, count = read_squad(file), params.baselines.questions
@@ -38,7 +38,7 @@ def main() -> None:
     entries = [*baselines(fitting), *adapters(fitting, systems["phase1"], systems["phase2"])]
     entries = with_answers(entries, config, answers)
     questions = QuestionSet(examples[:count], params.seed)
-    rows = [*references, *curve(answerer, entries, own, questions, console)]
+    rows = [*references, *curve(answerer, entries, own, questions)]
     write_json(paths.RESULTS / "baselines.json", rounded({"rows": rows, "nothing_sent": nothing_sent}))
     console.print(curve_table([*rows, nothing_sent]))
 

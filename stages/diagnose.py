@@ -51,9 +51,9 @@ def write_diagnosis(params: Params) -> None:
     examples = read_squad(file)
     results, answers = read_results(), read_predictions(answerer, config, file, systems)
     train = answerer.encode(stream_squad(checked(paths.QA / "train.json")))
-    say_truncated(truncated_share(train), answerer.prompt, console)
+    say_truncated(truncated_share(train), answerer.prompt)
     seen, _ = coded_counts(train)
-    with bar("systems", len(systems) - 1, console) as advance:
+    with bar("systems", len(systems) - 1) as advance:
         diagnosis = diagnose(answerer, systems, QuestionSet(examples, params.seed, seen), answers, advance)
     found = verdicts(diagnosis, params, answerer.lm.hidden_size)
     figures, norms = rounded(summary(diagnosis, found)), rounded(histogram(diagnosis.norms))

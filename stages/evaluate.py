@@ -33,10 +33,10 @@ def main() -> None:
     settings = answer_settings(answerer, file, config.base_model_revision, config.source)
     own = read_uncompressed("test", examples, settings)
     questions = QuestionSet(examples, params.seed, seen)
-    comparison = compare(answerer, systems, own, questions, console)
+    comparison = compare(answerer, systems, own, questions)
     if reading.tokens_per_position > 1:
         encoder = ContextEncoder.load(paths.READER, answerer.lm, reading)
-        comparison = with_reader(comparison, read_by_all(answerer, encoder, examples, console), questions)
+        comparison = with_reader(comparison, read_by_all(answerer, encoder, examples), questions)
     if not distributed.is_main():
         return
     for name, predictions in comparison.predictions.items():

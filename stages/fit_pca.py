@@ -26,7 +26,7 @@ def main() -> None:
     prompt = read_settled(params.prompt)
     prompts = encode_prompts(lm.tokenizer, stream_squad(checked(paths.QA / "train.json")), prompt)
     cut = truncated_share(prompts)
-    say_truncated(cut, prompt, console)
+    say_truncated(cut, prompt)
     share = params.vocabulary_share
     mixed = mixed_in(prompts, share, plain_tokens(lm.tokenizer), f"{params.seed}/vocabulary/pca")
     pca = fit_pca(lm, mixed, params.compress_dim, params.window)

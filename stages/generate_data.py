@@ -1,7 +1,7 @@
 """Write the three QA splits, and the SFT records that the base model generates."""
 
 from narrowband.runtime import paths
-from narrowband.runtime.entry import console, run, set_up_torch
+from narrowband.runtime.entry import run, set_up_torch
 from narrowband.runtime.fingerprint import stage_fingerprint
 from narrowband.runtime.parameters import load_params
 
@@ -34,7 +34,7 @@ def main() -> None:
     limits = Limits(params.generation.batch_size, params.prompt.max_length)
     settings = Settings(params.base_model, params.generation.backend, limits, params.seed, data, recorded)
     journal = Journal(paths.CHECKPOINTS / "sft.jsonl", stage_fingerprint("generate_data"))
-    figures = write_sft(settings, read_inputs(data, questions.apart, questions.test), paths.SFT, journal, console)
+    figures = write_sft(settings, read_inputs(data, questions.apart, questions.test), paths.SFT, journal)
     write_json(paths.METRICS / "data.json", rounded(headline(figures)))
     write_json(paths.RESULTS / "data.json", rounded({"prompt": questions.decided, **figures}))
 

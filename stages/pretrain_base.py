@@ -17,7 +17,7 @@ def main(
     set_up_torch()
     out = paths.SMOKE_MODEL if smoke else paths.BUNDLED_MODEL
     checkpoint = paths.CHECKPOINTS / f"pretrain_{out.name}.safetensors"
-    model, tokenizer = pretrain(SMOKE if smoke else Recipe(), checkpoint, console)
+    model, tokenizer = pretrain(SMOKE if smoke else Recipe(), checkpoint)
     save(model, tokenizer, out)
     checkpoint.unlink()
     console.print(f"saved {out}")

@@ -23,12 +23,12 @@ def main() -> None:
     set_up_torch()
     answerer, file = QuestionAnswerer.load(params), checked(paths.QA / "test.json")
     train = answerer.encode(stream_squad(checked(paths.QA / "train.json")))
-    say_truncated(truncated_share(train), answerer.prompt, console)
+    say_truncated(truncated_share(train), answerer.prompt)
     text = TrainingText(answerer, train, params.seed, params.latent_coding.bits_per_token, params.vocabulary_share)
     settings = answer_settings(answerer, file, model_revision(params.base_model), params.source)
     examples, count = read_squad(file), params.baselines.questions
     own = read_uncompressed("test", examples, settings).predictions
-    rows = curve(answerer, references(text), own, QuestionSet(examples[:count], params.seed), console)
+    rows = curve(answerer, references(text), own, QuestionSet(examples[:count], params.seed))
     write_json(paths.REFERENCES / "rows.json", rows)
     write_config(paths.REFERENCES, text.settings(settings, count))
     console.print(curve_table(rows))

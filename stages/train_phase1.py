@@ -1,7 +1,7 @@
 """Phase 1: train the adapter to reconstruct prompt embeddings."""
 
 from narrowband.runtime import paths
-from narrowband.runtime.entry import console, run, set_up_torch
+from narrowband.runtime.entry import run, set_up_torch
 from narrowband.runtime.fingerprint import stage_fingerprint
 from narrowband.runtime.parameters import load_params
 
@@ -32,13 +32,13 @@ def main() -> None:
     config = CodecConfig.of(params)
     codec = starting_codec(answerer, config, "scratch", params.seed)
     prompts = answerer.encode(stream_squad(checked(paths.QA / "train.json")))
-    say_truncated(truncated_share(prompts), answerer.prompt, console)
+    say_truncated(truncated_share(prompts), answerer.prompt)
     draws = Draws(params.seed, phase1.batch_size)
     drawn = drawn_prompts(answerer.lm.tokenizer, prompts, draws, params.vocabulary_share)
     loss = phase1_loss(answerer.lm, codec, drawn, params.loss.phase1)
     goal = uncompressed_f1(answerer, config, params.data.quick)
-    phase = PhaseRun("phase1", phase1, params.seed, stage_fingerprint("train_phase1"), console, goal)
-    evaluate = quick_evaluation("phase1", answerer, codec, validation_questions(params.data.quick), console)
+    phase = PhaseRun("phase1", phase1, params.seed, stage_fingerprint("train_phase1"), goal)
+    evaluate = quick_evaluation("phase1", answerer, codec, validation_questions(params.data.quick))
     figures = phase.train(codec, loss, len(prompts), evaluate)
     made_with = {"base_model": params.base_model, "loss": params.loss.phase1.model_dump()}
     phase.save(codec, figures, {**made_with, VALIDATED_WITH: validated_with(answerer, config, params.data.quick)})

@@ -1,7 +1,7 @@
 """Phase 2: train the adapter through the frozen language model, from the Phase 1 adapter or from scratch."""
 
 from narrowband.runtime import paths
-from narrowband.runtime.entry import console, run, set_up_torch
+from narrowband.runtime.entry import run, set_up_torch
 from narrowband.runtime.fingerprint import stage_fingerprint
 from narrowband.runtime.parameters import load_params
 
@@ -35,13 +35,13 @@ def main() -> None:
     config = CodecConfig.of(params)
     codec = starting_codec(answerer, config, phase2.start, params.seed)
     lessons = read_lessons(answerer, checked(paths.QA / "train.json"))
-    say_truncated(truncated_share([lesson.prompt for lesson in lessons]), answerer.prompt, console)
+    say_truncated(truncated_share([lesson.prompt for lesson in lessons]), answerer.prompt)
     sft, held_out = read_sft(paths.SFT, lm.tokenizer)
     share = params.data.phase2_sft_share
     loss = phase2_loss(lm, codec, Material(lessons, params.seed, sft, share), phase2, params.loss)
     goal = uncompressed_f1(answerer, config, params.data.quick)
-    phase = PhaseRun("phase2", phase2, params.seed, stage_fingerprint("train_phase2"), console, goal)
-    evaluate = quick_evaluation("phase2", answerer, codec, validation_questions(params.data.quick), console)
+    phase = PhaseRun("phase2", phase2, params.seed, stage_fingerprint("train_phase2"), goal)
+    evaluate = quick_evaluation("phase2", answerer, codec, validation_questions(params.data.quick))
     fewest = min(len(lessons), len(sft)) if share else len(lessons)
     settings = validated_with(answerer, config, params.data.quick)
     before = known_evaluation(paths.PHASE1, settings) if phase2.start == "phase1" else None

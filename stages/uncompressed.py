@@ -22,9 +22,9 @@ def main() -> None:
     set_up_torch()
     answerer, questions = QuestionAnswerer.load(params), checked(paths.QA / "test.json")
     examples, validation = read_squad(questions), validation_questions(params.data.quick)
-    with bar("questions", len(examples) + len(validation), console) as advance:
+    with bar("questions", len(examples) + len(validation)) as advance:
         own, validated = (answerer.answer(None, some, advance=advance) for some in (examples, validation))
-    say_truncated(own.truncated_share, answerer.prompt, console)
+    say_truncated(own.truncated_share, answerer.prompt)
     if distributed.is_main():
         about = model_revision(params.base_model), params.source
         write_uncompressed("test", own, answer_settings(answerer, questions, *about))

@@ -123,7 +123,7 @@ def test_whoever_gets_all_parameters_may_read_each(code: str, tmp_path: Path) ->
         ("import narrowband.world.names", {"world/__init__.py", "world/names.py"}),
         ("from narrowband.world import names", {"world/__init__.py", "world/names.py"}),
         ("def f():\n    from narrowband.world.names import Split", {"world/__init__.py", "world/names.py"}),
-        ("from narrowband.runtime.progress import bar", {"runtime/__init__.py", "runtime/progress.py"}),
+        ("from narrowband.runtime.rounding import rounded", {"runtime/__init__.py", "runtime/rounding.py"}),
         ("if TYPE_CHECKING:\n    from narrowband.lm.frozen import FrozenLM", set()),
         ("from pathlib import Path", set()),
         (

@@ -195,7 +195,7 @@ def spectrum(
     train = make_splits(given["dataset"], params.data.sizes, params.seed, params.data.unanswerable, tested)["train"]
     lm = FrozenLM.load(given["base_model"])
     prompts = encode_prompts(lm.tokenizer, train, params.prompt)
-    say_truncated(truncated_share(prompts), params.prompt, console)
+    say_truncated(truncated_share(prompts), params.prompt)
     measured = prompt_spectrum(lm, prompts)
     console.print(spectrum_table({"{base_model} on {dataset}".format(**given): measured, **real_spectra()}))
 

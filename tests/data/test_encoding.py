@@ -3,7 +3,6 @@ import logging
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from narrowband.codec.token_windows import check_windows
 from narrowband.data.prompts import (
@@ -79,8 +78,8 @@ def test_what_is_cut_is_said_once_and_by_no_library(
     with caplog.at_level(logging.WARNING):
         prompts = encode_prompts(lm.tokenizer, questions, params.prompt)
         assert truncated_share(prompts) == 0.5
-        say_truncated(truncated_share(prompts), params.prompt, Console(width=200))
-        say_truncated(0.0, params.prompt, Console(width=200))
+        say_truncated(truncated_share(prompts), params.prompt)
+        say_truncated(0.0, params.prompt)
     limit = params.prompt.max_length
     said = capsys.readouterr()
     assert said.out == f"50.00% of prompts lost the end of their context: prompt.max_length is {limit} tokens\n"

@@ -1,11 +1,9 @@
 """Tokenizers that can't write what a run asks and answers."""
 
 from collections.abc import Callable
-from io import StringIO
 
 import pytest
 from families import metaspace_tokenizer
-from rich.console import Console
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -16,6 +14,7 @@ from narrowband.data.squad import Answer, Example
 from narrowband.params import InputError
 from narrowband.pretrain.bundled_model import sample_texts
 from narrowband.pretrain.tokenizer import train_tokenizer
+from narrowband.runtime.entry import console
 
 WORLD = [world_example(0, "train", i) for i in range(20)]
 TEXTS = [f"{qa_prompt(one.context, one.question)} {one.golds[0]}\n" for one in WORLD]
@@ -51,9 +50,9 @@ def letters() -> PreTrainedTokenizerFast:
 
 
 def said(tokenizer: PreTrainedTokenizerFast, *examples: Example) -> str:
-    console = Console(file=StringIO(), width=200)
-    require_legible(tokenizer, [examples], console)
-    return console.file.getvalue()
+    with console.capture() as captured:
+        require_legible(tokenizer, [examples])
+    return " ".join(captured.get().split())
 
 
 def test_an_answer_that_is_joined_with_the_cue_is_refused() -> None:

@@ -1,9 +1,6 @@
-from io import StringIO
-
 import pytest
 import torch
 from making import answerer_of, codec_of
-from rich.console import Console
 
 from narrowband.codec.pca import PCA
 from narrowband.data.squad import Answer, Example
@@ -36,7 +33,7 @@ def compared(lm: FrozenLM, examples: list[Example], settings: Params, seen: torc
     codec = codec_of(PCA.fit(vectors, settings.compress_dim), settings, pca_only=True)
     answerer, systems = answerer_of(lm, settings), {name: codec for name in TITLES if name != "uncompressed"}
     own = answerer.answer(None, examples)
-    return compare(answerer, systems, own, QuestionSet(examples, 0, seen), Console(file=StringIO()))
+    return compare(answerer, systems, own, QuestionSet(examples, 0, seen))
 
 
 def test_prompts_that_were_cut_short_are_counted(lm: FrozenLM, settings: Params) -> None:

@@ -9,7 +9,6 @@ import pytest
 import torch
 from dvc_render import VegaRenderer
 from making import answerer_of, codec_of
-from rich.console import Console
 
 import narrowband.codec.adapter
 import narrowband.evaluation.baselines
@@ -58,9 +57,7 @@ def entries(lm: FrozenLM, params: Params) -> list[Entry]:
 
 
 def rows_of(some: list[Entry], answerer: QuestionAnswerer) -> list[dict[str, Any]]:
-    return curve(
-        answerer, some, answerer.answer(None, EXAMPLES).predictions, QuestionSet(EXAMPLES, 0), Console(quiet=True)
-    )
+    return curve(answerer, some, answerer.answer(None, EXAMPLES).predictions, QuestionSet(EXAMPLES, 0))
 
 
 def test_rows_have_the_rate_that_can_be_counted_by_hand(lm: FrozenLM, small: Params) -> None:
@@ -122,7 +119,7 @@ def test_answers_that_evaluate_wrote_are_not_generated_again(
     calls: list[int] = []
     generate = FrozenLM.generate
     monkeypatch.setattr(FrozenLM, "generate", lambda *given: calls.append(1) or generate(*given))
-    assert curve(answerer, known, own, QuestionSet(EXAMPLES, 0), Console(quiet=True)) == expected
+    assert curve(answerer, known, own, QuestionSet(EXAMPLES, 0)) == expected
     assert len(calls) == sum(entry.answers is None for entry in known) * -(-len(EXAMPLES) // answerer.batch_size)
 
 

@@ -1,6 +1,5 @@
 import json
 import math
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -124,9 +123,7 @@ def test_surprisal_is_computed_once_for_each_context_after_examples_read_once(lm
 def test_the_row_of_a_reader_and_those_of_simpler_ways(answerer: QuestionAnswerer, encoder: ContextEncoder) -> None:
     own = answerer.answer(None, EXAMPLES)
     empty = Comparison({"uncompressed": {"f1": 1.0}}, {"questions": 5}, {"uncompressed": own.predictions})
-    found = with_reader(
-        empty, read_by_all(answerer, encoder, EXAMPLES, Console(file=StringIO())), QuestionSet(EXAMPLES, 0)
-    )
+    found = with_reader(empty, read_by_all(answerer, encoder, EXAMPLES), QuestionSet(EXAMPLES, 0))
     assert set(found.headline["reader"]) == {"f1", "em", "agreement", "positions_ratio", "bits_per_token"}
     assert found.details["reader"].keys() == {"f1_interval"} and found.details["questions"] == 5
     simpler = found.details["fewer_positions"]

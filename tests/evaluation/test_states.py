@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 import torch
 from making import answerer_of, codec_of
-from rich.console import Console
 from sklearn.decomposition import PCA as ReferencePCA
 
 from narrowband.codec.codec import Codec
@@ -73,7 +72,7 @@ def test_a_codec_without_loss_gives_the_models_own_answers(
     answerer = answerer_of(split, settings)
     seen = torch.arange(50)
     systems, own = dict.fromkeys(("pca", "phase1", "phase2"), codec), answerer.answer(None, EXAMPLES)
-    found = compare(answerer, systems, own, QuestionSet(EXAMPLES, 0, seen), Console(quiet=True))
+    found = compare(answerer, systems, own, QuestionSet(EXAMPLES, 0, seen))
     row = found.headline["pca"]
     assert row.keys() == {"f1", "em", "agreement", "cosine", "norm_ratio"}
     assert row["cosine"] == pytest.approx(1, abs=1e-4) and row["norm_ratio"] == pytest.approx(1, abs=1e-4)
@@ -124,7 +123,7 @@ def test_baselines_are_those_that_need_no_embedding_table(
     said = capsys.readouterr().out
     assert "no rows for pca lookup:" in said and "no rows for token id:" in said
     own = answerer.answer(None, EXAMPLES).predictions
-    rows = curve(answerer, entries, own, QuestionSet(EXAMPLES, 0), Console(quiet=True))
+    rows = curve(answerer, entries, own, QuestionSet(EXAMPLES, 0))
     found = {row["system"]: row for row in rows}
     assert found.keys() == {
         *("truncation", "random projection", "scalar quantiser", "residual quantiser", "product quantiser"),

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 from making import answerer_of, codec_of
-from rich.console import Console
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -30,6 +29,7 @@ from narrowband.experiments.estimate import (
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import InputError, Params
 from narrowband.reader.encoder import ContextEncoder, ReaderConfig
+from narrowband.runtime.entry import console
 
 SPEED = Speed(train=0.004, read=0.01, write=0.1, kept=1000.0)
 TRAIN = [EncodedPrompt([5] * 20, [True] * 20, False), EncodedPrompt([5] * 40, [True] * 40, False)]
@@ -141,7 +141,6 @@ def test_the_last_stage_ends_the_estimate_and_an_unknown_one_is_refused(small: P
 def test_it_is_told_in_a_sentence_and_in_a_table(small: Params, lm: FrozenLM) -> None:
     found = estimate(small, lm, ASKED, SPEED).until("evaluate")
     assert sentence(found).startswith("on this machine a run takes about ")
-    console = Console(width=100)
     with console.capture() as captured:
         console.print(estimate_table(found))
     assert "evaluate" in captured.get() and "memory: activations" in captured.get()
@@ -157,10 +156,9 @@ def test_check_tells_the_time_of_a_large_model_alone(
 ) -> None:
     model: PreTrainedModel = lm.model
     splits = {name: [world_example(0, name, i) for i in range(3)] for name in ("train", "test")}
-    console = Console(width=300)
     with console.capture() as quiet:
-        tell_time(small, model, splits, console)
+        tell_time(small, model, splits)
     monkeypatch.setattr(estimates, "LARGE_MODEL", 0)
     with console.capture() as told:
-        tell_time(small, model, splits, console)
+        tell_time(small, model, splits)
     assert quiet.get() == "" and "on this machine a run takes about" in told.get()

@@ -3,7 +3,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from narrowband.codec.spectrum import SPECTRUM_RATIOS, variance_shares
@@ -28,7 +27,7 @@ def tokenizer():
 
 
 def test_smoke_run_saves_a_standard_checkpoint(tmp_path: Path) -> None:
-    model, tokenizer = pretrain(SMOKE, tmp_path / "state.safetensors", Console(quiet=True))
+    model, tokenizer = pretrain(SMOKE, tmp_path / "state.safetensors")
     save(model, tokenizer, tmp_path / "out")
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32)
     assert loaded.config.architectures == ["LlamaForCausalLM"]
@@ -100,7 +99,7 @@ def test_full_weight_falls_on_answers_that_the_text_holds(tokenizer) -> None:
 
 def test_a_trained_model_has_the_spectrum_that_it_is_held_at(tmp_path: Path) -> None:
     """Trained a step past the last call at most, from a start that has another spectrum."""
-    model, tokenizer = pretrain(SMOKE, tmp_path / "state.safetensors", Console(quiet=True))
+    model, tokenizer = pretrain(SMOKE, tmp_path / "state.safetensors")
     counts = token_counts(sample_prompts(SMOKE.seed, 3000), tokenizer)
     shares = variance_shares(model.get_input_embeddings().weight.detach(), counts)
     held = torch.arange(1, SMOKE.hidden_size + 1, dtype=torch.float64) ** -EXPONENT

@@ -10,7 +10,6 @@ import torch
 import yaml
 from making import answerer_of, codec_of
 from playwright.sync_api import Page, sync_playwright
-from rich.console import Console
 
 from narrowband.codec.pca import PCA
 from narrowband.codec.spectrum import prompt_spectrum
@@ -66,7 +65,7 @@ def inputs(lm: FrozenLM, tiny_model: Path) -> Inputs:
     answerer = answerer_of(lm, params)
     own = answerer.answer(None, examples)
     codecs = {name: codec for name, codec in systems.items() if codec}
-    comparison = compare(answerer, codecs, own, questions, Console(quiet=True))
+    comparison = compare(answerer, codecs, own, questions)
     diagnosis = diagnose(answerer, systems, questions, comparison.predictions)
     figures = summary(diagnosis, verdicts(diagnosis, params, lm.hidden_size))
     shown = first_examples(answerer, systems, examples, comparison.predictions)

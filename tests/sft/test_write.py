@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import load_dataset
-from rich.console import Console
 from sft_fakes import make_inputs, small
 from tiny_project import FORKS
 
@@ -35,15 +34,14 @@ def settings(params: Params, stopping_model: Path) -> Params:
     return small(params, **pools).model_copy(update={"base_model": str(stopping_model)})
 
 
-def generate(params: Params, folder: Path, console: Console | None = None) -> dict:
+def generate(params: Params, folder: Path) -> dict:
     """Write the files of a run to `folder`; its headline."""
     limits = Limits(params.generation.batch_size, params.prompt.max_length)
     settings = write.Settings(
         params.base_model, "transformers", limits, params.seed, params.data, {"seed": params.seed}
     )
     journal = Journal(folder / "journal.jsonl", repr(params))
-    quiet = Console(quiet=True)
-    return write.headline(write.write_sft(settings, make_inputs(params), folder / "sft", journal, console or quiet))
+    return write.headline(write.write_sft(settings, make_inputs(params), folder / "sft", journal))
 
 
 def manifest(folder: Path) -> dict:
@@ -92,13 +90,12 @@ def test_a_chat_template_changes_not_a_byte(settings: Params, stopping_model: Pa
 
 
 def test_an_obedient_model_is_warned_of_loudly(
-    settings: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ask = write.ask_sentinels
     monkeypatch.setattr(write, "ask_sentinels", lambda *given: ask(*given)._replace(answered=1.0))
-    console = Console(record=True, quiet=False, width=120, file=(tmp_path / "out").open("w"))
-    assert generate(settings, tmp_path, console)["model_kind"] == "instruction-tuned"
-    assert "WARNING" in (text := console.export_text()) and "looks instruction-tuned" in text
+    assert generate(settings, tmp_path)["model_kind"] == "instruction-tuned"
+    assert "WARNING" in (text := capsys.readouterr().out) and "looks instruction-tuned" in text
 
 
 @pytest.mark.parametrize("setting", ["auto", "text", "none"])

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 from torch import nn
 
 from narrowband.params import Params
@@ -42,7 +41,6 @@ def run(
         folder / "state.safetensors",
         fingerprint,
         lambda step, values: logged.append((step, dict(values))),
-        Console(quiet=True),
         "test",
     )
     return trainer.train(step_losses, evaluate, seed=1), logged
@@ -138,7 +136,6 @@ def scored(scores: list[float], schedule: Schedule, folder: Path) -> tuple[int, 
         folder / "state.safetensors",
         "run",
         lambda step, values: steps.append(step),
-        Console(quiet=True),
         "test",
     )
     outcome = trainer.train(

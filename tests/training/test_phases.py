@@ -7,7 +7,6 @@ import pytest
 import torch
 import yaml
 from making import answerer_of, codec_of, phase1_loss_of, phase2_loss_of, seal_questions
-from rich.console import Console
 from safetensors.torch import load_file
 
 from narrowband.codec.adapter import Shape, make_adapter
@@ -22,7 +21,6 @@ from narrowband.evaluation.answer import QuestionAnswerer
 from narrowband.lm.device import mixed_precision
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import Params
-from narrowband.runtime.entry import console
 from narrowband.training.draws import Draws
 from narrowband.training.loop import Evaluation, StepLoss
 from narrowband.training.losses import Reconstruction, reconstruction_loss
@@ -180,7 +178,7 @@ def test_an_answer_that_looks_like_markup_is_printed_as_it_is(
     codec: Codec, lm: FrozenLM, small: Params, capsys: pytest.CaptureFixture[str]
 ) -> None:
     example = replace(world_example(0, "validation", 0), answers=(Answer("[/INST] [bold]", 0),))
-    quick_evaluation("phase1", answerer_of(lm, small), codec, [example], console)()
+    quick_evaluation("phase1", answerer_of(lm, small), codec, [example])()
     assert "phase1: expected '[/INST] [bold]', answered" in capsys.readouterr().out
 
 
@@ -211,7 +209,7 @@ def test_a_phase_computes_its_losses_in_mixed_precision_where_the_cpu_has_it(
         return Evaluation(1.0, {"f1": 1.0})
 
     schedule = small.phase1.model_copy(update={"steps": 2, "evaluate_every": 2, "warmup": 1})
-    phase = PhaseRun("phase1", schedule, 0, "fingerprint", Console(quiet=True))
+    phase = PhaseRun("phase1", schedule, 0, "fingerprint")
     phase.train(module, loss, 8, evaluate)
     assert seen == [torch.float32, *[torch.bfloat16 if native else torch.float32] * 2, torch.float32]
     assert module.weight.dtype is torch.float32

@@ -18,7 +18,6 @@ from narrowband.codec.windows import cut
 from narrowband.data.encoded import EncodedPrompt
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import LatentCoding, Magnitude
-from narrowband.runtime.entry import console
 from narrowband.runtime.progress import bar
 
 BATCH = 32
@@ -44,9 +43,9 @@ def moments(
     """Mean and covariance of the windows of `prompts`, in float64 on the CPU."""
     if not lm.sender_blocks:
         vectors, windows = token_windows(lm, prompts, window)
-        with bar("covariance", window * (window + 1) // 2, console) as advance:
+        with bar("covariance", window * (window + 1) // 2) as advance:
             return window_moments(vectors, windows, advance=advance)
-    with bar("covariance", len(prompts), console) as advance:
+    with bar("covariance", len(prompts)) as advance:
         return streamed_moments(state_windows(lm, prompts, window, advance))
 
 

@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
-from rich.console import Console
 from transformers import PreTrainedTokenizerBase
 
 from narrowband.data.prompts import encode_answer
 from narrowband.data.squad import Example
 from narrowband.lm.plain_text import encode_plainly
 from narrowband.params import InputError
+from narrowband.runtime.entry import console
 
 LOOKED_AT = 100
 """Questions of each split that are looked at."""
@@ -18,7 +18,7 @@ NOTED, MOST = 0.01, 0.5
 """Shares of unknown characters above which they are mentioned, and refused."""
 
 
-def require_legible(tokenizer: PreTrainedTokenizerBase, splits: Iterable[Sequence[Example]], console: Console) -> None:
+def require_legible(tokenizer: PreTrainedTokenizerBase, splits: Iterable[Sequence[Example]]) -> None:
     """Check what the tokenizer makes of the first questions of each split; prints the share of characters it can't write.
 
     Raises:

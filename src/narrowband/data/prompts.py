@@ -6,7 +6,6 @@ from typing import NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Bool, Int
-from rich.console import Console
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -14,6 +13,7 @@ from narrowband.data.encoded import EncodedPrompt, EncodedPrompts
 from narrowband.data.squad import Example
 from narrowband.lm.plain_text import encode_plainly
 from narrowband.params import InputError, Prompt
+from narrowband.runtime.entry import console
 from narrowband.runtime.parameters import shown
 
 Encoded = TypeVar("Encoded")
@@ -164,7 +164,7 @@ def truncated_share(prompts: Sequence[EncodedPrompt]) -> float:
     return sum(prompt.truncated for prompt in prompts) / max(1, len(prompts))
 
 
-def say_truncated(share: float, prompt: Prompt, console: Console) -> None:
+def say_truncated(share: float, prompt: Prompt) -> None:
     """Print the `share` of prompts that were truncated, unless it is 0."""
     if share:
         console.print(

@@ -39,7 +39,7 @@ def write_questions(params: Params, apart: int) -> Questions:
     settled, decided = settle(prompt, drawn, params.base_model)
     for examples in splits.values():
         check_questions(tokenizer, examples, settled)
-    require_legible(tokenizer, splits.values(), console)
+    require_legible(tokenizer, splits.values())
     console.print(f"prompts: BOS {settled.bos}, {len(drawn.shots)} worked examples")
     datasets = dict.fromkeys(splits, params.dataset) | {"test": params.test_dataset or params.dataset}
     for split, examples in splits.items():

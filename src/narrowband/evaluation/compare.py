@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
 
-from rich.console import Console
-
 from narrowband.codec.codec import Codec
 from narrowband.codec.quantize import FLOAT16_BITS
 from narrowband.data.prompts import say_truncated
@@ -27,11 +25,7 @@ class Comparison(NamedTuple):
 
 
 def compare(
-    answerer: QuestionAnswerer,
-    systems: Mapping[str, Codec],
-    own: Evaluated,
-    questions: QuestionSet,
-    console: Console,
+    answerer: QuestionAnswerer, systems: Mapping[str, Codec], own: Evaluated, questions: QuestionSet
 ) -> Comparison:
     """Evaluate every system, beside the uncompressed model (`own`); F1, EM and agreement are 0 to 100.
 
@@ -39,10 +33,10 @@ def compare(
     """
     examples, _, seen = questions
     answered = {"uncompressed": own}
-    with bar("questions", len(examples) * len(systems), console) as advance:
+    with bar("questions", len(examples) * len(systems)) as advance:
         for name, system in systems.items():
             answered[name] = answerer.answer(system, examples, seen=seen, advance=advance)
-    say_truncated(own.truncated_share, answerer.prompt, console)
+    say_truncated(own.truncated_share, answerer.prompt)
     headline: dict[str, Any] = {name: _headline(result, own) for name, result in answered.items()}
     headline["compression_ratio"] = next(iter(systems.values())).compression_ratio
     headline["bits_per_token"] = answered["phase2"].bits_per_token

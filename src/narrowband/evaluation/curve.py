@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from rich.console import Console
 from rich.table import Table
 
 from narrowband.codec.codec import Codec
@@ -64,18 +63,14 @@ def with_answers(entries: Sequence[Entry], config: CodecConfig, answers: Mapping
 
 
 def curve(
-    answerer: QuestionAnswerer,
-    entries: Sequence[Entry],
-    own: Predictions,
-    questions: QuestionSet,
-    console: Console,
+    answerer: QuestionAnswerer, entries: Sequence[Entry], own: Predictions, questions: QuestionSet
 ) -> list[dict[str, Any]]:
     """A row per system: bits per coded token, F1 and agreement with 95% intervals, EM, reconstruction figures.
 
     `own` are the uncompressed model's answers, to these questions and maybe others.
     """
     examples = questions.examples
-    with bar("questions", len(examples) * len(entries), console) as advance:
+    with bar("questions", len(examples) * len(entries)) as advance:
         return [
             _row(
                 entry, answerer.answer(entry.system, examples, answered=entry.answers, advance=advance), own, questions

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from rich.console import Console
 
 from narrowband.codec.quantize import FLOAT16_BITS
 from narrowband.data.squad import Example
@@ -69,10 +68,8 @@ def read_answers(
     )
 
 
-def read_by_all(
-    answerer: QuestionAnswerer, reader: Shortener, examples: Sequence[Example], console: Console
-) -> dict[str, Read]:
+def read_by_all(answerer: QuestionAnswerer, reader: Shortener, examples: Sequence[Example]) -> dict[str, Read]:
     """Answers with `reader`, and with every untrained shortener at the same `k`, by name."""
     systems = {"reader": reader, **shorteners(answerer.lm, reader.k)}
-    with bar("fewer positions", len(examples) * len(systems), console) as advance:
+    with bar("fewer positions", len(examples) * len(systems)) as advance:
         return {name: read_answers(answerer, system, examples, advance) for name, system in systems.items()}

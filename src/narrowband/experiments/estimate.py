@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -27,7 +26,7 @@ from narrowband.lm.frozen import FrozenLM
 from narrowband.lm.split import blocks
 from narrowband.params import InputError, Params, Reader, Training
 from narrowband.reader.encoder import HIDDEN_MULT
-from narrowband.runtime.entry import set_up_torch
+from narrowband.runtime.entry import console, set_up_torch
 from narrowband.world.names import Split
 
 TIMED = 4
@@ -265,9 +264,7 @@ def estimate_of(params: Params, splits: Mapping[Split, Sequence[Example]]) -> Es
     return estimate(params, lm, asked, measure(lm, asked.train, params.generation.batch_size))
 
 
-def tell_time(
-    params: Params, model: PreTrainedModel, splits: Mapping[Split, Sequence[Example]], console: Console
-) -> None:
+def tell_time(params: Params, model: PreTrainedModel, splits: Mapping[Split, Sequence[Example]]) -> None:
     """Print the estimate on a CPU, if `model` (without weights) is large enough and its weights are on this machine."""
     if best_device().type == "cpu" and model.num_parameters() >= LARGE_MODEL and is_here(params.base_model):
         set_up_torch()

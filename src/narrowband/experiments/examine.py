@@ -55,8 +55,8 @@ def examine(params: Params, few_shot_pool: Path, instruction_pool: Path) -> None
     asked = with_examples(prompt, shots)
     for examples in splits.values():
         check_questions(tokenizer, examples, asked)
-    require_legible(tokenizer, splits.values(), console)
+    require_legible(tokenizer, splits.values())
     if train:
         check_windows(stream_prompts(tokenizer, train, asked), params.window, dim)
     if splits.keys() == sizes.keys():
-        tell_time(params, model, splits, console)
+        tell_time(params, model, splits)

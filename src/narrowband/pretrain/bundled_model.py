@@ -10,7 +10,6 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from rich.console import Console
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
@@ -21,6 +20,7 @@ from narrowband.pretrain.held_spectrum import HOLD_EVERY, hold_spectrum, token_c
 from narrowband.pretrain.init import initialize
 from narrowband.pretrain.muon import Muon
 from narrowband.pretrain.tokenizer import train_tokenizer
+from narrowband.runtime.entry import console
 from narrowband.runtime.files import folder_of_files
 from narrowband.runtime.fingerprint import stage_fingerprint
 from narrowband.training.loop import Evaluation, Schedule, StepLoss, Trainer
@@ -164,7 +164,7 @@ def answer_accuracy(
     return 100 * right / total
 
 
-def pretrain(recipe: Recipe, checkpoint: Path, console: Console) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
+def pretrain(recipe: Recipe, checkpoint: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
     """Train tokenizer and model; resumes from `checkpoint` if recipe and world are the same."""
     tokenizer = train_tokenizer(sample_texts(recipe.seed, recipe.tokenizer_texts), recipe.vocab_size)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -197,7 +197,6 @@ def pretrain(recipe: Recipe, checkpoint: Path, console: Console) -> tuple[LlamaF
         checkpoint,
         stage_fingerprint("pretrain_base") + json.dumps(asdict(recipe)),
         lambda step, values: None,
-        console,
         "base model",
     )
     outcome = trainer.train(step_losses, lambda: _evaluate(model, tokenizer), recipe.seed)

@@ -15,7 +15,7 @@ from narrowband.params import InputError, first_line
 from narrowband.runtime.signals import Stopped, stopping
 
 console = Console(stderr=False, width=None if sys.stdout.isatty() else 120, markup=False)
-"""Without markup, as texts of data and models may hold what looks like it."""
+"""What all of the package prints on; without markup, as texts of data and models may hold what looks like it."""
 
 
 def run(main: Callable[..., Any], *, needs_less_memory: str = "lower generation.batch_size") -> None:

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
 
@@ -15,6 +14,7 @@ from narrowband.lm.bos import BosChoice, is_chat_delimiter, measure_bos
 from narrowband.lm.frozen import FrozenLM
 from narrowband.lm.model_revision import model_revision
 from narrowband.params import BackendName, Data, InputError, SftBos
+from narrowband.runtime.entry import console
 from narrowband.runtime.files import whole_file
 from narrowband.runtime.progress import progress
 from narrowband.sft.audit import audit
@@ -39,7 +39,7 @@ class Settings:
     recorded: Mapping[str, Any]
 
 
-def write_sft(settings: Settings, inputs: Inputs, folder: Path, journal: Journal, console: Console) -> dict[str, Any]:
+def write_sft(settings: Settings, inputs: Inputs, folder: Path, journal: Journal) -> dict[str, Any]:
     """Write records, rejected candidates, manifest and card to `folder`; returns all figures of the run.
 
     A run that was killed continues from its `journal` and writes the same bytes as one that was not.
@@ -50,7 +50,7 @@ def write_sft(settings: Settings, inputs: Inputs, folder: Path, journal: Journal
     if journal.recorded:
         console.print(f"SFT records: resuming after {journal.recorded} batches")
     backend = open_backend(settings.base_model, settings.backend, settings.seed)
-    with progress(console) as shown:
+    with progress() as shown:
         call = shown.add_task("prompts of this call", total=None)
         plain = PlainModel(
             backend=backend,

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from rich.console import Console
 from torch import Tensor, nn
 
 from narrowband.params import Training
 from narrowband.runtime import distributed
+from narrowband.runtime.entry import console
 from narrowband.runtime.progress import bar
 from narrowband.runtime.signals import Stopped, postponed
 from narrowband.training.checkpoint import Checkpoint, Progress
@@ -96,7 +96,6 @@ class Trainer:
     checkpoint: Path
     fingerprint: str
     log: Callable[[int, Mapping[str, float]], None]
-    console: Console
     title: str
 
     def __post_init__(self) -> None:
@@ -106,7 +105,7 @@ class Trainer:
         self.progress, self.best = self.kept.load()
         self.due = time.monotonic() + SAVE_EVERY
         if self.progress.step:
-            self.console.print(f"{self.title}: resuming at step {self.progress.step} of {self.schedule.steps}")
+            console.print(f"{self.title}: resuming at step {self.progress.step} of {self.schedule.steps}")
         for step, values in self.progress.history:
             self.log(step, values)
 
@@ -129,7 +128,7 @@ class Trainer:
             Stopped: a signal came; the current step was finished and saved.
         """
         progress, schedule = self.progress, self.schedule
-        with bar(self.title, schedule.steps, self.console) as advance, postponed() as signalled:
+        with bar(self.title, schedule.steps) as advance, postponed() as signalled:
             advance(progress.step)
             self.module.train()
             if progress.best_step < 0:
@@ -162,9 +161,7 @@ class Trainer:
         """The best weights and their evaluation; says so if the run ended early."""
         progress = self.progress
         if progress.step < self.schedule.steps:
-            self.console.print(
-                f"{self.title}: early stopping at step {progress.step} (best: step {progress.best_step})"
-            )
+            console.print(f"{self.title}: early stopping at step {progress.step} (best: step {progress.best_step})")
         return Outcome(self.best, progress.best_step, progress.best_metrics)
 
     def record(self, values: dict[str, float]) -> None:
@@ -190,7 +187,7 @@ class Trainer:
             progress.goal_step = progress.step
         self.record(result.metrics)
         shown = _summary(progress.history[-self.schedule.evaluate_every :])
-        self.console.print(f"{self.title}: step {progress.step}/{self.schedule.steps}  {shown}", highlight=False)
+        console.print(f"{self.title}: step {progress.step}/{self.schedule.steps}  {shown}", highlight=False)
         self.keep()
 
     def keep(self) -> None:

@@ -14,7 +14,6 @@ from narrowband.data.prompts import Batch, collate
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import Loss, Phase2
 from narrowband.runtime import distributed
-from narrowband.runtime.entry import console
 from narrowband.runtime.progress import bar
 from narrowband.training.draws import Draws, turn
 from narrowband.training.loop import StepLoss
@@ -106,7 +105,7 @@ def ask_teacher(lm: FrozenLM, lessons: Sequence[Lesson], phase2: Phase2, tempera
     phase2.check_top_k(lm.embedding.num_embeddings)
     size = phase2.micro_batch or phase2.batch_size
     groups = [lessons[start : start + size] for start in range(0, len(lessons), size)]
-    with bar("questions to the teacher", len(lessons), console) as advance:
+    with bar("questions to the teacher", len(lessons)) as advance:
 
         @torch.no_grad()
         def ask(few: Sequence[Lesson]) -> list[TopK]:

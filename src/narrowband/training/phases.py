@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import torch
-from rich.console import Console
 from rich.text import Text
 from torch import nn
 
@@ -24,6 +23,7 @@ from narrowband.lm.device import mixed_precision
 from narrowband.params import Training
 from narrowband.runtime import distributed, paths
 from narrowband.runtime.artifacts import read_config
+from narrowband.runtime.entry import console
 from narrowband.runtime.files import write_json, write_text
 from narrowband.runtime.progress import bar
 from narrowband.runtime.rounding import rounded
@@ -102,7 +102,6 @@ class PhaseRun:
     training: Training
     seed: int
     fingerprint: str
-    console: Console
     goal: float = math.inf
 
     def train(
@@ -119,7 +118,7 @@ class PhaseRun:
         evaluation of the weights as they are, if it is known.
         """
         trainable = [p for p in module.parameters() if p.requires_grad]
-        self.console.print(f"{self.name}: {sum(p.numel() for p in trainable):,} trainable parameters")
+        console.print(f"{self.name}: {sum(p.numel() for p in trainable):,} trainable parameters")
         steps = StepLog(paths.LOG / self.name) if distributed.is_main() else None
         trainer = Trainer(
             module,
@@ -128,7 +127,6 @@ class PhaseRun:
             self.checkpoint,
             self.fingerprint,
             steps.record if steps else lambda step, values: None,
-            self.console,
             self.name,
         )
         outcome = trainer.train(self._step_losses(loss, n_lessons), evaluate, self.seed, before)
@@ -166,14 +164,14 @@ class PhaseRun:
 
 
 def quick_evaluation(
-    phase: str, answerer: QuestionAnswerer, codec: Codec, examples: Sequence[Example], console: Console
+    phase: str, answerer: QuestionAnswerer, codec: Codec, examples: Sequence[Example]
 ) -> Callable[[], Evaluation]:
     """An evaluation on `examples` that also prints the first of them with its reconstructed tokens."""
     first = examples[0]
     (prompt,) = answerer.encode([first])
 
     def evaluate() -> Evaluation:
-        with bar("validation questions", len(examples), console) as advance:
+        with bar("validation questions", len(examples)) as advance:
             result = answerer.answer(codec, examples, advance=advance)
         said = f"{phase}: expected {first.golds[0]!r}, answered {result.predictions[first.id]!r}"
         if answerer.lm.sender_blocks:  # states have no nearest tokens

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from rich.console import Console
 from transformers import PreTrainedTokenizerBase
 
 from narrowband.data.encoded import EncodedPrompt
@@ -19,6 +18,7 @@ from narrowband.params import GenerationLoss, Prompt
 from narrowband.reader.encoder import ContextEncoder
 from narrowband.reader.shorten import Shortener, latents, lay_rows
 from narrowband.reader.split_prompt import SplitPrompt, split_prompts
+from narrowband.runtime.entry import console
 from narrowband.runtime.progress import bar
 from narrowband.training.draws import Draws
 from narrowband.training.loop import Evaluation, StepLoss
@@ -141,12 +141,12 @@ def reader_loss(lm: FrozenLM, encoder: ContextEncoder, lessons: Lessons, weights
 
 
 def reader_evaluation(
-    answerer: QuestionAnswerer, encoder: ContextEncoder, examples: Sequence[Example], console: Console
+    answerer: QuestionAnswerer, encoder: ContextEncoder, examples: Sequence[Example]
 ) -> Callable[[], Evaluation]:
     """An evaluation on `examples` that also prints the answer to the first of them."""
 
     def evaluate() -> Evaluation:
-        with bar("validation questions", len(examples), console) as advance:
+        with bar("validation questions", len(examples)) as advance:
             read = read_answers(answerer, encoder, examples, advance)
         first = examples[0]
         said = f"reader: expected {first.golds[0]!r}, answered {read.predictions[first.id]!r} to {first.question!r}"

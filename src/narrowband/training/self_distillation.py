@@ -13,7 +13,6 @@ from narrowband.lm.frozen import FrozenLM
 from narrowband.lm.plain_text import encode_plainly
 from narrowband.lm.stop import decode_after
 from narrowband.runtime.artifacts import MANIFEST, checked
-from narrowband.runtime.entry import console
 from narrowband.runtime.progress import bar
 from narrowband.training.phase2 import Lesson, answer_logits, lay_out
 
@@ -61,7 +60,7 @@ def response_kl(lm: FrozenLM, codec: Codec, lessons: Sequence[Lesson], batch_siz
     """Mean KL(base model on originals || base model behind the codec) over response tokens, in nats per token."""
     codec.eval()
     total, tokens = 0.0, 0
-    with bar("held-out SFT records", len(lessons), console) as advance:
+    with bar("held-out SFT records", len(lessons)) as advance:
         for start in range(0, len(lessons), batch_size):
             rows = lay_out(lm, lessons[start : start + batch_size])
             original = lm.states(rows.batch.ids, rows.batch.mask)
