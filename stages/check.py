@@ -30,7 +30,7 @@ def main() -> None:
     pools = [Path(params.data.few_shot_pool), Path(params.data.instruction_pool)]
     state = {
         **revisions,
-        "pools": [sha256([pool]) for pool in pools if pool.is_file()],
+        "pools": [sha256(pool) for pool in pools if pool.is_file()],
         "params": hashlib.sha256(params.model_dump_json().encode()).hexdigest(),
     }
     if read_cached(PASSED) != state:

@@ -41,7 +41,7 @@ def test_text_that_looks_like_a_control_token_stays_text(lm: FrozenLM, params: P
 def test_control_tokens_in_sft_records_stay_text(lm: FrozenLM, tmp_path: Path) -> None:
     record = {"prompt": f"Say {CONTROL}", "completion": f" {CONTROL} so", "response": CONTROL, "bos": False}
     (tmp_path / "train.jsonl").write_text(json.dumps(record) + "\n")
-    write_sealed(tmp_path / MANIFEST, {"sha256": {"train.jsonl": sha256([tmp_path / "train.jsonl"])}})
+    write_sealed(tmp_path / MANIFEST, {"sha256": {"train.jsonl": sha256(tmp_path / "train.jsonl")}})
     _, ((prompt, answer),) = read_sft(tmp_path, lm.tokenizer)
     assert lm.tokenizer.decode(prompt.ids + answer) == f"Say {CONTROL} {CONTROL}\n"
     assert not {*prompt.ids, *answer} & set(lm.tokenizer.all_special_ids)

@@ -33,7 +33,7 @@ def path(tmp_path: Path) -> Path:
 
 def stored(records: Iterable[dict], folder: Path) -> Path:
     (folder / "train.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    write_sealed(folder / MANIFEST, {"sha256": {"train.jsonl": sha256([folder / "train.jsonl"])}})
+    write_sealed(folder / MANIFEST, {"sha256": {"train.jsonl": sha256(folder / "train.jsonl")}})
     return folder
 
 

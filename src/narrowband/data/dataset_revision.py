@@ -14,7 +14,7 @@ def dataset_revision(where: str, name: str) -> str:
     """
     path = Path(name)
     if path.is_file():
-        return f"sha256:{sha256([path])}"
+        return f"sha256:{sha256(path)}"
     return f"commit:{commit(where, name)}" if is_hub_id(name) else name
 
 

@@ -93,7 +93,7 @@ def answer_settings(answerer: QuestionAnswerer, questions: Path, revision: str, 
         "max_new_tokens": answerer.max_new_tokens,
         "batch_size": answerer.batch_size,
         "stop": answerer.stop,
-        "questions": sha256([questions]),
+        "questions": sha256(questions),
     }
 
 
@@ -121,6 +121,6 @@ def read_predictions(
 
 def evaluated(answerer: QuestionAnswerer, config: CodecConfig, questions: Path) -> dict[str, Any]:
     """What predictions were made with: settings, checksums of worked examples, questions and artifact folders."""
-    artifacts = {folder.name: sha256([folder / CONFIG]) for folder in (paths.PCA, paths.PHASE1, paths.PHASE2)}
+    artifacts = {folder.name: sha256(folder / CONFIG) for folder in (paths.PCA, paths.PHASE1, paths.PHASE2)}
     settings = answer_settings(answerer, questions, config.base_model_revision, config.source)
     return {**config.as_json(), **settings, **artifacts}

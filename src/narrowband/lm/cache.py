@@ -26,7 +26,7 @@ def file_sha256(path: Path) -> str:
     """The SHA-256 of a whole file; one above `SMALL` is read again only if its size, a time of change or its inode differs."""
     stat = path.stat()
     if stat.st_size <= SMALL:
-        return sha256([path])
+        return sha256(path)
     return _recorded(path.resolve(), (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino))
 
 
@@ -36,7 +36,7 @@ def _recorded(path: Path, stamp: tuple[int, ...]) -> str:
     try:
         return str(read_config(record.parent, {"stamp": list(stamp)}, record.name)["sha256"])
     except (InputError, OSError, RecursionError):  # there is none, or it is damaged or of other content
-        found = sha256([path])
+        found = sha256(path)
         with suppress(OSError):  # a cache that can't be written to costs time only
             write_sealed(record, {"stamp": stamp, "sha256": found})
         return found

