@@ -24,7 +24,7 @@ from narrowband.evaluation.stored import answer_stored, store_context
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import InputError, Params
 from narrowband.reader.encoder import ContextEncoder, ReaderConfig
-from narrowband.reader.shorten import MeanPooling, ReadRows, Shortener, latents, lay_rows, shorteners
+from narrowband.reader.shorten import Every, ReadRows, Shortener, latents, lay_rows, mean_pooling, shorteners
 from narrowband.reader.split_prompt import Contexts, SplitPrompt, split_prompts
 
 EXAMPLES = [world_example(0, "test", i) for i in range(5)]
@@ -44,7 +44,7 @@ def encoder(lm: FrozenLM) -> ContextEncoder:
 
 
 def test_at_one_token_a_position_answers_are_the_models_own(answerer: QuestionAnswerer) -> None:
-    read = read_answers(answerer, MeanPooling(1), EXAMPLES)
+    read = read_answers(answerer, Every(1, mean_pooling), EXAMPLES)
     prompts = answerer.encode(EXAMPLES)
     assert list(read.predictions.values()) == [answerer.answer_ids(prompt.ids) for prompt in prompts]
     assert read.positions_ratio == 1 and read.bits_per_token == 16 * answerer.lm.hidden_size
@@ -85,13 +85,12 @@ def test_answers_are_those_of_one_question_at_a_time(
 
 
 def test_a_context_is_shortened_and_read_once_and_worked_examples_once_for_all(lm: FrozenLM, params: Params) -> None:
-    class Counted(MeanPooling):
-        def __call__(self, embeddings: Tensor, contexts: Contexts) -> Tensor:
-            shortened.append(len(contexts.ids))
-            return super().__call__(embeddings, contexts)
+    def pooling(embeddings: Tensor, contexts: Contexts, k: int) -> Tensor:
+        shortened.append(len(contexts.ids))
+        return mean_pooling(embeddings, contexts, k)
 
     shortened: list[int] = []
-    asked, shorten = answerer_after(lm, params, shots=2), Counted(2)
+    asked, shorten = answerer_after(lm, params, shots=2), Every(2, pooling)
     prompts = split_prompts(lm.tokenizer, ABOUT_THREE, asked.prompt)
     groups = [prompts[:4], prompts[4:5], prompts[5:]]
     shared, vectors = prompts[0].shared, [-(-len(prompt.context) // 2) for prompt in prompts]

@@ -11,7 +11,7 @@ from narrowband.data.splits import world_example
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import InputError, Params
 from narrowband.reader.encoder import ContextEncoder, ReaderConfig, require_copy, trainable_copy
-from narrowband.reader.shorten import MeanPooling, latents, lay_rows
+from narrowband.reader.shorten import Every, latents, lay_rows, mean_pooling
 from narrowband.reader.split_prompt import SplitPrompt, split_prompts
 
 CONFIG = ReaderConfig("revision", 2, "pretrained", 0)
@@ -61,7 +61,7 @@ def test_an_untrained_encoder_is_mean_pooling_and_at_one_token_changes_no_logits
     lm: FrozenLM, prompts: list[SplitPrompt]
 ) -> None:
     untrained = latents(lm, ContextEncoder(lm, CONFIG), prompts)
-    for got, wanted in zip(untrained, latents(lm, MeanPooling(2), prompts), strict=True):
+    for got, wanted in zip(untrained, latents(lm, Every(2, mean_pooling), prompts), strict=True):
         assert torch.equal(got, wanted)
     one = ContextEncoder(lm, replace(CONFIG, tokens_per_position=1))
     rows = lay_rows(lm, prompts, latents(lm, one, prompts))

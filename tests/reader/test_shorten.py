@@ -9,16 +9,7 @@ from torch import Tensor
 from narrowband.data.splits import world_example
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import Params
-from narrowband.reader.shorten import (
-    Beginning,
-    EveryKth,
-    MeanPooling,
-    Shortener,
-    Surprising,
-    latents,
-    lay_rows,
-    shorteners,
-)
+from narrowband.reader.shorten import Every, latents, lay_rows, mean_pooling, shorteners
 from narrowband.reader.split_prompt import SplitPrompt, split_prompts
 
 
@@ -62,14 +53,8 @@ def test_a_baseline_is_what_a_loop_makes_of_each_context(
         torch.testing.assert_close(vectors, by_hand(lm, name, prompt, k), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("make", [MeanPooling, EveryKth, Beginning, lambda k: Surprising(k, k)])
-def test_every_baseline_says_how_many_tokens_a_vector_stands_for(make) -> None:
-    shorten: Shortener = make(4)
-    assert shorten.k == 4
-
-
 def test_at_one_token_a_position_rows_are_the_prompts_themselves(lm: FrozenLM, prompts: list[SplitPrompt]) -> None:
-    rows = lay_rows(lm, prompts, latents(lm, MeanPooling(1), prompts), [[7, 8], [], [9], [1, 2, 3]])
+    rows = lay_rows(lm, prompts, latents(lm, Every(1, mean_pooling), prompts), [[7, 8], [], [9], [1, 2, 3]])
     for prompt, answer, row, mask in zip(prompts, ([7, 8], [], [9], [1, 2, 3]), *rows, strict=True):
         torch.testing.assert_close(row[mask], embedded(lm, prompt.ids + answer))
         assert mask.tolist() == sorted(mask.tolist())  # padding stands on the left

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from narrowband.data.encoded import EncodedPrompt, EncodedPrompts
 from narrowband.data.squad import Example
 from narrowband.lm.plain_text import encode_plainly
+from narrowband.lm.rows import left_padded
 from narrowband.params import InputError, Prompt
 from narrowband.runtime.entry import console
 from narrowband.runtime.parameters import shown
@@ -195,14 +196,10 @@ def encode_answer(tokenizer: PreTrainedTokenizerBase, answer: str) -> list[int]:
 def collate(prompts: Sequence[EncodedPrompt], pad_id: int, answers: Sequence[Sequence[int]] | None = None) -> Batch:
     """Left-pad prompts; if `answers` are given, each prompt is followed by its answer's tokens, which are never coded."""
     tails = answers or [[]] * len(prompts)
-    length = max(len(prompt.ids) + len(tail) for prompt, tail in zip(prompts, tails, strict=True))
-    ids, mask, coded = [], [], []
-    for prompt, tail in zip(prompts, tails, strict=True):
-        padding = length - len(prompt.ids) - len(tail)
-        ids.append([pad_id] * padding + prompt.ids + list(tail))
-        mask.append([False] * padding + [True] * (length - padding))
-        coded.append([False] * padding + prompt.coded + [False] * len(tail))
-    return Batch(torch.tensor(ids), torch.tensor(mask), torch.tensor(coded), _shared(prompts))
+    rows = [(one.ids + list(tail), one.coded + [False] * len(tail)) for one, tail in zip(prompts, tails, strict=True)]
+    ids, mask = left_padded([torch.tensor(row, dtype=torch.long) for row, _ in rows], pad_id)
+    coded, _ = left_padded([torch.tensor(row, dtype=torch.bool) for _, row in rows])
+    return Batch(ids, mask, coded, _shared(prompts))
 
 
 def _shared(prompts: Sequence[EncodedPrompt]) -> tuple[int, ...]:

@@ -19,6 +19,7 @@ from transformers import Cache
 from narrowband.lm.base_model import id_count
 from narrowband.lm.cache import cache_folder
 from narrowband.lm.model_revision import model_revision
+from narrowband.lm.rows import left_padded
 from narrowband.params import InputError, first_line
 from narrowband.runtime.entry import console
 from narrowband.runtime.files import read_cached, write_json
@@ -126,13 +127,8 @@ def _prompts(lm: "FrozenLM") -> list[Int[Tensor, " length"]]:
 def _padded(
     lm: "FrozenLM", prompts: list[Int[Tensor, " length"]]
 ) -> tuple[Float[Tensor, "batch seq hidden"], Bool[Tensor, "batch seq"]]:
-    width = max(len(ids) for ids in prompts)
-    rows = torch.full((len(prompts), width), lm.pad_id, device=lm.device)
-    mask = torch.zeros_like(rows, dtype=torch.bool)
-    for i, ids in enumerate(prompts):
-        rows[i, width - len(ids) :] = ids
-        mask[i, width - len(ids) :] = True
-    return lm.embed(rows), mask
+    ids, mask = left_padded(prompts, lm.pad_id)
+    return lm.embed(ids), mask
 
 
 def _after_embeddings(lm: "FrozenLM", prompts: list[Int[Tensor, " length"]]) -> Said:

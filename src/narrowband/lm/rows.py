@@ -1,10 +1,12 @@
-"""Left-padded rows: each by itself, the positions of its tokens, and what is known of them."""
+"""Left-padded rows: how they are padded and taken apart, positions in them, and what is known of their tokens."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 
 class KnownTokens(NamedTuple):
@@ -20,6 +22,13 @@ class KnownTokens(NamedTuple):
 
 
 UNKNOWN = KnownTokens()
+
+
+def left_padded(rows: Sequence[Tensor], value: int = 0) -> tuple[Tensor, Bool[Tensor, "batch seq"]]:
+    """Rows of ids or embeddings as a batch, filled up with `value` on the left, and its mask of what was not filled."""
+    real = [torch.ones(len(row), dtype=torch.bool, device=row.device) for row in rows]
+    mask = pad_sequence(real, batch_first=True, padding_side="left")
+    return pad_sequence(list(rows), batch_first=True, padding_value=value, padding_side="left"), mask
 
 
 def single_rows(padded: Tensor, mask: Bool[Tensor, "batch seq"]) -> Iterator[tuple[Tensor, Bool[Tensor, "1 length"]]]:

@@ -19,7 +19,7 @@ from narrowband.lm.frozen import FrozenLM
 from narrowband.lm.model_revision import model_revision
 from narrowband.lm.split import blocks
 from narrowband.params import InputError, Params
-from narrowband.reader.shorten import Shortener, pooled
+from narrowband.reader.shorten import Every, Shortener, pooled
 from narrowband.reader.split_prompt import Contexts
 from narrowband.runtime import distributed
 from narrowband.runtime.artifacts import checked, read_config, write_config
@@ -87,7 +87,7 @@ class ContextEncoder(nn.Module):
 
     def at(self, k: int) -> Shortener:
         """The encoder with a vector for every `k` tokens, at most as many as it is made for."""
-        return _Finer(self, k)
+        return Every(k, self)
 
     def forward(
         self, embeddings: Float[Tensor, "batch seq hidden"], contexts: Contexts, k: int | None = None
@@ -120,20 +120,6 @@ class ContextEncoder(nn.Module):
         encoder = cls(lm, config)
         encoder.load_state_dict(load_file(checked(folder / FILE)))
         return encoder
-
-
-@dataclass(frozen=True)
-class _Finer:
-    """`encoder`, with a vector for every `k` tokens."""
-
-    encoder: ContextEncoder
-    k: int
-
-    def __call__(
-        self, embeddings: Float[Tensor, "batch seq hidden"], contexts: Contexts
-    ) -> Float[Tensor, "vectors hidden"]:
-        vectors: Tensor = self.encoder(embeddings, contexts, self.k)
-        return vectors
 
 
 def trainable_copy(lm: FrozenLM, start: Literal["pretrained", "scratch"], depth: int) -> nn.Module:

@@ -1,7 +1,8 @@
 """Replacing a context's tokens by fewer vectors without training: pooling, selecting or truncating."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from narrowband.codec.windows import cut, token_places
 from narrowband.lm.frozen import FrozenLM
+from narrowband.lm.rows import left_padded
 from narrowband.reader.split_prompt import Contexts, SplitPrompt, lay_contexts
 
 
@@ -50,84 +52,72 @@ def pooled(
 
 
 @dataclass(frozen=True)
-class MeanPooling:
+class Every:
+    """`method`, with one vector for every `k` tokens."""
+
+    k: int
+    method: Callable[[Tensor, Contexts, int], Tensor]
+
+    def __call__(
+        self, embeddings: Float[Tensor, "batch seq hidden"], contexts: Contexts
+    ) -> Float[Tensor, "vectors hidden"]:
+        """See `Shortener`."""
+        return self.method(embeddings, contexts, self.k)
+
+
+def mean_pooling(
+    embeddings: Float[Tensor, "batch seq hidden"], contexts: Contexts, k: int
+) -> Float[Tensor, "vectors hidden"]:
     """The mean of every `k` embeddings."""
-
-    k: int
-
-    def __call__(
-        self, embeddings: Float[Tensor, "batch seq hidden"], contexts: Contexts
-    ) -> Float[Tensor, "vectors hidden"]:
-        """The means."""
-        return pooled(embeddings, contexts.inside, self.k)
+    return pooled(embeddings, contexts.inside, k)
 
 
-@dataclass(frozen=True)
-class EveryKth:
+def every_kth(
+    embeddings: Float[Tensor, "batch seq hidden"], contexts: Contexts, k: int
+) -> Float[Tensor, "vectors hidden"]:
     """The first of every `k` tokens, as it is."""
-
-    k: int
-
-    def __call__(
-        self, embeddings: Float[Tensor, "batch seq hidden"], contexts: Contexts
-    ) -> Float[Tensor, "vectors hidden"]:
-        """The embeddings of the tokens that are kept."""
-        place = contexts.inside.long().cumsum(-1) - 1
-        return embeddings[(contexts.inside & (place % self.k == 0)).to(embeddings.device)]
+    place = contexts.inside.long().cumsum(-1) - 1
+    return embeddings[(contexts.inside & (place % k == 0)).to(embeddings.device)]
 
 
-@dataclass(frozen=True)
-class Beginning:
+def beginning(
+    embeddings: Float[Tensor, "batch seq hidden"], contexts: Contexts, k: int
+) -> Float[Tensor, "vectors hidden"]:
     """The first tokens of a context, as they are; its end is cut off."""
-
-    k: int
-
-    def __call__(
-        self, embeddings: Float[Tensor, "batch seq hidden"], contexts: Contexts
-    ) -> Float[Tensor, "vectors hidden"]:
-        """The embeddings of the tokens that are kept."""
-        tokens = contexts.inside.sum(-1, keepdim=True)
-        place = contexts.inside.long().cumsum(-1)
-        return embeddings[(contexts.inside & (place <= -(-tokens // self.k))).to(embeddings.device)]
+    tokens = contexts.inside.sum(-1, keepdim=True)
+    place = contexts.inside.long().cumsum(-1)
+    return embeddings[(contexts.inside & (place <= -(-tokens // k))).to(embeddings.device)]
 
 
-@dataclass(frozen=True)
-class Surprising:
-    """The tokens with the highest surprisal under the base model, in their original order.
+@torch.no_grad()
+def surprising(
+    lm: FrozenLM, embeddings: Float[Tensor, "batch seq hidden"], contexts: Contexts, k: int
+) -> Float[Tensor, "vectors hidden"]:
+    """The tokens with the highest surprisal under the base model, as they are, in their original order.
 
     The idea of LLMLingua (Jiang et al. 2023, arXiv:2310.05736), token by token and without its budgets.
     """
-
-    k: int
-    lm: FrozenLM
-
-    @torch.no_grad()
-    def __call__(
-        self, embeddings: Float[Tensor, "batch seq hidden"], contexts: Contexts
-    ) -> Float[Tensor, "vectors hidden"]:
-        """The embeddings of the tokens that are kept."""
-        rows = []
-        for row, ids, inside in zip(embeddings, contexts.ids.to(embeddings.device), contexts.inside, strict=True):
-            tokens = int(inside.sum())
-            end = int(inside.nonzero()[-1]) + 1
-            mask = torch.ones(1, end, dtype=torch.bool, device=embeddings.device)
-            wanted = mask[:, -tokens - 1 :]
-            logits = self.lm.logits_at(row[None, :end], mask, wanted, contexts.shared)
-            surprisal = F.cross_entropy(logits[:-1], ids[end - len(logits) + 1 : end], reduction="none")
-            # Nothing predicts the first token of a row, should it be the context's.
-            surprisal = F.pad(surprisal, (tokens - len(surprisal), 0), value=torch.inf)
-            kept = surprisal.topk(count(tokens, self.k)).indices.sort().values
-            rows.append(row[end - tokens : end][kept])
-        return torch.cat(rows)
+    rows = []
+    for row, ids, inside in zip(embeddings, contexts.ids.to(embeddings.device), contexts.inside, strict=True):
+        tokens = int(inside.sum())
+        end = int(inside.nonzero()[-1]) + 1
+        mask = torch.ones(1, end, dtype=torch.bool, device=embeddings.device)
+        logits = lm.logits_at(row[None, :end], mask, mask[:, -tokens - 1 :], contexts.shared)
+        surprisal = F.cross_entropy(logits[:-1], ids[end - len(logits) + 1 : end], reduction="none")
+        # Nothing predicts the first token of a row, should it be the context's.
+        surprisal = F.pad(surprisal, (tokens - len(surprisal), 0), value=torch.inf)
+        kept = surprisal.topk(count(tokens, k)).indices.sort().values
+        rows.append(row[end - tokens : end][kept])
+    return torch.cat(rows)
 
 
 def shorteners(lm: FrozenLM, k: int) -> dict[str, Shortener]:
     """Every shortener in this module, by name."""
     return {
-        "mean pooling": MeanPooling(k),
-        "every k-th token": EveryKth(k),
-        "beginning": Beginning(k),
-        "surprisal": Surprising(k, lm),
+        "mean pooling": Every(k, mean_pooling),
+        "every k-th token": Every(k, every_kth),
+        "beginning": Every(k, beginning),
+        "surprisal": Every(k, partial(surprising, lm)),
     }
 
 
@@ -155,7 +145,4 @@ def lay_rows(
             lm.embed(torch.tensor(ids, dtype=torch.long)) for ids in (prompt.head, [*prompt.question, *answer])
         )
         rows.append(torch.cat([before, read.to(before), after]))
-    longest = max(map(len, rows))
-    padded = torch.stack([F.pad(row, (0, 0, longest - len(row), 0)) for row in rows])
-    mask = torch.arange(longest) >= torch.tensor([longest - len(row) for row in rows])[:, None]
-    return ReadRows(padded, mask.to(lm.device))
+    return ReadRows(*left_padded(rows))

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from narrowband.data.prompts import HEAD, examples_of, fit_prompt, named, tokenise
@@ -78,13 +79,13 @@ def split_prompts(tokenizer: PreTrainedTokenizerBase, examples: Iterable[Example
 
 def lay_contexts(prompts: Sequence[SplitPrompt], pad_id: int) -> Contexts:
     """Heads and contexts of `prompts` as the rows of a batch."""
-    longest = max(len(prompt.head) + len(prompt.context) for prompt in prompts)
-    ids, inside = [], []
-    for head, context, *_ in prompts:
-        padding = longest - len(head) - len(context)
-        ids.append(head + context + [pad_id] * padding)
-        inside.append([False] * len(head) + [True] * len(context) + [False] * padding)
-    return Contexts(torch.tensor(ids), torch.tensor(inside), shared_tokens(prompts))
+    ids = [torch.tensor(one.head + one.context) for one in prompts]
+    inside = [torch.arange(len(row)) >= len(one.head) for row, one in zip(ids, prompts, strict=True)]
+    return Contexts(
+        pad_sequence(ids, batch_first=True, padding_value=pad_id),
+        pad_sequence(inside, batch_first=True),
+        shared_tokens(prompts),
+    )
 
 
 def shared_tokens(prompts: Sequence[SplitPrompt]) -> tuple[int, ...]:

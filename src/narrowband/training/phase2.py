@@ -12,6 +12,7 @@ from narrowband.codec.folded import reconstruct
 from narrowband.data.encoded import EncodedPrompt
 from narrowband.data.prompts import Batch, collate
 from narrowband.lm.frozen import FrozenLM
+from narrowband.lm.rows import left_padded
 from narrowband.params import Loss, Phase2
 from narrowband.runtime import distributed
 from narrowband.runtime.progress import bar
@@ -43,12 +44,8 @@ class LessonRows(NamedTuple):
 def lay_out(lm: FrozenLM, lessons: Sequence[Lesson]) -> LessonRows:
     """`lessons` as the rows of a batch."""
     batch = collate([lesson.prompt for lesson in lessons], lm.pad_id, [lesson.answer[:-1] for lesson in lessons])
-    longest = max(len(lesson.answer) for lesson in lessons)
-    targets = torch.tensor([[lm.pad_id] * (longest - len(answer)) + answer for _, answer in lessons], device=lm.device)
-    mask = torch.tensor(
-        [[j >= longest - len(answer) for j in range(longest)] for _, answer in lessons], device=lm.device
-    )
-    return LessonRows(batch, targets, mask)
+    answers = [torch.tensor(lesson.answer, device=lm.device) for lesson in lessons]
+    return LessonRows(batch, *left_padded(answers, lm.pad_id))
 
 
 def answer_logits(
