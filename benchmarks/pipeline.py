@@ -7,12 +7,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-import yaml
-
 from benchmarks.measure import Row, seconds
 from benchmarks.results import save
 from benchmarks.run import HEADER, cells
 from narrowband.runtime.entry import console
+from narrowband.runtime.files import read_yaml
+from narrowband.runtime.fingerprint import DVC_FILE
 from narrowband.runtime.parameters import load_params
 
 WAYS = {"plain": ["-m", "benchmarks.plain"], "fast": []}
@@ -28,7 +28,7 @@ def run_stage(clone: Path, name: str, way: list[str]) -> float:
 
 def main() -> None:
     """Run both pipelines, stage by stage in turn."""
-    stages = yaml.safe_load(Path("dvc.yaml").read_text())["stages"]
+    stages = read_yaml(DVC_FILE)["stages"]
     times: dict[str, dict[str, float]] = {way: {} for way in WAYS}
     f1 = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from benchmarks.measure import Row, interleaved
-from narrowband.runtime.files import write_json
+from narrowband.runtime.files import read_yaml, write_json
 from narrowband.runtime.paths import CHECKED
 
 ROOT = Path(__file__).parent.parent
@@ -55,7 +55,7 @@ def make_modelless(folder: Path) -> None:
     for link in ("pools", "src", "stages", "dvc.yaml"):
         (folder / link).symlink_to(ROOT / link)
     write_json(folder / CHECKED, {})
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params = read_yaml(ROOT / "params.yaml")
     reader = {**params["reader"], "tokens_per_position": 2}  # or it has nothing to train
     changed = {**params, "base_model": "./nothing", "reader": reader, "data": {**params["data"], **SMALL}}
     (folder / "params.yaml").write_text(yaml.safe_dump(changed))

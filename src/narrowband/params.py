@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 PARAMS_FILE = Path("params.yaml")
@@ -18,18 +17,6 @@ EMBEDDINGS = "embeddings"
 def first_line(error: Exception) -> str:
     """The first line of a library's error message, without its full stop."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-
-
-def parse_yaml(text: str) -> Any:
-    """Parse `text` with YAML's safe loader.
-
-    Raises:
-        yaml.YAMLError: it is not YAML, or has an impossible value such as `!!bool maybe` or a 13th month.
-    """
-    try:
-        return yaml.safe_load(text)
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        raise yaml.YAMLError(first_line(error)) from None
 
 
 class InputError(ValueError):

@@ -10,7 +10,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from narrowband.evaluation.headline import TITLES
 from narrowband.experiments.queue import Experiments, Overrides, Runs, command
-from narrowband.params import InputError, Natural, Section, parse_yaml
+from narrowband.params import InputError, Natural, Section
+from narrowband.runtime.files import read_yaml
 
 RULE = """F1 is 0 to 100 on the test questions, with its 95% interval. The difference is F1 minus that of the system in the column
 "against". Its interval combines the two intervals as if they were independent (Zou & Donner 2008, doi:10.1002/sim.3095),
@@ -105,8 +106,8 @@ def load_table(path: Path) -> Table:
         InputError: it is missing, not YAML or not such a table.
     """
     try:
-        return Table.model_validate(parse_yaml(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        return Table.model_validate(read_yaml(path))
+    except (OSError, yaml.YAMLError) as error:
         raise InputError(f"{path} can't be read ({' '.join(str(error).split())}); restore it from Git") from None
     except ValidationError as error:
         problem = error.errors()[0]

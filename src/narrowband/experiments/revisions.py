@@ -3,9 +3,8 @@
 import json
 from typing import Any
 
-import yaml
-
 from narrowband.params import InputError, first_line
+from narrowband.runtime.files import read_yaml
 from narrowband.runtime.fingerprint import DVC_FILE
 
 
@@ -34,7 +33,7 @@ def read_metrics(revision: str | None) -> dict[str, Any]:
     Raises:
         InputError: see `read_json_at`.
     """
-    stages = yaml.safe_load(DVC_FILE.read_text(encoding="utf-8"))["stages"]
+    stages = read_yaml(DVC_FILE)["stages"]
     entries = [entry for stage in stages.values() for kind in ("metrics", "plots") for entry in stage.get(kind, [])]
     names = [name for entry in entries for name in ([entry] if isinstance(entry, str) else entry)]
     return read_json_at([name for name in names if name.startswith(("metrics/", "results/"))], revision)

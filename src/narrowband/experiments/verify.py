@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from narrowband.params import InputError, NonNegative, first_line, parse_yaml
+from narrowband.params import InputError, NonNegative, first_line
+from narrowband.runtime.files import read_yaml
 
 
 def read_tolerances(path: Path) -> dict[str, float]:
@@ -18,8 +19,8 @@ def read_tolerances(path: Path) -> dict[str, float]:
         InputError: the file is missing, or is not such a mapping.
     """
     try:
-        return TypeAdapter(dict[str, NonNegative]).validate_python(parse_yaml(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
+        return TypeAdapter(dict[str, NonNegative]).validate_python(read_yaml(path))
+    except (OSError, yaml.YAMLError, ValidationError) as error:
         raise InputError(
             f"{path} does not map patterns of metric names to differences of 0 or more ({first_line(error)}); restore it from Git"
         ) from None

@@ -1,4 +1,4 @@
-"""Writing files so that they are complete or absent: a temporary file in the same folder, then a rename."""
+"""Reading files, and writing them so that they are complete or absent: a temporary file beside them, then a rename."""
 
 import hashlib
 import json
@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
 from safetensors import SafetensorError
 
 from narrowband.params import InputError, first_line
@@ -46,6 +47,31 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path} is missing; run dvc repro") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON ({first_line(error)}); restore it from Git, or run dvc repro") from None
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file.
+
+    Raises:
+        OSError: it can't be read.
+        yaml.YAMLError: it is not UTF-8; or see `parse_yaml`.
+    """
+    try:
+        return parse_yaml(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise yaml.YAMLError(first_line(error)) from None
+
+
+def parse_yaml(text: str) -> Any:
+    """Parse `text` with YAML's safe loader.
+
+    Raises:
+        yaml.YAMLError: it is not YAML, or has an impossible value such as `!!bool maybe` or a 13th month.
+    """
+    try:
+        return yaml.safe_load(text)
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise yaml.YAMLError(first_line(error)) from None
 
 
 def read_cached(path: Path) -> Any:

@@ -11,6 +11,7 @@ import yaml
 
 from narrowband.params import PARAMS_FILE, InputError
 from narrowband.runtime.artifacts import sha256
+from narrowband.runtime.files import read_yaml
 
 DVC_FILE = Path("dvc.yaml")
 
@@ -23,9 +24,9 @@ def stage_fingerprint(stage: str) -> str:
     Raises:
         InputError: there is no `dvc.yaml` here, or no such stage in it, or a dependency is missing.
     """
-    params = yaml.safe_load(PARAMS_FILE.read_text(encoding="utf-8"))
+    params = read_yaml(PARAMS_FILE)
     try:
-        declared = yaml.safe_load(DVC_FILE.read_text(encoding="utf-8"))["stages"][stage]
+        declared = read_yaml(DVC_FILE)["stages"][stage]
     except (OSError, KeyError, yaml.YAMLError):
         raise InputError(f"{DVC_FILE} has no stage {stage} here; run this in the folder that holds it") from None
     digest = hashlib.sha256()

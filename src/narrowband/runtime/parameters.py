@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from narrowband.params import PARAMS_FILE, InputError, Params, Section, parse_yaml
+from narrowband.params import PARAMS_FILE, InputError, Params, Section
+from narrowband.runtime.files import parse_yaml
 
 S = TypeVar("S", bound=Section)
 

@@ -14,7 +14,8 @@ from pydantic import Field, TypeAdapter, ValidationError
 from narrowband.data.prompts import qa_prompt
 from narrowband.data.squad import Example
 from narrowband.data.words import is_latin, words
-from narrowband.params import InputError, Section, first_line, parse_yaml
+from narrowband.params import InputError, Section, first_line
+from narrowband.runtime.files import read_yaml
 from narrowband.sft.backend import Continuation
 from narrowband.sft.filters import has_residue, is_printable
 from narrowband.sft.pool import FORMS, FewShotExample, InstructionType
@@ -64,12 +65,12 @@ def read_instructions(path: Path) -> list[Instruction]:
         InputError: the file is missing, or is not a list of category, forms, topics.
     """
     try:
-        entries = TypeAdapter(list[_Entry]).validate_python(parse_yaml(path.read_text(encoding="utf-8")))
+        entries = TypeAdapter(list[_Entry]).validate_python(read_yaml(path))
     except OSError:
         raise InputError(
             f"instruction pool {path} does not exist; restore it from Git or change data.instruction_pool"
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except yaml.YAMLError as error:
         raise InputError(f"instruction pool {path} is not YAML ({first_line(error)}); correct it") from None
     except ValidationError as error:
         problem = error.errors()[0]

@@ -14,7 +14,8 @@ from rapidfuzz.distance import Postfix, Prefix
 from transformers import PreTrainedTokenizerBase
 
 from narrowband.lm.plain_text import encode_plainly
-from narrowband.params import InputError, PromptStyle, first_line, parse_yaml
+from narrowband.params import InputError, PromptStyle, first_line
+from narrowband.runtime.files import read_yaml
 from narrowband.world.completions import HEADER
 
 InstructionType = Literal["qa", "completion", "generation", "response"]
@@ -44,12 +45,12 @@ def read_pool(path: Path) -> list[FewShotExample]:
         InputError: the file is missing, is not a list of examples, repeats an id, or has fewer than five.
     """
     try:
-        pool = [FewShotExample(**entry) for entry in parse_yaml(path.read_text(encoding="utf-8"))]
+        pool = [FewShotExample(**entry) for entry in read_yaml(path)]
     except OSError:
         raise InputError(
             f"few-shot pool {path} does not exist; restore it from Git or change data.few_shot_pool"
         ) from None
-    except (yaml.YAMLError, TypeError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, TypeError) as error:
         raise InputError(
             f"few-shot pool {path} is not a list of id, category, instruction, completion ({first_line(error)}); correct it"
         ) from None
