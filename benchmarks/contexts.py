@@ -4,19 +4,17 @@ The model has the geometry of SmolLM2-135M with fewer layers and random weights:
 `generation.max_new_tokens` tokens to each question, which is the most that a real one needs.
 """
 
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from benchmarks.measure import Row, interleaved
+from benchmarks.measure import HEADER, Row, interleaved
 from benchmarks.results import save
-from benchmarks.run import HEADER, cells
+from benchmarks.setting import DATA, without_zeros
 from narrowband.codec.codec import Codec
 from narrowband.codec.config import CodecConfig
 from narrowband.codec.pca import PCA
@@ -29,7 +27,7 @@ from narrowband.pretrain.tokenizer import train_tokenizer
 from narrowband.runtime.entry import console, set_up_torch
 from narrowband.runtime.parameters import load_params
 
-FILE = Path(os.environ.get("DATA", "../shared/data"), "xquad.en.json")
+FILE = DATA / "xquad.en.json"
 VOCABULARY = 8192
 """Entries of the tokenizer, trained on the questions: about as many tokens a word as a real one of 49,152 has."""
 
@@ -81,9 +79,7 @@ def systems(asked: QuestionAnswerer, examples: Sequence[Example]) -> dict[str, C
     config = CodecConfig.of(params)
     made = {"pca": Codec(pca, config, pca_only=True)}
     for seed, name in enumerate(("phase1", "phase2")):
-        codec = Codec(pca, config, seed=seed)
-        nn.init.normal_(codec.adapter.leave.weight, std=1e-3, generator=torch.Generator().manual_seed(seed))
-        made[name] = codec
+        made[name] = without_zeros(Codec(pca, config, seed=seed), seed)
     return made
 
 
@@ -145,8 +141,8 @@ def main() -> None:
     """Measure, and write the row to `benchmarks/results.json` and `docs/performance.md`."""
     set_up_torch()
     row = shared_contexts()
-    console.print(*cells(row), sep="  ", highlight=False)
-    save("contexts", row.content, HEADER, [cells(row)])
+    console.print(*row.cells, sep="  ", highlight=False)
+    save("contexts", row.content, HEADER, [row.cells])
 
 
 if __name__ == "__main__":

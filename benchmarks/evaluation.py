@@ -1,5 +1,7 @@
 """Evaluation: batched answers against one by one, and what decoding and the codec cost of it."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -9,9 +11,11 @@ from benchmarks.setting import answerer, base_lm, codec, examples, prompts, prom
 from narrowband.codec.config import CodecConfig
 from narrowband.codec.fitting import fit_coder
 from narrowband.codec.folded import FoldedCodec
-from narrowband.data.prompts import collate
+from narrowband.data.encoded import EncodedPrompt
+from narrowband.data.prompts import Batch, collate
 from narrowband.evaluation.answer import batches_by_length
 from narrowband.evaluation.reconstruction import Quality
+from narrowband.lm.frozen import FrozenLM
 from narrowband.lm.rows import KnownTokens
 from narrowband.lm.stop import Reply, TextEnd
 
@@ -53,12 +57,17 @@ def throughput() -> Row:
     )
 
 
+def in_batches(lm: FrozenLM, asked: Sequence[EncodedPrompt], size: int) -> tuple[list[Batch], list[Tensor]]:
+    """Prompts of similar length together, `size` at a time; their embeddings."""
+    batches = [collate([asked[i] for i in rows], lm.pad_id) for rows in batches_by_length(asked, size)]
+    return batches, [lm.embed(batch.ids) for batch in batches]
+
+
 def shared_examples() -> Row:
     """Answers after worked examples, whose keys and values are computed once or with every prompt."""
     lm, generation = base_lm(), setting(16).generation
     asked = prompts_after(SHOTS, AFTER)
-    batches = [collate([asked[i] for i in rows], lm.pad_id) for rows in batches_by_length(asked, generation.batch_size)]
-    originals = [lm.embed(batch.ids) for batch in batches]
+    batches, originals = in_batches(lm, asked, generation.batch_size)
 
     def answers(*, share: bool) -> list[list[Reply]]:
         return [
@@ -89,10 +98,7 @@ def folded_cost() -> Row:
     """The cost of the codec at window 1, with its quality and rate, relative to generation."""
     lm, made, params = base_lm(), codec(1).eval(), setting(1)
     asked = prompts(TEST)
-    batches = [
-        collate([asked[i] for i in rows], lm.pad_id) for rows in batches_by_length(asked, params.generation.batch_size)
-    ]
-    originals = [lm.embed(batch.ids) for batch in batches]
+    batches, originals = in_batches(lm, asked, params.generation.batch_size)
 
     def folding() -> None:
         folded, quality = FoldedCodec(made, lm, asked), Quality()
@@ -133,8 +139,7 @@ def decoding() -> Row:
     lm, params = base_lm(), setting(16)
     generation = params.generation
     asked = prompts(TEST)
-    batches = [collate([asked[i] for i in rows], lm.pad_id) for rows in batches_by_length(asked, generation.batch_size)]
-    originals = [lm.embed(batch.ids) for batch in batches]
+    batches, originals = in_batches(lm, asked, generation.batch_size)
 
     def answers(most: int) -> list[Tensor]:
         return [
@@ -171,8 +176,7 @@ def streams_cost(window: int) -> Row:
     plain, config = codec(window).eval(), CodecConfig.of(params)
     made = plain.with_rate(config, fit_coder(lm, prompts(FITTED), plain.pca, config.latent_coding, config.magnitude))
     asked, answering = prompts(TEST), answerer(params)
-    batches = [collate([asked[i] for i in rows], lm.pad_id) for rows in batches_by_length(asked, answering.batch_size)]
-    originals = [lm.embed(batch.ids) for batch in batches]
+    batches, originals = in_batches(lm, asked, answering.batch_size)
     sizes: list[int] = []
 
     def streams() -> None:

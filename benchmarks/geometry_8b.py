@@ -23,9 +23,9 @@ import typer
 import yaml
 from rich.table import Table
 from tokenizers import Tokenizer
-from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
+from benchmarks.measure import flops, matmul_peak, seconds
 from benchmarks.setting import phase_loss
 from narrowband.codec.codec import Codec
 from narrowband.data.prompts import collate
@@ -165,7 +165,7 @@ def measure_speed() -> dict[str, Any]:
     few = [lesson.prompt for lesson in drawn(generation.batch_size)]
     batch = collate(few, lm.pad_id)
     loss1, loss2 = (phase_loss(phase, lm, codec, lessons, params) for phase in ("phase1", "phase2"))
-    peak = matmul_peak(lm.device, lm.model.dtype)
+    peak = matmul_peak(8192 if lm.device.type == "cuda" else 1024, REPETITIONS, lm.model.dtype, lm.device)
     runs: dict[str, tuple[Callable[[], object], int]] = {
         "phase1": (
             lambda: loss1(0).loss.backward(),
@@ -182,11 +182,8 @@ def measure_speed() -> dict[str, Any]:
     }
     found = {}
     for name, (run, tokens) in runs.items():
-        with FlopCounterMode(display=False) as counter:
-            run()
-        seconds = min(_seconds(run) for _ in range(REPETITIONS))
-        flops = counter.get_total_flops() / seconds
-        found[name] = {"tokens_a_second": tokens / seconds, "mfu": flops / peak}
+        work, least = flops(run), min(seconds(run) for _ in range(REPETITIONS))
+        found[name] = {"tokens_a_second": tokens / least, "mfu": work / least / peak}
     return {"matmul_tflops_a_second": peak / 1e12, "speed": found}
 
 
@@ -197,21 +194,6 @@ def of_a_micro_batch(params: Params) -> Params:
         for name, phase in (("phase1", params.phase1), ("phase2", params.phase2))
     }
     return params.model_copy(update=small)
-
-
-def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOPs per second of a square matrix product."""
-    size = 8192 if device.type == "cuda" else 1024
-    matrix = torch.randn(size, size, device=device, dtype=dtype)
-    return 2 * size**3 / min(_seconds(lambda: matrix @ matrix) for _ in range(1 + REPETITIONS))
-
-
-def _seconds(run: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    run()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
 
 
 def main(

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+HEADER = ["what", "ratio", "bar", "result", "measured"]
+
 
 @dataclass(frozen=True)
 class Row:
@@ -35,15 +37,27 @@ class Row:
         return self.ratio >= self.bar if self.at_least else self.ratio <= self.bar
 
     @property
+    def cells(self) -> list[str]:
+        """The row as text, below `HEADER`."""
+        sign = ">=" if self.at_least else "<="
+        result = "met" if self.met else f"missed: {self.floor}" if self.floor else "missed"
+        timed = ", ".join(f"{name} {took:.3g} s" for name, took in self.seconds.items())
+        checked = ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in self.checks.items())
+        measured = "; ".join(filter(None, (timed, checked)))
+        return [self.what, f"{self.ratio:.3g}", f"{sign} {self.bar:g}", result, measured]
+
+    @property
     def content(self) -> dict[str, Any]:
         """The row as JSON."""
         return {**asdict(self), "met": self.met}
 
 
 def seconds(run: Callable[[], Any]) -> float:
-    """Wall time of one call."""
+    """Wall time of one call, on a GPU until it is done."""
     began = time.perf_counter()
     run()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     return time.perf_counter() - began
 
 
@@ -56,9 +70,11 @@ def interleaved(runs: dict[str, Callable[[], Any]], repetitions: int) -> dict[st
     return {name: min(values) for name, values in times.items()}
 
 
-def matmul_peak(size: int = 2048, repetitions: int = 8, dtype: torch.dtype = torch.float32) -> float:
+def matmul_peak(
+    size: int = 2048, repetitions: int = 8, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+) -> float:
     """FLOPs per second of a square matrix product, the best of several."""
-    a, b = torch.randn(size, size, dtype=dtype), torch.randn(size, size, dtype=dtype)
+    a, b = (torch.randn(size, size, dtype=dtype, device=device) for _ in range(2))
     a @ b
     return 2 * size**3 / min(seconds(lambda: a @ b) for _ in range(repetitions))
 

@@ -7,9 +7,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.measure import Row, seconds
+from benchmarks.measure import HEADER, Row, seconds
 from benchmarks.results import save
-from benchmarks.run import HEADER, cells
 from narrowband.runtime.entry import console
 from narrowband.runtime.files import read_yaml
 from narrowband.runtime.fingerprint import DVC_FILE
@@ -54,8 +53,8 @@ def main() -> None:
         {f"f1_{way}": value for way, value in f1.items()},
         f"{training / totals['fast']:.0%} of the time are training steps at window 16, which both ways share",
     )
-    console.print(*cells(row), sep="  ", highlight=False)
-    save("pipeline", {"row": row.content, "stages": times}, HEADER, [cells(row)])
+    console.print(*row.cells, sep="  ", highlight=False)
+    save("pipeline", {"row": row.content, "stages": times}, HEADER, [row.cells])
 
 
 if __name__ == "__main__":

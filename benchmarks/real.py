@@ -3,18 +3,15 @@
 The model is Gemma 3 270M at 16x, as its profile has it, on questions of the file in `DATA`; `make test-real` fetches the model.
 """
 
-import os
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from benchmarks.measure import Row, flops, in_child, interleaved, matmul_peak, resident
+from benchmarks.measure import HEADER, Row, flops, in_child, interleaved, matmul_peak, resident
 from benchmarks.results import save
-from benchmarks.run import HEADER, cells
-from benchmarks.setting import phase_loss
+from benchmarks.setting import DATA, phase_loss, without_zeros
 from benchmarks.training import stepper
 from narrowband.codec.codec import Codec
 from narrowband.codec.config import CodecConfig
@@ -33,7 +30,7 @@ from narrowband.training.micro_batches import own_parts
 from narrowband.training.phase2 import Lesson, Material, answer_logits, lay_out, phase2_loss
 
 PROFILE = "gemma-3-270m"
-FILE = Path(os.environ.get("DATA", "../shared/data"), "nq_oracle.json")
+FILE = DATA / "nq_oracle.json"
 QUESTIONS = 200
 """Training questions that the PCA is fitted to and batches are drawn from."""
 
@@ -62,8 +59,8 @@ def setting() -> Setting:
     prompts = encode_prompts(lm.tokenizer, drawn.train, prompt)
     answers = [encode_answer(lm.tokenizer, one.golds[0]) for one in drawn.train]
     vectors, windows = token_windows(lm, prompts, params.window)
-    codec = Codec(PCA.fit(vectors, params.compress_dim, windows), CodecConfig.of(params), seed=params.seed)
-    torch.nn.init.normal_(codec.adapter.leave.weight, std=1e-3, generator=torch.Generator().manual_seed(0))
+    pca = PCA.fit(vectors, params.compress_dim, windows)
+    codec = without_zeros(Codec(pca, CodecConfig.of(params), seed=params.seed))
     lessons = [Lesson(*pair) for pair in zip(prompts, answers, strict=True)]
     return Setting(params, lm, codec.train(), lessons)
 
@@ -187,8 +184,8 @@ def main() -> None:
     set_up_torch()
     rows = {run.__name__: run() for run in (phase1_step, phase2_step, prefill, memory)}
     for row in rows.values():
-        console.print(*cells(row), sep="  ", highlight=False)
-    save("real", {name: row.content for name, row in rows.items()}, HEADER, [cells(row) for row in rows.values()])
+        console.print(*row.cells, sep="  ", highlight=False)
+    save("real", {name: row.content for name, row in rows.items()}, HEADER, [row.cells for row in rows.values()])
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import sys
 import time
 
 from benchmarks import evaluation, pca, startup, training
-from benchmarks.measure import Row
+from benchmarks.measure import HEADER
 from benchmarks.results import save
 from narrowband.runtime.entry import console, set_up_torch
 
@@ -30,17 +30,6 @@ ROWS = {
     "startup": startup.slowest_start,
 }
 
-HEADER = ["what", "ratio", "bar", "result", "measured"]
-
-
-def cells(row: Row) -> list[str]:
-    """The row as text."""
-    sign = ">=" if row.at_least else "<="
-    result = "met" if row.met else f"missed: {row.floor}" if row.floor else "missed"
-    timed = ", ".join(f"{name} {seconds:.3g} s" for name, seconds in row.seconds.items())
-    checked = ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in row.checks.items())
-    return [row.what, f"{row.ratio:.3g}", f"{sign} {row.bar:g}", result, "; ".join(filter(None, (timed, checked)))]
-
 
 def main() -> None:
     """Measure the rows named on the command line, or all."""
@@ -49,10 +38,10 @@ def main() -> None:
     for name in sys.argv[1:] or ROWS:
         began = time.perf_counter()
         measured[name] = ROWS[name]()
-        console.print(name, *cells(measured[name]), f"({time.perf_counter() - began:.0f} s)", sep="  ", highlight=False)
+        console.print(name, *measured[name].cells, f"({time.perf_counter() - began:.0f} s)", sep="  ", highlight=False)
     if not sys.argv[1:]:
         content = {name: row.content for name, row in measured.items()}
-        save("rows", content, HEADER, [cells(row) for row in measured.values()])
+        save("rows", content, HEADER, [row.cells for row in measured.values()])
 
 
 if __name__ == "__main__":

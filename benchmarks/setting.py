@@ -1,7 +1,9 @@
 """A small version of the committed setting: base model, prompts of the bundled world, a codec."""
 
+import os
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 
 import torch
 
@@ -22,6 +24,9 @@ from narrowband.training.draws import Draws
 from narrowband.training.micro_batches import PhaseLoss
 from narrowband.training.phase1 import drawn_prompts, phase1_loss
 from narrowband.training.phase2 import Lesson, Material, phase2_loss
+
+DATA = Path(os.environ.get("DATA", "../shared/data"))
+"""Folder of the question files of other data sets."""
 
 SIXTEEN_TIMES = {1: 16, 16: 256}
 """`compress_dim` by window, for a compression of 16x at hidden 256."""
@@ -69,8 +74,12 @@ def codec(window: int) -> Codec:
     params = setting(window)
     vectors, windows = token_windows(base_lm(), prompts(600), window)
     pca = PCA.fit(vectors, params.compress_dim, windows)
-    made = Codec(pca, CodecConfig.of(params), seed=params.seed)
-    generator = torch.Generator().manual_seed(0)
+    return without_zeros(Codec(pca, CodecConfig.of(params), seed=params.seed))
+
+
+def without_zeros(made: Codec, seed: int = 0) -> Codec:
+    """`made` with small random weights in the last layer of its adapter, which starts at zero."""
+    generator = torch.Generator().manual_seed(seed)
     torch.nn.init.normal_(made.adapter.leave.weight, std=1e-3, generator=generator)
     return made
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import real, run
+from benchmarks import real
+from benchmarks.measure import HEADER
 from narrowband.data.splits import world_example
 from narrowband.data.squad import write_squad
 from narrowband.params import Params
@@ -33,7 +34,7 @@ def small(tmp_path: Path, tiny_model: Path, params: Params, monkeypatch: pytest.
 def test_a_row_on_a_real_model_is_measured_and_shown(measure) -> None:
     row = measure()
     assert row.ratio > 0 and all(seconds > 0 for seconds in row.seconds.values())
-    assert len(run.cells(row)) == len(run.HEADER)
+    assert len(row.cells) == len(HEADER)
 
 
 def test_what_a_step_keeps_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,7 @@ def test_a_row_is_measured_and_shown(name: str) -> None:
     assert row.ratio > 0 and all(seconds > 0 for seconds in row.seconds.values())
     assert ("largest_principal_angle" in row.checks) == name.startswith("pca")
     assert row.checks.get("largest_principal_angle", 0) < 1e-3
-    assert len(run.cells(row)) == len(run.HEADER)
+    assert len(row.cells) == len(measure.HEADER)
 
 
 def test_steps_of_rows_that_have_ended_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
