@@ -16,9 +16,9 @@ from narrowband.codec.adapter import Shape, make_adapter
 from narrowband.codec.bitstream import Bitstream, Message
 from narrowband.codec.coder import LatentCoder
 from narrowband.codec.config import CodecConfig
-from narrowband.codec.magnitude import restore_magnitude, side_information, side_information_bits, side_values
+from narrowband.codec.magnitude import restore_magnitude, side_information, side_values
 from narrowband.codec.pca import PCA
-from narrowband.codec.quantize import quantize
+from narrowband.codec.quantize import FLOAT16_BITS, quantize
 from narrowband.codec.windows import cut, join, token_places
 from narrowband.params import EMBEDDINGS, InputError
 from narrowband.runtime.artifacts import checked, read_config, write_config
@@ -207,7 +207,7 @@ class Codec(nn.Module):
             return 8 * sum(map(len, self.encode(embeddings, coded)))
         n_windows = len(token_places(coded, self.window))
         latents = n_windows * len(self.pca.components) * self.config.latent_bits
-        return latents + side_information_bits(coded, self.config.magnitude)
+        return latents + FLOAT16_BITS * side_values(self.config.magnitude, int(coded.sum()), int(coded.any(-1).sum()))
 
     def save(self, folder: Path, trained_with: Mapping[str, Any]) -> None:
         """Write weights, PCA and coder to `adapter.safetensors`, the settings and `trained_with` to `config.json`."""

@@ -6,7 +6,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from narrowband.codec.quantize import FLOAT16_BITS
 from narrowband.params import Magnitude
 
 
@@ -48,11 +47,6 @@ def mean_square(
     if mode == "token":
         return squares
     return ((squares * coded).sum(-1, keepdim=True) / coded.sum(-1, keepdim=True).clamp(min=1)).expand(coded.shape)
-
-
-def side_information_bits(coded: Bool[Tensor, "batch seq"], mode: Magnitude) -> int:
-    """Bits of side information of a batch."""
-    return FLOAT16_BITS * side_values(mode, int(coded.sum()), int(coded.any(-1).sum()))
 
 
 def side_values(mode: Magnitude, tokens: int, prompts: int) -> int:

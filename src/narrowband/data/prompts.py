@@ -37,7 +37,7 @@ class Batch(NamedTuple):
     ids: Int[Tensor, "batch seq"]
     mask: Bool[Tensor, "batch seq"]
     coded: Bool[Tensor, "batch seq"]
-    shared: tuple[int, ...] = ()
+    shared: tuple[int, ...]
 
 
 class Tokenised(NamedTuple):

@@ -29,7 +29,7 @@ class _Stream(NamedTuple):
 
 
 def make_splits(
-    dataset: str, sizes: Sizes, seed: int, unanswerable: Unanswerable, test_dataset: str | None = None
+    dataset: str, sizes: Sizes, seed: int, unanswerable: Unanswerable, test_dataset: str | None
 ) -> dict[Split, list[Example]]:
     """Questions of `dataset` for each split: as many as `sizes` asks for, or all if there are fewer.
 
@@ -48,7 +48,7 @@ def make_splits(
 
 
 def check_dataset(
-    dataset: str, sizes: Sizes, seed: int, unanswerable: Unanswerable, test_dataset: str | None = None
+    dataset: str, sizes: Sizes, seed: int, unanswerable: Unanswerable, test_dataset: str | None
 ) -> dict[Split, list[Example]]:
     """Check what `make_splits` would read, and return it; of a data set on the hub, check a question and return no split.
 

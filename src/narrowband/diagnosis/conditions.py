@@ -139,8 +139,8 @@ def magnitude(case: Case) -> Found | None:
         return None
     restored = trial.f1_after >= RETAINED * case.uncompressed_f1
     return Found(
-        f"norm ratio {ratio:.2f} is {status}; with the originals' norms F1 on {_batch(case)} goes from "
-        f"{trial.f1_before:.1f} to {trial.f1_after:.1f}",
+        f"norm ratio {ratio:.2f} is {status}; with the originals' norms F1 on a batch of at most "
+        f"{case.params.generation.batch_size} questions goes from {trial.f1_before:.1f} to {trial.f1_after:.1f}",
         "low" if trial.gain_low <= 0 else "high" if restored else "medium",
     )
 
@@ -197,10 +197,6 @@ def learned_task(case: Case) -> Found | None:
         above = gains.f1_over_phase1
         return Found(f"{compared_f1(case)}; F1 is at least {above:.1f} above Phase 1's, and agreement is not", "medium")
     return None
-
-
-def _batch(case: Case) -> str:
-    return f"a batch of at most {case.params.generation.batch_size} questions"
 
 
 def _tokens(case: Case) -> str:

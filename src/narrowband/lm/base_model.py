@@ -26,11 +26,10 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.utils import cached_file, extract_commit_hash, has_file
 
 from narrowband.lm.gguf import convert, find_gguf
-from narrowband.lm.weights import check_files, check_quantization
+from narrowband.lm.weights import INDEX, WHOLE, check_files, check_quantization
 from narrowband.params import InputError, first_line
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
-WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
 FORWARD = ("inputs_embeds", "attention_mask", "logits_to_keep")
 """Arguments of `forward` that are needed to run left-padded embeddings; the probe asks whether they suffice."""
 
@@ -130,7 +129,7 @@ def model_config(base_model: str) -> PreTrainedConfig:
         )
     try:
         config = AutoConfig.from_pretrained(location.name, revision=location.revision, trust_remote_code=False)
-        stored = any(has_file(location.name, file, revision=location.revision) for file in WEIGHT_FILES)
+        stored = any(has_file(location.name, file, revision=location.revision) for file in (WHOLE, INDEX))
     except Exception as error:  # any exception, from a family's own checks
         raise refusal(base_model, error) from None
     _check_family(base_model, config)

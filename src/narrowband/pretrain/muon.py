@@ -8,16 +8,16 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-QUINTIC = (3.4445, -4.7750, 2.0315)  # from the post: fast rather than exact, singular values end up near 1
+QUINTIC, STEPS = (3.4445, -4.7750, 2.0315), 5  # from the post: fast rather than exact, singular values end up near 1
 
 
-def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
+def orthogonalize(matrix: Tensor) -> Tensor:
     """Approximately U V^T, where `matrix` [rows, cols] = U S V^T: all singular values end up near 1."""
     a, b, c = QUINTIC
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix
     x = x / (x.norm() + 1e-7)
-    for _ in range(steps):
+    for _ in range(STEPS):
         gram = x @ x.T
         x = a * x + (b * gram + c * gram @ gram) @ x
     return x.T if tall else x

@@ -24,9 +24,9 @@ class SplitPrompt(NamedTuple):
     head: list[int]
     context: list[int]
     question: list[int]
-    truncated: bool = False
-    joint: int = 0
-    shared: int = 0
+    truncated: bool
+    joint: int
+    shared: int
 
     @property
     def ids(self) -> list[int]:
@@ -42,7 +42,7 @@ class Contexts(NamedTuple):
 
     ids: Int[Tensor, "batch seq"]
     inside: Bool[Tensor, "batch seq"]
-    shared: tuple[int, ...] = ()
+    shared: tuple[int, ...]
 
 
 def split_prompt(tokenizer: PreTrainedTokenizerBase, context: str, question: str, prompt: Prompt) -> SplitPrompt:

@@ -141,7 +141,7 @@ def _change(prompt: str, fed: str) -> str:
     start = Prefix.similarity(prompt, fed)
     alike = Postfix.similarity(prompt[start:], fed[start:])
     before, after = (text[start : len(text) - alike] for text in (prompt, fed))
-    line = prompt[prompt.rfind("\n", 0, start) + 1 :].split("\n")[0]
+    line = prompt[prompt.rfind("\n", 0, start) + 1 :].split("\n", 1)[0]
     return (
         f"the base model would be fed {after!a} instead of {before!a} in {line!r}, as its tokenizer changes the text; change it in "
         "data.few_shot_pool or data.instruction_pool, or use another base model"

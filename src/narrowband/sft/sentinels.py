@@ -60,7 +60,7 @@ class Examination(NamedTuple):
     answered: float
     marks: list[str]
     replies: dict[str, str]
-    latin: bool = True
+    latin: bool
 
     @property
     def against(self) -> list[str]:
