@@ -161,7 +161,7 @@ def check_questions(tokenizer: PreTrainedTokenizerBase, examples: Iterable[Examp
 
 
 def truncated_share(prompts: Sequence[EncodedPrompt]) -> float:
-    """The share of `prompts` whose context was truncated."""
+    """The share (0 to 1) of `prompts` whose context was truncated; 0 if there are none."""
     return sum(prompt.truncated for prompt in prompts) / max(1, len(prompts))
 
 

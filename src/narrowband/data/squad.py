@@ -91,10 +91,8 @@ def stream_squad(path: Path) -> Iterator[Example]:
             raise InputError(
                 f"QA file {path} is not JSON ({first_line(error)}); fix it, or write it again with dvc repro"
             ) from None
-        except (
-            ValueError,
-            SystemError,
-        ):  # Python refuses to convert such a number, and ijson passes that on in two ways
+        except (ValueError, SystemError):
+            # Python refuses to convert such a number, and ijson passes that on in two ways.
             digits = sys.get_int_max_str_digits()
             raise InputError(
                 f"QA file {path} has a number of more than {digits} digits; correct its answer_start"

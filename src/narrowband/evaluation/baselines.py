@@ -84,7 +84,7 @@ class MeanVector:
         return torch.where(coded.to(embeddings.device)[..., None], self.mean, embeddings)
 
     def bits(self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]) -> int:
-        """None."""
+        """0: nothing is sent."""
         return 0
 
 

@@ -99,9 +99,8 @@ class VectorQuantizer:
             stages.append(stage)
             bits -= stage.bits
             left = left - stage.book[stage.chosen]
-            left[left.square().sum(1) <= LEAST_ENERGY * energy / sample.weights.sum()] = (
-                0  # only rounding errors are left
-            )
+            exact = left.square().sum(1) <= LEAST_ENERGY * energy / sample.weights.sum()
+            left[exact] = 0  # instead of rounding errors
         return cls([stage.book for stage in stages], [stage.lengths for stage in stages])
 
     @classmethod

@@ -71,7 +71,7 @@ def f1(prediction: str, gold: str) -> float:
 
 
 def score(prediction: str, golds: Sequence[str]) -> Score:
-    """Score a prediction against its gold answers."""
+    """Exact match and F1 of a prediction, each the best over `golds`."""
     em = max(100.0 * (normalize(prediction, gold) == normalize(gold, prediction)) for gold in golds)
     return Score(em, max(f1(prediction, gold) for gold in golds))
 

@@ -14,9 +14,8 @@ FILE = "answers.json"
 
 Split = Literal["test", "validation"]
 
-
 def write_uncompressed(split: Split, found: Evaluated, made_with: Mapping[str, Any]) -> None:
-    """Write the answers to the questions of `split`, and what they were `made_with`."""
+    """Write `answers.json` to the folder of `split`, and `made_with` to `config.json` beside it."""
     kept = {"predictions": found.predictions, "truncated_share": found.truncated_share, "form": found.form}
     write_json(paths.UNCOMPRESSED / split / FILE, kept)
     write_config(paths.UNCOMPRESSED / split, made_with)

@@ -9,6 +9,6 @@ _START = b"version https://git-lfs"
 
 
 def is_lfs_pointer(path: Path) -> bool:
-    """Whether the file is a pointer."""
+    """Whether the file begins as pointers do, in the first line of their format."""
     with path.open("rb") as file:
         return file.read(len(_START)) == _START

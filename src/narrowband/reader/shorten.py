@@ -112,7 +112,7 @@ def surprising(
 
 
 def shorteners(lm: FrozenLM, k: int) -> dict[str, Shortener]:
-    """Every shortener in this module, by name."""
+    """Ways to shorten without training, by name; `surprisal` runs `lm` over each context."""
     return {
         "mean pooling": Every(k, mean_pooling),
         "every k-th token": Every(k, every_kth),

@@ -88,7 +88,7 @@ def norm_chart(rows: Sequence[Mapping[str, float]]) -> Chart:
     """Histograms of norms: rows of `norm`, the middle of a bin, and the share of tokens in it by system; bins begin at 0."""
     titles = {"original": "Original", **TITLES}
     shares = {titles[name]: [row[name] for row in rows] for name in rows[0] if name != "norm"}
-    width = rows[-1]["norm"] / (len(rows) - 0.5)  # bins begin at 0
+    width = rows[-1]["norm"] / (len(rows) - 0.5)
     edges = [width * i for i in range(len(rows) + 1)]
     figure, axes = _figure("norm", "share of tokens")
     for name, look in looks(shares).items():

@@ -30,7 +30,7 @@ REASONS = (
 
 
 class Counts:
-    """Counts kept and rejected candidates."""
+    """Rejected candidates by reason; of kept ones, types, who asked, and lengths and word sequences of the responses."""
 
     def __init__(self) -> None:
         self.kept: Counter[str] = Counter()  # by type

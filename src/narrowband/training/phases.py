@@ -88,7 +88,7 @@ class Savable(Protocol):
     """A trained module that writes itself to a folder, with the settings it was trained with."""
 
     def save(self, folder: Path, trained_with: Mapping[str, Any]) -> None:
-        """Write it."""
+        """Write the weights, and `config.json` with `trained_with` and the module's own settings."""
 
 
 @dataclass(frozen=True)
