@@ -14,6 +14,7 @@ FILE = "answers.json"
 
 Split = Literal["test", "validation"]
 
+
 def write_uncompressed(split: Split, found: Evaluated, made_with: Mapping[str, Any]) -> None:
     """Write `answers.json` to the folder of `split`, and `made_with` to `config.json` beside it."""
     kept = {"predictions": found.predictions, "truncated_share": found.truncated_share, "form": found.form}
