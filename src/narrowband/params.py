@@ -131,9 +131,9 @@ class Loss(Section):
 class Training(Section):
     """Optimisation of a phase: AdamW steps, sequences per batch, peak learning rate, warm-up steps, steps between evaluations.
 
-    The phase ends early after `patience` evaluations in a row without improvement, and at the first that is level with the
-    uncompressed model (0: never). At most `micro_batch` sequences are computed at a time (0: the whole batch); the gradient is
-    still that of the batch.
+    The phase ends early after `patience` evaluations in a row without improvement, and at the first after one that was level
+    with the uncompressed model (0: never). At most `micro_batch` sequences are computed at a time (0: the whole batch); the
+    gradient is still that of the batch.
     """
 
     steps: Count
