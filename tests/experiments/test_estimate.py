@@ -49,7 +49,8 @@ def test_stages_by_hand(small: Params, lm: FrozenLM) -> None:
     writing = small.generation.max_new_tokens * 0.1
     assert list(found.seconds) == list(STAGES)
     assert found.seconds["evaluate"] == pytest.approx(small.data.test * 3 * (40 * 0.01 + writing + 39 * per_entry))
-    assert found.seconds["uncompressed"] == pytest.approx(small.data.test * (40 * 0.01 + writing))
+    plain = small.data.test * (40 * 0.01 + writing) + small.data.quick * (30 * 0.01 + writing)
+    assert found.seconds["uncompressed"] == pytest.approx(plain)
     phase2 = small.phase2
     evaluations = phase2.steps // phase2.evaluate_every  # none before the first step: Phase 1's is known
     steps = phase2.steps * phase2.batch_size * 40 * 3 * 0.004  # the student's two passes and the teacher's, padded

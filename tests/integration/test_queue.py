@@ -15,7 +15,7 @@ DVC_YAML = f"""
 stages:
   train_phase1:
     cmd: {FORKED_STAGE} train_phase1
-    deps: [data/qa, artifacts/pca]
+    deps: [data/qa, artifacts/pca, artifacts/uncompressed]
     params: [seed, phase1]
     outs: [artifacts/phase1, artifacts/log/phase1]
     metrics:
@@ -66,7 +66,7 @@ class Project(Workspace):
         change(
             folder, {"phase1": {"steps": 8, "evaluate_every": 4}, "data": {"sft_records": 0, "phase2_sft_share": 0.0}}
         )
-        for name in ("check", "generate_data", "fit_pca"):
+        for name in ("check", "generate_data", "uncompressed", "fit_pca"):
             finish(folder, name)
         super().__init__(folder, DVC_YAML)
 

@@ -18,6 +18,8 @@ from narrowband.data.prompts import collate, encode_answer, encode_prompt
 from narrowband.data.splits import world_example
 from narrowband.data.squad import Answer, write_squad
 from narrowband.evaluation.answer import QuestionAnswerer
+from narrowband.evaluation.systems import validation_questions, validation_settings
+from narrowband.evaluation.uncompressed import write_uncompressed
 from narrowband.lm.device import mixed_precision
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import Params
@@ -164,7 +166,11 @@ def test_phase_2_starts_from_phase_1_or_from_scratch_as_asked(
     known = {"f1": 100.0, "em": 99.0, "cosine": 0.5, "norm_ratio": 1.0}
     seal_questions(tmp_path / "data" / "qa", settings)
     monkeypatch.chdir(tmp_path)
-    settled = validated_with(QuestionAnswerer.load(settings), CodecConfig.of(settings), settings.data.quick)
+    answerer, config, quick = QuestionAnswerer.load(settings), CodecConfig.of(settings), settings.data.quick
+    own = answerer.answer(None, validation_questions(quick))
+    about = validation_settings(answerer, config.base_model_revision, config.source, quick)
+    write_uncompressed("validation", own, about)
+    settled = validated_with(answerer, config, quick)
     codec.save(Path("artifacts/phase1"), {"validation": known, "validated_with": settled})
     stage = runpy.run_path(str(ROOT / "stages" / "train_phase2.py"))
     stage["main"]()
