@@ -202,7 +202,8 @@ def estimate(params: Params, lm: FrozenLM, asked: Asked, speed: Speed) -> Estima
     codecs = len(TITLES) - 1
     seconds = {
         "generate_data": costs.records(),
-        "uncompressed": costs.answers(test, params.data.test, 0, 1) + costs.answers(asked.train, params.data.quick, 0, 1),
+        "uncompressed": costs.answers(test, params.data.test, 0, 1)
+        + costs.answers(asked.train, params.data.quick, 0, 1),
         "train_phase1": costs.phase(params.phase1, costs.phase1_step()),
         "train_phase2": costs.phase(params.phase2, costs.phase2_step(), known=params.phase2.start == "phase1"),
         "train_reader": costs.reader(),
