@@ -1,6 +1,6 @@
 """Say what is wrong with a run and what to try next; write the report."""
 
-from narrowband.params import EMBEDDINGS, Params
+from narrowband.params import EMBEDDINGS
 from narrowband.runtime import paths
 from narrowband.runtime.entry import console, run, set_up_torch
 from narrowband.runtime.parameters import load_params
@@ -10,23 +10,14 @@ def main() -> None:
     """Diagnose the evaluated run; write figures to results/diagnosis.json, page and plots to report/."""
     params = load_params()
 
-    if params.source == EMBEDDINGS:
-        write_diagnosis(params)
-    else:
-        write_nothing(params.source)
-
-
-def write_nothing(source: str) -> None:
-    """Write empty outputs, because verdicts and report are about tokens, and `source` has none."""
     from narrowband.runtime.files import write_json
 
-    write_json(paths.RESULTS / "diagnosis.json", {})
-    write_json(paths.REPORT / "norms.json", [])
-    console.print(f"source is {source}: verdicts and report are about tokens, so there are none")
+    if params.source != EMBEDDINGS:
+        write_json(paths.RESULTS / "diagnosis.json", {})
+        write_json(paths.REPORT / "norms.json", [])
+        console.print(f"source is {params.source}: verdicts and report are about tokens, so there are none")
+        return
 
-
-def write_diagnosis(params: Params) -> None:
-    """Diagnose all systems; write figures, page and plots, and print the verdicts."""
     from narrowband.codec.codec import Codec
     from narrowband.codec.config import CodecConfig
     from narrowband.codec.spectrum import prompt_spectrum
@@ -38,18 +29,16 @@ def write_diagnosis(params: Params) -> None:
     from narrowband.evaluation.answer import QuestionAnswerer, QuestionSet
     from narrowband.evaluation.systems import load_systems, read_predictions
     from narrowband.report.examples import first_examples
-    from narrowband.report.page import Diagnosed, read_results, render
+    from narrowband.report.page import Diagnosed, read_results, write_report
     from narrowband.runtime.artifacts import checked
-    from narrowband.runtime.files import write_json, write_text
     from narrowband.runtime.progress import bar
     from narrowband.runtime.rounding import rounded
 
     set_up_torch()
     config, answerer = CodecConfig.of(params), QuestionAnswerer.load(params)
     systems: dict[str, Codec | None] = {"uncompressed": None, **load_systems(answerer, config)}
-    file = checked(paths.QA / "test.json")
-    examples = read_squad(file)
-    results, answers = read_results(), read_predictions(answerer, config, file, systems)
+    file, results = checked(paths.QA / "test.json"), read_results()
+    examples, answers = read_squad(file), read_predictions(answerer, config, file, systems)
     train = answerer.encode(stream_squad(checked(paths.QA / "train.json")))
     say_truncated(truncated_share(train), answerer.prompt)
     seen, _ = coded_counts(train)
@@ -58,10 +47,8 @@ def write_diagnosis(params: Params) -> None:
     found = verdicts(diagnosis, params, answerer.lm.hidden_size)
     figures, norms = rounded(summary(diagnosis, found)), rounded(histogram(diagnosis.norms))
     shown = rounded(first_examples(answerer, systems, examples, answers))
-    spectrum = prompt_spectrum(answerer.lm, train)
-    write_json(paths.RESULTS / "diagnosis.json", figures)
-    write_json(paths.REPORT / "norms.json", norms)
-    write_text(paths.REPORT / "index.html", render(params, results, Diagnosed(figures, norms, shown, spectrum)))
+    diagnosed = Diagnosed(figures, norms, shown, prompt_spectrum(answerer.lm, train))
+    write_report(params, results, diagnosed)
     for line in verdict_lines(found):
         console.print(line, highlight=False)
 

@@ -112,19 +112,13 @@ class Codec(nn.Module):
             InputError: `latent_coding.kind` is `fixed`, or a stream is damaged or was written by another codec or with other
                 associated data.
         """
-        reader = self.bitstream
+        reader, device = self.bitstream, self.pca.mean.device
         messages = [reader.unpack(stream) for stream in streams]
-        device = self.pca.mean.device
-        counts = torch.tensor([message.n_tokens for message in messages], device=device)
-        coded = torch.arange(int(counts.max()), device=device) < counts[:, None]  # [batch, seq]
         symbols = torch.cat([message.symbols for message in messages])
         first, places = _distinct(symbols)  # at window 1, tokens are repeated
         vectors = self._vectors(self._coder.latents(symbols[first].to(device)))[places]
-        blank = torch.zeros(*coded.shape, self.pca.vector_dim // self.window, device=device)
-        side = torch.cat([message.side for message in messages]).to(device)
-        joined = join(vectors, blank, coded, self.window)
-        rebuilt = restore_magnitude(joined, side, coded, self.config.magnitude, self.scale)
-        return [row[:count] for row, count in zip(rebuilt, counts.tolist(), strict=True)]
+        parts = vectors.split([len(message.symbols) for message in messages])
+        return [self._tokens_of(*one) for one in zip(messages, parts, strict=True)]
 
     @property
     def bitstream(self) -> Bitstream:
@@ -169,6 +163,13 @@ class Codec(nn.Module):
     def _reconstruct(self, embeddings: Tensor, coded: Tensor) -> Tensor:
         vectors = self._vectors(self.received(cut(embeddings, coded, self.window)))
         return join(vectors, embeddings, coded, self.window)
+
+    def _tokens_of(self, message: Message, vectors: Tensor) -> Tensor:
+        """The tokens of one prompt, from its windows: without padding, and with their magnitude restored."""
+        tokens = vectors.reshape(-1, self.pca.vector_dim // self.window)[None, : message.n_tokens]
+        coded = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+        side = message.side.to(tokens.device)
+        return restore_magnitude(tokens, side, coded, self.config.magnitude, self.scale)[0]
 
     def _vectors(self, latents: Tensor) -> Tensor:
         """Reconstructed windows."""

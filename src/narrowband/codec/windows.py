@@ -12,6 +12,8 @@ def cut(
 
     A row's last window is padded with zeros; each row has `ceil(coded / window)` windows, in the order of the rows.
     """
+    if window == 1:
+        return embeddings[coded]
     hidden = embeddings.shape[-1]
     slots = _slots(coded, window)
     n_windows = _row_windows(coded, window).sum().item()

@@ -13,7 +13,7 @@ from narrowband.evaluation.headline import TITLES, headline_table
 from narrowband.params import InputError, Params, first_line
 from narrowband.report.spectra import real_spectra
 from narrowband.runtime import paths
-from narrowband.runtime.files import read_json
+from narrowband.runtime.files import read_json, write_json, write_text
 
 if TYPE_CHECKING:
     from narrowband.report.drawing import Chart
@@ -86,6 +86,13 @@ class Diagnosed(NamedTuple):
     norms: Sequence[Mapping[str, float]]
     examples: Sequence[Mapping[str, Any]]
     spectrum: Mapping[int, float]
+
+
+def write_report(params: Params, results: Results, diagnosed: Diagnosed) -> None:
+    """Write figures to results/diagnosis.json, histograms and page to report/."""
+    write_json(paths.RESULTS / "diagnosis.json", diagnosed.figures)
+    write_json(paths.REPORT / "norms.json", diagnosed.norms)
+    write_text(paths.REPORT / "index.html", render(params, results, diagnosed))
 
 
 def render(params: Params, results: Results, diagnosed: Diagnosed) -> str:
