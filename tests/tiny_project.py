@@ -7,7 +7,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from itertools import count
 from multiprocessing import get_context
@@ -193,6 +193,21 @@ def finish_all(folder: Path, threads: int = 1) -> None:
     """Run all stages in their order."""
     for name in STAGES:
         finish(folder, name, threads)
+
+
+def wait_for_experiments(run: Callable[..., str], names: Iterable[str]) -> None:
+    """Wait until queued experiments have committed their results; `run` runs a command in their project.
+
+    Git tells at a hundredth of what DVC's own status takes, but not of a failure, so that is asked every 20 s.
+    """
+    wanted, deadline = set(names), time.monotonic() + 600
+    while True:
+        for _ in range(100):
+            if wanted <= set(run("git", "for-each-ref", "--format=%(refname:lstrip=-1)", "refs/exps").split()):
+                return
+            time.sleep(0.2)
+        status = run("dvc", "queue", "status")
+        assert "Failed" not in status and time.monotonic() < deadline, status
 
 
 def contents(folder: Path) -> dict[str, bytes]:

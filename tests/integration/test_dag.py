@@ -6,13 +6,12 @@ import shlex
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from tempfile import TemporaryFile
 
 import pytest
 import yaml
-from tiny_project import FORKED_STAGE, STAGES, change, commands
+from tiny_project import FORKED_STAGE, STAGES, change, commands, wait_for_experiments
 
 ROOT = Path(__file__).parent.parent.parent
 SMALL = {
@@ -228,7 +227,7 @@ def test_experiments_in_the_workspace_aside_and_queued(project: Project, reweigh
     assert project.figures() == before
     project.run("dvc", "exp", "run", "--queue", "-n", "queued", "-S", "loss.phase2.kl=0.5")  # from the run cache
     project.run("dvc", "queue", "start")
-    wait_for_experiment(project, "queued")
+    wait_for_experiments(project.run, ["queued"])
     shown = {name: experiment_metrics(project, name) for name in ("aside", "queued")}
     assert shown["aside"]["compression_ratio"] == 4 and shown["queued"] == reweighted
     said = project.run("dvc", "exp", "run", "-n", "here", "-S", "compress_dim=32", "baselines")
@@ -244,13 +243,6 @@ def references(project: Project, name: str) -> list[str]:
     """What Git calls an experiment, once it has committed its results."""
     refs = project.run("git", "for-each-ref", "--format=%(refname)", "refs/exps").split()
     return [ref for ref in refs if ref.endswith(f"/{name}")]
-
-
-def wait_for_experiment(project: Project, name: str) -> None:
-    deadline = time.monotonic() + 600
-    while not references(project, name):
-        assert time.monotonic() < deadline, project.run("dvc", "queue", "status")
-        time.sleep(0.2)
 
 
 def experiment_metrics(project: Project, name: str) -> dict:

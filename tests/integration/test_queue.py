@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny_project import FORKED_STAGE, change, commands, contents, finish, make_project
+from tiny_project import FORKED_STAGE, change, commands, contents, finish, make_project, wait_for_experiments
 
 pytestmark = pytest.mark.integration
 
@@ -108,10 +108,10 @@ def test_a_sweep_with_two_workers_gives_what_each_run_gives_alone(project: Proje
     for name, (rate, seed) in SWEEP.items():
         project.run("dvc", "exp", "run", "--queue", "-n", name, "-S", f"phase1.lr={rate}", "-S", f"seed={seed}")
     project.run("dvc", "queue", "start", "--jobs", "2")
-    deadline = time.monotonic() + 600
-    while SWEEP.keys() - project.finished().keys() and time.monotonic() < deadline:
-        time.sleep(0.2)  # Git tells at a hundredth of what DVC's own status takes
-    while (states := set(project.states().values())) & {"Queued", "Running"} and time.monotonic() < deadline:
+    wait_for_experiments(project.run, SWEEP)
+    for _ in range(60):
+        if not (states := set(project.states().values())) & {"Queued", "Running"}:
+            break
         time.sleep(1)
     assert states == {"Success"}
     assert contents(project.folder) == before
