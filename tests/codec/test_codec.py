@@ -101,6 +101,11 @@ def test_quantisation_error_halves_with_each_bit() -> None:
     assert torch.equal(quantize(latents, torch.ones(1), 16), latents.half().float())
 
 
+def test_a_latent_beyond_float16_arrives_as_its_largest_number() -> None:
+    latents = torch.tensor([[7e4], [-1e30], [65504.0]])
+    assert quantize(latents, torch.ones(1), 16).tolist() == [[65504.0], [-65504.0], [65504.0]]
+
+
 def test_save_and_load_and_refusal_of_another_shape(
     params: Params, pca: PCA, embeddings: torch.Tensor, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@ import logging
 from pathlib import Path
 
 import pytest
+import torch
 
 from narrowband.codec.token_windows import check_windows
 from narrowband.data.prompts import (
@@ -15,6 +16,7 @@ from narrowband.data.prompts import (
 )
 from narrowband.data.squad import Example
 from narrowband.lm.frozen import FrozenLM
+from narrowband.lm.stop import Reply
 from narrowband.params import InputError, Params
 from narrowband.runtime.artifacts import MANIFEST, sha256, write_sealed
 from narrowband.sft.pool import encode_exactly
@@ -34,6 +36,11 @@ def test_text_that_looks_like_a_control_token_stays_text(lm: FrozenLM, params: P
     assert lm.tokenizer.decode(ids) == f"Context: {CONTROL}\nQuestion: Why {CONTROL}?\nAnswer:"
     assert lm.tokenizer.decode(encode_answer(lm.tokenizer, CONTROL)) == f" {CONTROL}\n"
     assert not set(encode_answer(lm.tokenizer, CONTROL)) & set(lm.tokenizer.all_special_ids)
+
+
+def test_an_empty_answer_is_one_that_ends(lm: FrozenLM) -> None:
+    (end,) = encode_answer(lm.tokenizer, "")
+    assert lm.replies(torch.tensor([[end, lm.pad_id]]), "line") == [Reply("", cut=False)]
     (row,) = encode_exactly(lm.tokenizer, [CONTROL])
     assert not set(row) & set(lm.tokenizer.all_special_ids) and lm.tokenizer.decode(row) == CONTROL
 

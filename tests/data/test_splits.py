@@ -165,7 +165,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
         tracemalloc.stop()
         return found
 
-    assert peak(4000) < 1.2 * peak(400) + 50_000
+    assert peak(1200) < 1.2 * peak(300) + 50_000
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from narrowband.evaluation import answer
 from narrowband.evaluation.answer import QuestionSet
 from narrowband.evaluation.compare import Comparison, compare
 from narrowband.evaluation.headline import TITLES
+from narrowband.evaluation.reconstruction import Quality
 from narrowband.lm.frozen import FrozenLM
 from narrowband.lm.nearest import NearestTokens
 from narrowband.lm.stop import Reply
@@ -72,6 +73,22 @@ def test_of_a_large_vocabulary_some_places_are_searched_for(
     for name in ("pca", "phase1", "phase2"):
         assert some.headline[name]["cosine"] == whole.headline[name]["cosine"]
         assert some.headline[name]["token_match"] == pytest.approx(whole.headline[name]["token_match"], abs=30)
+
+
+def test_places_that_are_searched_for_are_evenly_spaced_over_batches_of_any_size(
+    lm: FrozenLM, settings: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted from the beginning of each batch, the first tokens of prompts would be searched for too often."""
+    monkeypatch.setattr(answer, "LARGE_TABLE", 0)
+    monkeypatch.setattr(answer, "SEARCHED", 20)
+    found = []
+    for size in (1, 4):
+        matched: list[int] = []
+        monkeypatch.setattr(Quality, "match", lambda self, nearest, ids, matched=matched: matched.extend(ids.tolist()))
+        sizes = settings.generation.model_copy(update={"batch_size": size})
+        compared(lm, ANSWERABLE, settings.model_copy(update={"generation": sizes, "window": 2}))
+        found.append(len(matched))
+    assert 3 * 10 < found[0] == found[1] <= 3 * 20
 
 
 @pytest.mark.parametrize("window", [1, 2])

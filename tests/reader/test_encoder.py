@@ -90,6 +90,17 @@ def test_the_copy_is_trained_apart_from_the_model_it_was_taken_from(lm: FrozenLM
     assert not any(parameter.requires_grad for parameter in lm.model.parameters())
 
 
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_no_weight_of_a_model_is_left_in_new_blocks(family: str, tmp_path: Path) -> None:
+    lm = FrozenLM.load(str(save_family(family, tmp_path)))
+    for parameter in lm.model.parameters():
+        parameter.data.add_(0.5)
+    kept, new = (trainable_copy(lm, start, 0) for start in ("pretrained", "scratch"))
+    pairs = zip(kept.named_parameters(), new.parameters(), strict=True)
+    same = [name for (name, old), drawn in pairs if torch.equal(old, drawn)]
+    assert same and not any(".0." in name or ".1." in name for name in same)  # those outside the blocks
+
+
 def test_depth_counts_blocks_and_scratch_draws_them_anew(lm: FrozenLM) -> None:
     def numbers(module: nn.Module) -> int:
         return sum(parameter.numel() for parameter in module.parameters())

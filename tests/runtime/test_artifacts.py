@@ -1,5 +1,6 @@
 """Artifacts and checkpoints that are damaged, or were made for something else, are refused with a sentence."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -134,8 +135,9 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_write_left_behind_is_gone_after_the_next_one(tmp_path: Path) -> None:
-    left = tmp_path / ".x.safetensors.1.tmp"
-    left.mkdir()
-    (left / ".tmpAbCdEf").write_bytes(b"half")  # safetensors writes to a file of such a name first
+    killed, running = (tmp_path / f".x.safetensors.{process}.tmp" for process in (2**22 + 1, os.getppid()))
+    for folder in (killed, running):
+        folder.mkdir()
+        (folder / ".tmpAbCdEf").write_bytes(b"half")  # safetensors writes to a file of such a name first
     write_tensors(tmp_path / "x.safetensors", {"a": torch.ones(2)})
-    assert [path.name for path in tmp_path.iterdir()] == ["x.safetensors"]
+    assert {path.name for path in tmp_path.iterdir()} == {"x.safetensors", running.name}

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from narrowband.params import Params
+from narrowband.training.checkpoint import Progress
 from narrowband.training.loop import Evaluation, Outcome, Schedule, StepLoss, Trainer
 
 TARGET = torch.tensor([1.0, -2.0, 3.0])
@@ -60,6 +61,22 @@ def test_a_killed_run_ends_as_an_undisturbed_one(
         assert resumed.best_step == expected.best_step
         for name, tensor in expected.best.items():
             assert torch.equal(resumed.best[name], tensor)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_step_is_seen_in_the_versions_of_what_it_trains(tmp_path: Path, fused: bool) -> None:
+    """By them, a codec knows that its streams are now those of other weights."""
+    module = nn.Linear(2, 1)
+    optimizer = torch.optim.AdamW(module.parameters(), fused=fused)
+    seen = []
+
+    def step_losses(step: int) -> list[StepLoss]:
+        seen.append([parameter._version for parameter in module.parameters()])
+        return [StepLoss(module(torch.ones(2)).square().sum(), {})]
+
+    trainer = Trainer(module, [optimizer], Schedule(3, 0, 3), tmp_path / "state", "run", lambda *values: None, "test")
+    trainer.train(step_losses, lambda: Evaluation(1, {}), seed=0)
+    assert all(before < after for pair in pairwise(seen) for before, after in zip(*pair, strict=True))
 
 
 def test_a_checkpoint_of_another_run_is_not_resumed(tmp_path: Path) -> None:
@@ -119,6 +136,19 @@ def test_a_run_ends_at_the_evaluation_after_its_goal_was_reached(
     scores: list[float], last: int, best: int, tmp_path: Path
 ) -> None:
     assert scored(scores, Schedule(40, 5, 10, 4, tie=0.5, goal=98.0), tmp_path) == (last, best)
+
+
+def test_patience_that_runs_out_as_the_goal_is_reached_leaves_the_rate_to_decay(tmp_path: Path) -> None:
+    schedule = Schedule(50, 5, 10, 2, tie=0.5, goal=98.0)
+    assert scored([97.2, 97.4, 97.6, 99, 99, 99], schedule, tmp_path) == (30, 30)
+
+
+def test_a_reader_may_learn_nothing_about_answers_in_pretraining(params: Params) -> None:
+    section = {"patience": 2, "pretrain_steps": 2000, "steps": 3000, "evaluate_every": 500}
+    schedule = Schedule.of(params.reader.model_copy(update=section).whole, 98.0)
+    assert [schedule.ends(Progress(step=step, improved_step=0)) for step in (1000, 2000, 2500, 3000)] == [
+        *(False, False, False, True)
+    ]
 
 
 def test_without_patience_there_is_no_goal(params: Params) -> None:

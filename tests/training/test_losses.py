@@ -30,6 +30,15 @@ def test_a_scaled_copy_has_no_cosine_loss_but_an_mse() -> None:
     assert parts["mse_loss"] == pytest.approx(4, rel=1e-5)
 
 
+def test_tokens_weighted_by_their_counts_are_not_rounded_in_mixed_precision() -> None:
+    original = torch.randn(50, 16)
+    pair = Reconstruction(original, original + 0.1 * torch.randn(50, 16), torch.arange(1, 51))
+    loss = reconstruction_loss(pair, WEIGHTS)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = reconstruction_loss(pair, WEIGHTS)
+    assert rounded.loss.dtype == torch.float32 and rounded.parts == pytest.approx(loss.parts, rel=1e-4)
+
+
 def terms(student: torch.Tensor, teacher: torch.Tensor, t: float = 1.0) -> dict[str, float]:
     targets = torch.zeros(len(student), dtype=torch.long)
     weights = GenerationLoss(cross_entropy=1, kl=1, kl_temperature=t, reconstruction=0)

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from narrowband.codec.quantize import float16
 from narrowband.params import Magnitude
 
 
@@ -36,7 +37,7 @@ def side_information(
     if mode not in ("token", "example"):
         return embeddings.new_zeros(0, dtype=torch.float32)
     rms = mean_square(embeddings, coded, mode).sqrt()  # [batch, seq]
-    return (rms[coded] if mode == "token" else rms[:, 0]).half().float()
+    return float16(rms[coded] if mode == "token" else rms[:, 0])
 
 
 def mean_square(

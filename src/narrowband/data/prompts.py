@@ -176,11 +176,14 @@ def say_truncated(share: float, prompt: Prompt) -> None:
 def encode_answer(tokenizer: PreTrainedTokenizerBase, answer: str) -> list[int]:
     """Tokens of an answer as the base model should write it: a space first, a line break at the end.
 
-    The answer is tokenised together with the cue, because some tokenizers put an extra space in front of a text.
+    An empty one is EOS, if there is one, because white space before an answer is skipped and so can't end it. Any other answer is
+    tokenised together with the cue, because some tokenizers put an extra space in front of a text.
 
     Raises:
         InputError: a token holds characters of both.
     """
+    if not answer and tokenizer.eos_token_id is not None:
+        return [int(tokenizer.eos_token_id)]
     texts = [ANCHOR, f"{ANCHOR} {answer}\n"]
     cue, whole = encode_plainly(tokenizer, texts).input_ids
     if whole[: len(cue)] != cue:

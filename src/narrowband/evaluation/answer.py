@@ -230,6 +230,7 @@ class _Sender:
         self.folded = FoldedCodec(system, lm, prompts) if alone and isinstance(system, Codec) else None
         coded = sum(sum(prompt.coded) for prompt in prompts)
         self.every = -(-coded // SEARCHED) if lm.embedding.weight.numel() >= LARGE_TABLE else 1
+        self.sent = 0
 
     @torch.no_grad()
     def send(self, batch: Batch) -> tuple[Float[Tensor, "batch seq hidden"], Quality, int]:
@@ -243,7 +244,10 @@ class _Sender:
         received, ids = embeddings[batch.coded], batch.ids[batch.coded]
         quality.add(original[batch.coded], received, ids)
         if not self.lm.sender_blocks:
-            quality.match(self.lm.nearest(received[:: self.every]), ids[:: self.every])
+            first = -self.sent % self.every  # evenly spaced over all batches
+            self.sent += len(ids)
+            if first < len(ids):
+                quality.match(self.lm.nearest(received[first :: self.every]), ids[first :: self.every])
         return embeddings, quality, cost
 
     def folded_quality(self) -> Quality:

@@ -17,7 +17,7 @@ from narrowband.codec.coder import LatentCoder
 from narrowband.codec.config import CodecConfig
 from narrowband.codec.entropy import EntropyModel
 from narrowband.codec.fitting import fit_coder, moments
-from narrowband.codec.quantize import FLOAT16_BITS
+from narrowband.codec.quantize import FLOAT16_BITS, float16
 from narrowband.codec.token_windows import coded_lengths, embedded
 from narrowband.codec.windows import cut, join, token_places, with_tokens
 from narrowband.data.encoded import EncodedPrompt
@@ -61,7 +61,7 @@ class Truncation:
     ) -> Float[Tensor, "batch seq hidden"]:
         """`embeddings` with the coded tokens truncated."""
         dropped = embeddings.shape[-1] - self.kept
-        return with_tokens(embeddings, coded, F.pad(embeddings[coded][:, : self.kept].half().float(), (0, dropped)))
+        return with_tokens(embeddings, coded, F.pad(float16(embeddings[coded][:, : self.kept]), (0, dropped)))
 
     def bits(self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]) -> int:
         """Bits that a batch costs."""
@@ -122,7 +122,7 @@ class RandomProjection:
     ) -> Float[Tensor, "batch seq hidden"]:
         """`embeddings` with the coded tokens replaced by their reconstruction."""
         coded = coded.to(embeddings.device)
-        latents = ((cut(embeddings, coded, self.window) - self.mean) @ self.directions.T).half().float()
+        latents = float16((cut(embeddings, coded, self.window) - self.mean) @ self.directions.T)
         return join(latents @ self.decoder + self.mean, embeddings, coded, self.window)
 
     def bits(self, embeddings: Float[Tensor, "batch seq hidden"], coded: Bool[Tensor, "batch seq"]) -> int:

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from narrowband.codec.entropy import EntropyModel
-from narrowband.codec.quantize import FLOAT16_BITS
+from narrowband.codec.quantize import FLOAT16_BITS, float16
 from narrowband.codec.windows import with_tokens
 from narrowband.evaluation.token_ids import code_lengths, stream_bits
 
@@ -112,9 +112,16 @@ class VectorQuantizer:
         codebooks for fewer parts can lose less than smaller ones for one part more: of the two, what leaves less is taken.
         """
         parts = cache(lambda index_bits: product_stages(sample, index_bits, seed))
-        tried = range(1, 2 * int(bits) + 1)
-        enough = bisect_right(tried, bits, key=lambda index_bits: sum(stage.bits for stage in parts(index_bits)))
-        most = tried[max(0, enough - 1)]
+
+        def cost(index_bits: int) -> float:
+            return sum(stage.bits for stage in parts(index_bits))
+
+        finest = LARGEST_CODEBOOK_BITS * sample.vectors.shape[1]
+        if finest <= 2 * bits and cost(finest) <= bits:
+            most = finest
+        else:
+            tried = range(1, 2 * int(bits) + 1)
+            most = tried[max(0, bisect_right(tried, bits, key=cost) - 1)]
         full = max(most - most % LARGEST_CODEBOOK_BITS, min(most, LARGEST_CODEBOOK_BITS))
         stages = min(parts(most), parts(full), key=lambda stages: sample.energy(left_by(stages, sample.vectors)))
         return cls([stage.book for stage in stages], [stage.lengths for stage in stages])
@@ -186,12 +193,14 @@ def product_stages(sample: Sample, index_bits: int, seed: int) -> list[Stage]:
 def codebook(
     vectors: Float[Tensor, "n width"], weights: Int[Tensor, " n"], depth: int, seed: int
 ) -> Float[Tensor, "_ width"]:
-    """At most 2^`depth` codewords: the means of k-means on weighted vectors."""
+    """At most 2^`depth` codewords: the means of k-means on weighted vectors, or all of these if they are no more."""
     from sklearn.cluster import KMeans  # slow to import
     from sklearn.exceptions import ConvergenceWarning
 
-    words = min(2**depth, len(vectors.unique(dim=0)))
-    means = KMeans(words, n_init=1, max_iter=50, random_state=seed)
+    distinct = vectors.unique(dim=0)
+    if len(distinct) <= 2**depth:
+        return distinct.float()
+    means = KMeans(2**depth, n_init=1, max_iter=50, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # some vectors differ by no more than rounding
         means.fit(vectors.numpy(), sample_weight=weights.numpy())
@@ -226,7 +235,7 @@ class RotationQuantizer:
     ) -> Float[Tensor, "batch seq hidden"]:
         """`embeddings` with the coded tokens quantised."""
         coded = coded.to(embeddings.device)
-        norm = embeddings[coded].norm(dim=-1, keepdim=True).half().float()
+        norm = float16(embeddings[coded].norm(dim=-1, keepdim=True))
         directions = self.points[self._index(embeddings[coded])] @ self.rotation / math.sqrt(len(self.rotation))
         return with_tokens(embeddings, coded, norm * directions)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from narrowband.codec.quantize import FLOAT16_BITS
+from narrowband.codec.quantize import FLOAT16_BITS, float16
 from narrowband.data.squad import Example
 from narrowband.evaluation.answer import QuestionAnswerer, batches_by_length
 from narrowband.evaluation.scoring import Scored, score_all
@@ -45,7 +45,7 @@ def read_answers(
 
     def answer_batch(batch: list[int]) -> tuple[dict[str, Reply], int, int]:
         asked = [prompts[i] for i in batch]
-        vectors = [one.half().float() for one in latents(lm, shorten, asked)]
+        vectors = [float16(one) for one in latents(lm, shorten, asked)]
         rows = lay_rows(lm, asked, vectors)
         replies = answerer.generate(*rows, KnownTokens(shared_tokens(asked), [alike[i] for i in batch]))
         advance(len(batch))

@@ -59,4 +59,8 @@ def examine(params: Params, few_shot_pool: Path, instruction_pool: Path) -> None
     if train:
         check_windows(stream_prompts(tokenizer, train, asked), params.window, dim)
     if splits.keys() == sizes.keys():
+        if not made:  # there may be fewer questions than asked for
+            found: dict[str, int] = {split: len(examples) for split, examples in splits.items()}
+            quick = min(data.quick, found["validation"])
+            params = params.model_copy(update={"data": data.model_copy(update={**found, "quick": quick})})
         tell_time(params, model, splits)

@@ -136,8 +136,7 @@ def trainable_copy(lm: FrozenLM, start: Literal["pretrained", "scratch"], depth:
     del stack[depth or 1 + len(others) :]
     if start == "scratch":
         for module in stack.modules():
-            if isinstance(module, nn.Linear):
-                module.reset_parameters()
+            copy._init_weights(module)  # as the family initialises them
     copy.requires_grad_(True)
     return copy
 

@@ -117,8 +117,9 @@ def whole_file(path: Path) -> Iterator[Path]:
     missing.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    for left_by_a_killed_run in path.parent.glob(f".{path.name}.*.tmp"):
-        shutil.rmtree(left_by_a_killed_run)
+    for folder in path.parent.glob(f".{path.name}.*.tmp"):
+        if not _runs(folder.suffixes[-2][1:]):
+            shutil.rmtree(folder, ignore_errors=True)
     folder = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     folder.mkdir()
     try:
@@ -129,6 +130,17 @@ def whole_file(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         shutil.rmtree(folder)
+
+
+def _runs(process: str) -> bool:
+    """Whether another process has this number."""
+    try:
+        os.kill(int(process), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        return True
+    return int(process) != os.getpid()
 
 
 @contextmanager

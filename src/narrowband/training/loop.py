@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from narrowband.params import Training
+from narrowband.params import Reader, Training
 from narrowband.runtime import distributed
 from narrowband.runtime.entry import console
 from narrowband.runtime.progress import bar
@@ -50,8 +50,9 @@ class Outcome(NamedTuple):
 class Schedule(NamedTuple):
     """Number of steps, warm-up steps (linear), and steps between evaluations.
 
-    The run ends early after `patience` evaluations in a row without improvement; 0 never ends it early. Once a score reaches
-    `goal`, the rate decays to 0 up to the next evaluation, the last. Scores that differ by `tie` or less are equal.
+    The run ends early after `patience` evaluations in a row without improvement, those before step `patient_from` not counted; 0
+    never ends it early. Once a score reaches `goal`, the rate decays to 0 up to the next evaluation, the last. Scores that differ
+    by `tie` or less are equal.
     """
 
     steps: int
@@ -60,14 +61,15 @@ class Schedule(NamedTuple):
     patience: int = 0
     tie: float = 0.0
     goal: float = math.inf
+    patient_from: int = 0
 
     @classmethod
     def of(cls, training: Training, goal: float) -> "Schedule":
-        """The schedule that a section of `params.yaml` asks for."""
+        """The schedule that a section of `params.yaml` asks for; a reader learns nothing about answers in pretraining."""
         patience = training.patience
-        return cls(
-            training.steps, training.warmup, training.evaluate_every, patience, TIE, goal if patience else math.inf
-        )
+        goal = goal if patience else math.inf
+        patient_from = training.pretrain_steps if isinstance(training, Reader) else 0
+        return cls(training.steps, training.warmup, training.evaluate_every, patience, TIE, goal, patient_from)
 
     def factor(self, step: int, goal_step: int = -1) -> float:
         """Factor on the learning rate: linear warm-up to 1, cosine decay to 0; from `goal_step` on, linear decay on top."""
@@ -78,9 +80,12 @@ class Schedule(NamedTuple):
 
     def ends(self, progress: Progress) -> bool:
         """Whether the last step is done, as many as lie between evaluations since the goal was reached, or patience ran out."""
-        since_improved = progress.step - progress.improved_step
-        decayed = 0 <= progress.goal_step <= progress.step - self.evaluate_every
-        return progress.step >= self.steps or decayed or 0 < self.patience * self.evaluate_every <= since_improved
+        if progress.step >= self.steps:
+            return True
+        if progress.goal_step >= 0:
+            return progress.step >= progress.goal_step + self.evaluate_every
+        since_improved = progress.step - max(progress.improved_step, self.patient_from)
+        return 0 < self.patience * self.evaluate_every <= since_improved
 
 
 @dataclass
@@ -235,4 +240,7 @@ def _update(
         )
     for optimizer in optimizers:
         optimizer.step()
+    torch.autograd.graph.increment_version(
+        trainable
+    )  # fused optimizers don't, and a codec knows by it that it has changed
     return values

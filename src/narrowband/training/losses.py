@@ -38,7 +38,8 @@ def reconstruction_loss(pair: Reconstruction, weights: ReconstructionLoss) -> St
     else:
         of_each = pair.counts / pair.counts.sum()
         squares = (reconstructed - original).square().mean(-1), original.square().mean(-1)
-        cosine, error, square = (of_each @ values for values in (cosines, *squares))
+        # sums and no products of matrices, which mixed precision would round
+        cosine, error, square = ((of_each * values).sum() for values in (cosines, *squares))
     mse = pair.share * error / (square if pair.mean_square is None else pair.mean_square)
     cosine = pair.share * (1 - cosine)
     return StepLoss(weights.cosine * cosine + weights.mse * mse, {"cosine_loss": cosine.item(), "mse_loss": mse.item()})

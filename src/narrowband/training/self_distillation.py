@@ -14,6 +14,7 @@ from narrowband.lm.plain_text import encode_plainly
 from narrowband.lm.stop import decode_after
 from narrowband.runtime.artifacts import MANIFEST, checked
 from narrowband.runtime.progress import bar
+from narrowband.training.losses import AnswerLogits, answer_terms
 from narrowband.training.phase2 import Lesson, answer_logits, lay_out
 
 HELD_OUT = 5
@@ -64,9 +65,10 @@ def response_kl(lm: FrozenLM, codec: Codec, lessons: Sequence[Lesson], batch_siz
         for start in range(0, len(lessons), batch_size):
             rows = lay_out(lm, lessons[start : start + batch_size])
             original = lm.states(rows.batch.ids, rows.batch.mask)
-            both = (answer_logits(lm, embeddings, rows) for embeddings in (original, codec(original, rows.batch.coded)))
-            teacher, student = (logits.log_softmax(-1) for logits in both)
-            total += float((teacher.exp() * (teacher - student)).sum())
-            tokens += int(rows.mask.sum())
+            sent = codec(original, rows.batch.coded)
+            teacher, student = (answer_logits(lm, embeddings, rows) for embeddings in (original, sent))
+            kl = answer_terms(AnswerLogits(student, teacher, rows.targets[rows.mask]), 1.0)[1]
+            total += float(kl) * len(student)
+            tokens += len(student)
             advance(len(rows.mask))
     return total / tokens
