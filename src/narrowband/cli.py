@@ -1,4 +1,4 @@
-"""Show and verify results, run hypotheses and sweeps, switch profiles, encode contexts and answer questions."""
+"""Show and verify results, queue sweeps and hypotheses and write their tables, switch profiles, answer questions."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated

@@ -1,8 +1,12 @@
 """The experiments on fewer positions: tokens per position, and what each part of the reader's training and encoder buys."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from narrowband.experiments.queue import Experiments, Overrides, Rows, Runs, rows_of, with_details
+from narrowband.experiments.queue import Experiments, Overrides, Rows, Runs, earlier_rows, rows_of, with_details
+
+ROWS = Path("docs/positions.json")
 
 FIGURES = ("f1", "em", "agreement", "positions_ratio", "bits_per_token")
 
@@ -45,10 +49,21 @@ def reader_runs() -> Runs:
 def reader_rows(experiments: Experiments) -> Rows:
     """Rows of all finished runs: the reader, and beside it, unless the run is an ablation, what it is compared with.
 
-    That is the uncompressed model, and the untrained ways to read as few positions.
+    That is the uncompressed model, and the untrained ways to read as few positions. Rows in `ROWS` of runs that are not among
+    them stay, sorted in.
     """
     found = with_details(experiments.only(run.name for run in RUNS if run.name in experiments.finished))
-    return [row for run in RUNS if run.name in found.finished for row in _rows(found, run)]
+    rows = [row for run in RUNS if run.name in found.finished for row in _rows(found, run)]
+    done = {_row_of(row) for row in rows}
+    return sorted([row for row in earlier_rows(ROWS) if _row_of(row) not in done] + rows, key=_run_of)
+
+
+def _row_of(row: Mapping[str, Any]) -> tuple[int, str, str]:
+    return *_run_of(row), row["system"]
+
+
+def _run_of(row: Mapping[str, Any]) -> tuple[int, str]:
+    return row["tokens_per_position"], row["ablation"]
 
 
 def _rows(experiments: Experiments, run: ReaderRun) -> Rows:

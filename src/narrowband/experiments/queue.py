@@ -6,9 +6,11 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from narrowband.params import InputError
+from narrowband.runtime.files import read_json
 
 STAGE = "evaluate"
 """The default last stage of an experiment."""
@@ -147,6 +149,12 @@ def baseline_rows(experiments: Experiments, runs: Mapping[str, Mapping[str, Any]
         for row in read_result(experiments, name, BASELINES)["rows"]:
             rows.setdefault((*runs[name].values(), row["system"], row["setting"]), {**about, **row})
     return list(rows.values())
+
+
+def earlier_rows(path: Path) -> Rows:
+    """The rows that are committed at `path`; none if there is no such file."""
+    rows: Rows = read_json(path) if path.exists() else []
+    return rows
 
 
 def queue_missing(runs: Runs, experiments: Experiments, stage: str = STAGE) -> list[str]:

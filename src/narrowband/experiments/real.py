@@ -5,9 +5,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from narrowband.evaluation.headline import TITLES
-from narrowband.experiments.queue import Experiments, Overrides, Rows, Runs, baseline_rows, rows_of, with_details
+from narrowband.experiments.queue import (
+    Experiments,
+    Overrides,
+    Rows,
+    Runs,
+    baseline_rows,
+    earlier_rows,
+    rows_of,
+    with_details,
+)
 from narrowband.params import Params
-from narrowband.runtime.files import read_json
 
 ROWS = Path("docs/real-models.json")
 BIT_ROWS = Path("docs/real-models-bits.json")
@@ -94,7 +102,7 @@ def real_rows(experiments: Experiments) -> Rows:
     found = with_details(experiments.only(runs))
     rows = [row for name, run in runs.items() for row in rows_of(found, name, _about(name, run), SYSTEMS)]
     done = {_run_of(row) for row in rows}
-    return sorted([row for row in _earlier(ROWS) if _run_of(row) not in done] + rows, key=_run_of)
+    return sorted([row for row in earlier_rows(ROWS) if _run_of(row) not in done] + rows, key=_run_of)
 
 
 def real_bit_rows(experiments: Experiments) -> Rows:
@@ -102,7 +110,7 @@ def real_bit_rows(experiments: Experiments) -> Rows:
     ends = [(name, end) for end in BIT_RUNS for name in experiments.finished if name.endswith(f"-{end}")]
     rows = baseline_rows(experiments, {name: {"model": name.removesuffix(f"-{end}")} for name, end in ends})
     done = {_setting_of(row) for row in rows}
-    return rows + [row for row in _earlier(BIT_ROWS) if _setting_of(row) not in done]
+    return rows + [row for row in earlier_rows(BIT_ROWS) if _setting_of(row) not in done]
 
 
 def by_model(picture: str, rows: Rows) -> dict[Path, Rows]:
@@ -113,11 +121,6 @@ def by_model(picture: str, rows: Rows) -> dict[Path, Rows]:
 
 def _setting_of(row: Mapping[str, Any]) -> tuple[str, str, str]:
     return row["model"], row["system"], row["setting"]
-
-
-def _earlier(path: Path) -> Rows:
-    rows: Rows = read_json(path) if path.exists() else []
-    return rows
 
 
 def _about(name: str, run: RealRun) -> dict[str, Any]:

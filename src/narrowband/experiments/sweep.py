@@ -5,6 +5,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
 
+from narrowband.experiments.positions import ROWS as READER_ROWS
 from narrowband.experiments.positions import reader_rows, reader_runs
 from narrowband.experiments.queue import STAGE, Experiments, Overrides, Rows, Runs, baseline_rows, rows_of, with_details
 from narrowband.experiments.real import (
@@ -198,9 +199,7 @@ SWEEPS = {
         bit_rows,
         "rate_chart",
     ),
-    Axis.POSITIONS: Sweep(
-        STAGE, Path("docs/positions.json"), lambda rows: {}, lambda params, hidden: reader_runs(), reader_rows, ""
-    ),
+    Axis.POSITIONS: Sweep(STAGE, READER_ROWS, lambda rows: {}, lambda params, hidden: reader_runs(), reader_rows, ""),
     Axis.REAL: Sweep(
         STAGE,
         ROWS,
