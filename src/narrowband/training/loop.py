@@ -240,7 +240,6 @@ def _update(
         )
     for optimizer in optimizers:
         optimizer.step()
-    torch.autograd.graph.increment_version(
-        trainable
-    )  # fused optimizers don't, and a codec knows by it that it has changed
+    # fused optimizers don't, and a codec knows by it that it has changed
+    torch.autograd.graph.increment_version(trainable)
     return values
