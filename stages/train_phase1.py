@@ -17,7 +17,7 @@ def main() -> None:
     from narrowband.evaluation.systems import validation_questions
     from narrowband.runtime.artifacts import checked
     from narrowband.training.draws import Draws
-    from narrowband.training.phase1 import drawn_prompts, phase1_loss
+    from narrowband.training.phase1 import drawn_prompts, fit_detectors, phase1_loss
     from narrowband.training.phases import (
         VALIDATED_WITH,
         PhaseRun,
@@ -35,6 +35,7 @@ def main() -> None:
     say_truncated(truncated_share(prompts), answerer.prompt)
     draws = Draws(params.seed, phase1.batch_size)
     drawn = drawn_prompts(answerer.lm.tokenizer, prompts, draws, params.vocabulary_share)
+    fit_detectors(answerer.lm, codec, drawn, phase1.batch_size)
     loss = phase1_loss(answerer.lm, codec, drawn, params.loss.phase1)
     goal = uncompressed_f1(answerer, config, params.data.quick)
     phase = PhaseRun("phase1", phase1, params.seed, stage_fingerprint("train_phase1"), goal)

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from narrowband.codec.adapter import Shape, make_adapter
 from narrowband.codec.codec import Codec
 from narrowband.codec.config import CodecConfig
+from narrowband.codec.fitting import fit_pca
 from narrowband.codec.pca import PCA
 from narrowband.data.encoded import EncodedPrompt
 from narrowband.data.prompts import collate, encode_answer, encode_prompt
@@ -26,6 +27,7 @@ from narrowband.params import Params
 from narrowband.training.draws import Draws
 from narrowband.training.loop import Evaluation, StepLoss
 from narrowband.training.losses import Reconstruction, reconstruction_loss
+from narrowband.training.phase1 import coded_tokens, drawn_prompts, fit_detectors
 from narrowband.training.phase2 import Lesson
 from narrowband.training.phases import PhaseRun, quick_evaluation, validated_with
 
@@ -72,6 +74,49 @@ def test_training_lowers_the_loss_and_leaves_the_language_model_byte_for_byte(
     for name, tensor in lm.model.state_dict().items():
         assert torch.equal(tensor, before[name]), name
     assert all(p.grad is None for p in lm.model.parameters())
+
+
+@pytest.mark.parametrize("window", [1, 3])
+@pytest.mark.parametrize("magnitude", ["none", "calibrated"])
+def test_fitted_detectors_recover_some_of_what_pca_loses_and_are_saved(
+    window: int, magnitude: str, lm: FrozenLM, small: Params, tmp_path: Path
+) -> None:
+    """On other questions than those they are fitted to; rows are no whole number of windows."""
+    chosen = small.model_copy(update={"window": window, "compress_dim": 8 * window, "magnitude": magnitude})
+    train, other = (
+        [encode_prompt(lm.tokenizer, e.context, e.question, small.prompt) for e in examples]
+        for examples in ([world_example(0, "train", i) for i in range(first, first + 40)] for first in (0, 1000))
+    )
+    codec = codec_of(fit_pca(lm, train, chosen.compress_dim, window), chosen)
+    codec.scale.fill_(1.1 if magnitude == "calibrated" else 1)
+
+    def error(of: Codec) -> float:
+        batch = collate(other, lm.pad_id)
+        with torch.no_grad():
+            found = coded_tokens(lm, of, batch)
+        return float((found.original - found.reconstructed).square().sum(-1).mean())
+
+    before = error(codec)
+    draws = drawn_prompts(lm.tokenizer, train, Draws(0, 4), 0.0)
+    fit_detectors(lm, codec, draws, 4)
+    after = error(codec)
+    assert after < 0.8 * before
+    codec.save(tmp_path, {})
+    assert error(Codec.load(tmp_path)) == after
+    again = codec_of(codec.pca, chosen)
+    again.scale.copy_(codec.scale)
+    fit_detectors(lm, again, draws, 4)
+    assert error(again) == after
+
+
+def test_an_adapter_without_detectors_is_left_as_it_is(lm: FrozenLM, lessons: list[Lesson], small: Params) -> None:
+    layernorm = small.model_copy(update={"adapter": small.adapter.model_copy(update={"kind": "layernorm"})})
+    prompts = [lesson.prompt for lesson in lessons]
+    codec = codec_of(fit_pca(lm, prompts, 8, 2), layernorm)
+    before = {name: tensor.clone() for name, tensor in codec.state_dict().items()}
+    fit_detectors(lm, codec, drawn_prompts(lm.tokenizer, prompts, Draws(0, 4), 0.0), 4)
+    for name, tensor in codec.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
 
 
 def test_teacher_forced_logits_sit_where_generation_would_produce_the_answer(

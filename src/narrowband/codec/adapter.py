@@ -1,12 +1,13 @@
 """The trained part of the decoder: from latents back to token embeddings."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from narrowband.codec.detectors import Detectors, Sample
 from narrowband.codec.pca import PCA
 from narrowband.params import Adapter as AdapterParams
 
@@ -18,13 +19,22 @@ class Shape(NamedTuple):
     hidden: int
 
 
-class ResidualAdapter(nn.Module):
-    """The exact PCA inverse, then a residual MLP on each token whose last layer starts at zero.
+class Sent(NamedTuple):
+    """Latents as they are received, which places of their windows hold tokens, and those tokens: ids and original embeddings."""
 
-    So at step 0 the output is the PCA reconstruction. The MLP reads the layer-normalised PCA reconstructions of the token and
-    of its two neighbours in the window, and has a bias for each position in the window; its output is in units of the
-    embeddings' RMS. The norm is there because PCA shrinks rare tokens, the neighbours because PCA spreads part of a token to
-    them.
+    latents: Float[Tensor, "n compress"]
+    places: Bool[Tensor, "n window"]
+    ids: Int[Tensor, " tokens"]
+    originals: Float[Tensor, "tokens hidden"]
+
+
+class ResidualAdapter(nn.Module):
+    """The exact PCA inverse, the detectors' additions, then a residual MLP on each token whose last layer starts at zero.
+
+    So before `fit` and training the output is the PCA reconstruction. The MLP reads the layer-normalised sums of inverse and
+    additions of the token and of its two neighbours in the window, and has a bias for each position in the window; detectors
+    and MLP work in units of the embeddings' RMS. The norm is there because PCA shrinks rare tokens, the neighbours because PCA
+    spreads part of a token to them.
     """
 
     rms: Tensor
@@ -34,6 +44,7 @@ class ResidualAdapter(nn.Module):
         self.pca, self.shape = pca, shape
         width = params.hidden_mult * shape.hidden
         self.register_buffer("rms", ((pca.total_variance + pca.mean.square().sum()) / pca.mean.numel()).sqrt())
+        self.detectors = Detectors(shape.hidden, width)
         self.norm = nn.LayerNorm(shape.hidden)
         self.shifts = (0, 1, 2) if shape.window > 1 else (1,)
         self.enter = nn.Linear(len(self.shifts) * shape.hidden, width)
@@ -47,9 +58,23 @@ class ResidualAdapter(nn.Module):
     def forward(self, latents: Float[Tensor, "n compress"]) -> Float[Tensor, "n vector"]:
         """Reconstructed windows."""
         base = self.pca.decode(latents).view(-1, *self.shape)  # [n, window, hidden]
+        base = base + self.detectors(self._read(base)) * self.rms
         inner = nn.functional.gelu(self.enter(self._with_neighbours(self.norm(base / self.rms))) + self.place)
         inner = inner + nn.functional.gelu(self.between(inner))
         return (base + self.leave(self.dropout(inner)) * self.rms).flatten(1)
+
+    def fit(self, batches: Callable[[], Iterable[Sent]], tokens: Int[Tensor, " n"]) -> None:
+        """Fit the detectors to training tokens, the most frequent of which are `tokens`; `batches` are the same at each call."""
+        self.detectors.fit(lambda: map(self._sample, batches()), tokens)
+
+    def _sample(self, sent: Sent) -> Sample:
+        base = self.pca.decode(sent.latents).view(-1, *self.shape)[sent.places]  # [tokens, hidden]
+        lost, length = (sent.originals - base) / self.rms, sent.originals.norm(dim=-1, keepdim=True) / self.rms
+        return Sample(sent.ids, self._read(base), lost, length.clamp(min=1e-6))
+
+    def _read(self, base: Float[Tensor, "*tokens hidden"]) -> Float[Tensor, "*tokens hidden"]:
+        """What the detectors read: embeddings scaled to mean 0 and RMS 1."""
+        return nn.functional.layer_norm(base / self.rms, (self.shape.hidden,))
 
     def _with_neighbours(self, tokens: Float[Tensor, "n window hidden"]) -> Float[Tensor, "n window inputs"]:
         """Each token concatenated with its neighbours; zeros beyond the ends of the window."""

@@ -1,19 +1,26 @@
 """Phase 1: train the adapter to reconstruct prompts: their embeddings, or states, which the model's first blocks compute."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
+import torch
 from transformers import PreTrainedTokenizerBase
 
+from narrowband.codec.adapter import ResidualAdapter, Sent
 from narrowband.codec.codec import Codec
+from narrowband.codec.windows import cut, token_places
 from narrowband.data.encoded import EncodedPrompt
 from narrowband.data.prompts import Batch, collate
 from narrowband.data.vocabulary import mixed_in, plain_tokens
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import ReconstructionLoss
+from narrowband.runtime.progress import bar
 from narrowband.training.draws import Draws
 from narrowband.training.loop import StepLoss
 from narrowband.training.losses import Reconstruction, reconstruction_loss
 from narrowband.training.micro_batches import WHOLE, Part, PhaseLoss, in_batch
+
+FITTED_ON = 800
+"""Prompts that an adapter's detectors are fitted on."""
 
 Prompts = Callable[[int], Sequence[EncodedPrompt]]
 """The training prompts of a step."""
@@ -30,6 +37,26 @@ def drawn_prompts(
     return lambda step: mixed_in(
         draws.batch(prompts, step), vocabulary_share, tokens, f"{draws.seed}/vocabulary/{step}"
     )
+
+
+def fit_detectors(lm: FrozenLM, codec: Codec, prompts: Prompts, batch_size: int) -> None:
+    """Fit what an adapter has in closed form, if it has anything, to training prompts: the batches of the first steps."""
+    adapter = codec.adapter
+    if not isinstance(adapter, ResidualAdapter):
+        return
+    batches = [collate(prompts(step), lm.pad_id) for step in range(-(-FITTED_ON // batch_size))]
+    found, counts = torch.cat([batch.ids[batch.coded] for batch in batches]).unique(return_counts=True)
+
+    def sent() -> Iterator[Sent]:
+        for batch in batches:
+            states, coded = lm.states(batch.ids, batch.mask), batch.coded.to(lm.device)
+            latents = codec.received(cut(states, coded, codec.window))
+            ids, originals = batch.ids.to(lm.device)[coded], states[coded] / codec.scale
+            yield Sent(latents, token_places(coded, codec.window), ids, originals)
+            advance(1)
+
+    with bar("detectors", 2 * len(batches)) as advance, torch.no_grad():
+        adapter.fit(sent, found[counts.argsort(descending=True, stable=True)].to(lm.device))
 
 
 def phase1_loss(lm: FrozenLM, codec: Codec, prompts: Prompts, weights: ReconstructionLoss) -> PhaseLoss:
