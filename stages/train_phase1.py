@@ -1,4 +1,4 @@
-"""Phase 1: train the adapter to reconstruct prompt embeddings."""
+"""Phase 1: fit the adapter's detectors, and train it to reconstruct prompt embeddings."""
 
 from narrowband.runtime import paths
 from narrowband.runtime.entry import run, set_up_torch
@@ -35,9 +35,9 @@ def main() -> None:
     say_truncated(truncated_share(prompts), answerer.prompt)
     draws = Draws(params.seed, phase1.batch_size)
     drawn = drawn_prompts(answerer.lm.tokenizer, prompts, draws, params.vocabulary_share)
-    fit_detectors(answerer.lm, codec, drawn, phase1.batch_size)
     loss = phase1_loss(answerer.lm, codec, drawn, params.loss.phase1)
     goal = uncompressed_f1(answerer, config, params.data.quick)
+    fit_detectors(answerer.lm, codec, drawn, phase1.batch_size)
     phase = PhaseRun("phase1", phase1, params.seed, stage_fingerprint("train_phase1"), goal)
     evaluate = quick_evaluation("phase1", answerer, codec, validation_questions(params.data.quick))
     figures = phase.train(codec, loss, len(prompts), evaluate)

@@ -86,7 +86,7 @@ class Section(BaseModel):
 
 
 class Adapter(Section):
-    """The trained part of the decoder; its hidden width is `hidden_mult` times the hidden size (`layernorm`: `compress_dim`)."""
+    """The fitted part of the decoder; its hidden width is `hidden_mult` times the hidden size (`layernorm`: `compress_dim`)."""
 
     kind: Annotated[Literal["residual", "layernorm"], BeforeValidator(_renamed("seed", "layernorm"))]
     hidden_mult: Count
@@ -155,7 +155,7 @@ class Phase1(Training):
 
 
 class Phase2(Training):
-    """Phase 2 starts from the adapter of Phase 1, or from a new one (`scratch`).
+    """Phase 2 starts from the adapter of Phase 1, or from a new one, without detectors (`scratch`).
 
     `gradient_checkpointing` recomputes the base model's blocks in the backward pass to save memory. `teacher_top_k` computes
     the teacher's logits once, before training, and keeps that many top tokens, all others merged; 0 computes them in full at

@@ -169,7 +169,7 @@ def test_a_codec_whose_weights_have_changed_refuses_streams_of_before(params: Pa
     streams = codec.encode(embeddings, coded)
     with torch.no_grad():
         codec.adapter.leave.bias.add_(1e-3)
-    with pytest.raises(InputError, match=r"another codec|more than its"):
+    with pytest.raises(InputError, match="another codec"):
         codec.decode(streams)
 
 
@@ -185,7 +185,7 @@ def test_a_codec_at_another_rate_refuses_the_streams_and_shares_the_weights(para
     )
     other = codec.with_rate(codec.config, replace(coder))
     assert other.adapter is codec.adapter
-    # one in 32 codecs has the mark of the first, and then finds a length or a checksum that can't be
+    # one in 32 codecs has the mark of the first, and then finds a length or a checksum that can't be right
     with pytest.raises(InputError, match=r"another codec|more than its"):
         other.decode(streams)
     assert codec.decode(streams)

@@ -1,4 +1,5 @@
 import runpy
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -23,7 +24,9 @@ from narrowband.evaluation.systems import validation_questions, validation_setti
 from narrowband.evaluation.uncompressed import write_uncompressed
 from narrowband.lm.device import mixed_precision
 from narrowband.lm.frozen import FrozenLM
-from narrowband.params import Params
+from narrowband.params import InputError, Params
+from narrowband.runtime.artifacts import read_config, write_config
+from narrowband.runtime.files import write_tensors
 from narrowband.training.draws import Draws
 from narrowband.training.loop import Evaluation, StepLoss
 from narrowband.training.losses import Reconstruction, reconstruction_loss
@@ -88,7 +91,7 @@ def test_fitted_detectors_recover_some_of_what_pca_loses_and_are_saved(
         for examples in ([world_example(0, "train", i) for i in range(first, first + 40)] for first in (0, 1000))
     )
     codec = codec_of(fit_pca(lm, train, chosen.compress_dim, window), chosen)
-    codec.scale.fill_(1.1 if magnitude == "calibrated" else 1)
+    codec.scale.fill_(3.0 if magnitude == "calibrated" else 1)
 
     def error(of: Codec) -> float:
         batch = collate(other, lm.pad_id)
@@ -107,6 +110,28 @@ def test_fitted_detectors_recover_some_of_what_pca_loses_and_are_saved(
     again.scale.copy_(codec.scale)
     fit_detectors(lm, again, draws, 4)
     assert error(again) == after
+
+
+def test_a_codec_of_another_version_is_refused(codec: Codec, tmp_path: Path) -> None:
+    codec.save(tmp_path, {})
+    tensors = load_file(tmp_path / "adapter.safetensors")
+    del tensors["adapter.detectors.offset"]
+    write_tensors(tmp_path / "adapter.safetensors", tensors)
+    settings = {name: value for name, value in read_config(tmp_path).items() if name != "sha256"}
+    write_config(tmp_path, settings)
+    with pytest.raises(InputError, match="another version"):
+        Codec.load(tmp_path)
+
+
+def test_detectors_are_those_of_the_most_frequent_tokens(lm: FrozenLM, lessons: list[Lesson], small: Params) -> None:
+    prompts = [lesson.prompt for lesson in lessons]
+    codec = codec_of(fit_pca(lm, prompts, 8, 1), small.model_copy(update={"window": 1}))
+    asked: list[torch.Tensor] = []
+    codec.adapter.fit = lambda batches, tokens: asked.append(tokens)
+    fit_detectors(lm, codec, drawn_prompts(lm.tokenizer, prompts, Draws(0, 4), 0.0), 4)
+    found = Counter(i for prompt in prompts for i, on in zip(prompt.ids, prompt.coded, strict=True) if on)
+    counts = [found[i] for i in asked[0].tolist()]
+    assert counts == sorted(found.values(), reverse=True)
 
 
 def test_an_adapter_without_detectors_is_left_as_it_is(lm: FrozenLM, lessons: list[Lesson], small: Params) -> None:

@@ -1,7 +1,7 @@
-"""The trained part of the decoder: from latents back to token embeddings."""
+"""The fitted part of the decoder: from latents back to token embeddings."""
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -20,12 +20,14 @@ class Shape(NamedTuple):
 
 
 class Sent(NamedTuple):
-    """Latents as they are received, which places of their windows hold tokens, and those tokens: ids and original embeddings."""
+    """Latents as they are received, which places of their windows hold tokens, and those tokens: ids and what is to be rebuilt."""
 
     latents: Float[Tensor, "n compress"]
     places: Bool[Tensor, "n window"]
     ids: Int[Tensor, " tokens"]
-    originals: Float[Tensor, "tokens hidden"]
+    originals: Float[
+        Tensor, "tokens hidden"
+    ]  # embeddings or states, over the codec's scale, which is applied afterwards
 
 
 class ResidualAdapter(nn.Module):
@@ -64,16 +66,16 @@ class ResidualAdapter(nn.Module):
         return (base + self.leave(self.dropout(inner)) * self.rms).flatten(1)
 
     def fit(self, batches: Callable[[], Iterable[Sent]], tokens: Int[Tensor, " n"]) -> None:
-        """Fit the detectors to training tokens, the most frequent of which are `tokens`; `batches` are the same at each call."""
+        """Fit the detectors to training tokens; `tokens` lists them, most frequent first, `batches` are the same at each call."""
         self.detectors.fit(lambda: map(self._sample, batches()), tokens)
 
     def _sample(self, sent: Sent) -> Sample:
         base = self.pca.decode(sent.latents).view(-1, *self.shape)[sent.places]  # [tokens, hidden]
-        lost, length = (sent.originals - base) / self.rms, sent.originals.norm(dim=-1, keepdim=True) / self.rms
-        return Sample(sent.ids, self._read(base), lost, length.clamp(min=1e-6))
+        rms = sent.originals.square().mean(-1, keepdim=True).sqrt()
+        return Sample(sent.ids, self._read(base), (sent.originals - base) / self.rms, rms / self.rms)
 
     def _read(self, base: Float[Tensor, "*tokens hidden"]) -> Float[Tensor, "*tokens hidden"]:
-        """What the detectors read: embeddings scaled to mean 0 and RMS 1."""
+        """What the detectors read: embeddings that are centred and scaled to RMS 1."""
         return nn.functional.layer_norm(base / self.rms, (self.shape.hidden,))
 
     def _with_neighbours(self, tokens: Float[Tensor, "n window hidden"]) -> Float[Tensor, "n window inputs"]:
@@ -106,6 +108,14 @@ class LayerNormAdapter(nn.Module):
         tokens = self.mlp(latents / self.scale).view(-1, *self.shape)
         normed: Tensor = self.norm(tokens.float())  # without a scale, the originals are lost in bfloat16's rounding
         return normed.flatten(1)
+
+
+@runtime_checkable
+class ClosedForm(Protocol):
+    """An adapter that is fitted in closed form before it is trained."""
+
+    def fit(self, batches: Callable[[], Iterable[Sent]], tokens: Int[Tensor, " n"]) -> None:
+        """Fit it to training tokens; `tokens` lists them, most frequent first, `batches` are the same at each call."""
 
 
 ADAPTERS: dict[str, Callable[[PCA, Shape, AdapterParams], nn.Module]] = {

@@ -220,7 +220,7 @@ class Codec(nn.Module):
         """Load what `save` wrote; nothing else is needed.
 
         Raises:
-            InputError: a file is missing or was changed.
+            InputError: a file is missing, was changed, or was written by another version.
         """
         folder = Path(folder)
         config = CodecConfig.read(folder)
@@ -228,6 +228,8 @@ class Codec(nn.Module):
         pca = PCA(**_taken(tensors, PCA_PREFIX)).to(torch.device(device))
         parts = _taken(tensors, CODER_PREFIX)
         codec = cls(pca, config, LatentCoder.of(pca, parts) if parts else None)
+        if set(tensors) != set(codec.state_dict()):
+            raise InputError(f"{folder} was written by another version of narrowband; run dvc repro to make it again")
         codec.load_state_dict(tensors)
         return codec
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from narrowband.codec.adapter import ResidualAdapter, Sent
+from narrowband.codec.adapter import ClosedForm, Sent
 from narrowband.codec.codec import Codec
 from narrowband.codec.windows import cut, token_places
 from narrowband.data.encoded import EncodedPrompt
@@ -19,8 +19,8 @@ from narrowband.training.loop import StepLoss
 from narrowband.training.losses import Reconstruction, reconstruction_loss
 from narrowband.training.micro_batches import WHOLE, Part, PhaseLoss, in_batch
 
-FITTED_ON = 800
-"""Prompts that an adapter's detectors are fitted on."""
+FITTED_ON, FITTED_AT_ONCE = 800, 8
+"""Prompts that an adapter's detectors are fitted on, and how many of them are in memory at a time."""
 
 Prompts = Callable[[int], Sequence[EncodedPrompt]]
 """The training prompts of a step."""
@@ -40,22 +40,23 @@ def drawn_prompts(
 
 
 def fit_detectors(lm: FrozenLM, codec: Codec, prompts: Prompts, batch_size: int) -> None:
-    """Fit what an adapter has in closed form, if it has anything, to training prompts: the batches of the first steps."""
-    adapter = codec.adapter
-    if not isinstance(adapter, ResidualAdapter):
+    """Fit what an adapter has in closed form, if it has anything, to the training prompts of the first steps."""
+    adapter: object = codec.adapter
+    if not isinstance(adapter, ClosedForm):
         return
-    batches = [collate(prompts(step), lm.pad_id) for step in range(-(-FITTED_ON // batch_size))]
+    drawn = [prompt for step in range(-(-FITTED_ON // batch_size)) for prompt in prompts(step)]
+    batches = [collate(drawn[i : i + FITTED_AT_ONCE], lm.pad_id) for i in range(0, len(drawn), FITTED_AT_ONCE)]
     found, counts = torch.cat([batch.ids[batch.coded] for batch in batches]).unique(return_counts=True)
-
-    def sent() -> Iterator[Sent]:
-        for batch in batches:
-            states, coded = lm.states(batch.ids, batch.mask), batch.coded.to(lm.device)
-            latents = codec.received(cut(states, coded, codec.window))
-            ids, originals = batch.ids.to(lm.device)[coded], states[coded] / codec.scale
-            yield Sent(latents, token_places(coded, codec.window), ids, originals)
-            advance(1)
-
     with bar("detectors", 2 * len(batches)) as advance, torch.no_grad():
+
+        def sent() -> Iterator[Sent]:
+            for batch in batches:
+                states, coded = lm.states(batch.ids, batch.mask), batch.coded.to(lm.device)
+                latents = codec.received(cut(states, coded, codec.window))
+                ids, originals = batch.ids.to(lm.device)[coded], states[coded] / codec.scale
+                yield Sent(latents, token_places(coded, codec.window), ids, originals)
+                advance(1)
+
         adapter.fit(sent, found[counts.argsort(descending=True, stable=True)].to(lm.device))
 
 
