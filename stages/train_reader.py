@@ -43,7 +43,7 @@ def main() -> None:
         n, questions = len(examples), drawn_questions(examples, Draws(seed, reader.batch_size))
     lessons = Lessons(lm.tokenizer, prompt, questions, reader.pretrain_steps, max_positions(lm.model))
     loss = reader_loss(lm, encoder, lessons, params.loss.phase2)
-    phase = PhaseRun("reader", reader.whole, seed, stage_fingerprint("train_reader"))
+    phase = PhaseRun("reader", reader, seed, stage_fingerprint("train_reader"))
     evaluate = reader_evaluation(answerer, encoder, validation_questions(params.data.quick))
     figures = phase.train(encoder, loss, n, evaluate)
     phase.save(encoder, figures, {"base_model": params.base_model, "prompt": prompt.model_dump()})

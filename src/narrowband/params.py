@@ -144,6 +144,11 @@ class Training(Section):
     evaluate_every: Count
     patience: Natural
 
+    @property
+    def all_steps(self) -> int:
+        """`steps`, and those before them."""
+        return self.steps
+
 
 class Phase1(Training):
     """`vocabulary_share` of the coded tokens, in each batch and in the PCA's windows, are replaced by random vocabulary tokens.
@@ -193,9 +198,9 @@ class Reader(Training):
     pretrain_steps: Natural
 
     @property
-    def whole(self) -> "Reader":
-        """A copy with `pretrain_steps` added to `steps`, because both are one run with one warm-up and one decay."""
-        return self.model_copy(update={"steps": self.pretrain_steps + self.steps})
+    def all_steps(self) -> int:
+        """Both kinds of steps, which are one run with one warm-up and one decay."""
+        return self.pretrain_steps + self.steps
 
 
 class Prompt(Section):

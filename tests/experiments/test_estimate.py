@@ -116,7 +116,31 @@ def test_at_window_1_each_distinct_token_is_looked_for_once(small: Params, lm: F
 
 def test_the_adapter_is_counted_without_making_it(small: Params, lm: FrozenLM) -> None:
     codec = codec_of(PCA.fit(torch.randn(100, 64, generator=torch.Generator().manual_seed(0)), 8), small)
-    assert adapter_size(small, lm.hidden_size) == sum(p.numel() for p in codec.parameters() if p.requires_grad)
+    found = adapter_size(small, lm.hidden_size)
+    assert found.trained == sum(p.numel() for p in codec.parameters() if p.requires_grad)
+    assert found.fixed == 1 + sum(
+        tensor.numel() for tensor in codec.adapter.detectors.state_dict().values()
+    )  # and the RMS
+
+
+def test_what_an_adapter_fits_in_closed_form_takes_time_and_memory(small: Params, lm: FrozenLM) -> None:
+    layernorm = small.model_copy(update={"adapter": small.adapter.model_copy(update={"kind": "layernorm"})})
+    body = sum(p.numel() for p in lm.model.parameters()) - 512 * 32
+    for params in (small, layernorm):
+        trained, fixed = adapter_size(params, lm.hidden_size)
+        found = estimate(params, lm, ASKED, SPEED)
+        assert found.memory["adapter or encoder"] == 4 * (5 * trained + fixed)
+        answers = (
+            found.seconds["train_phase1"]
+            - estimate(
+                params.model_copy(update={"phase1": params.phase1.model_copy(update={"batch_size": 0})}),
+                lm,
+                ASKED,
+                SPEED,
+            ).seconds["train_phase1"]
+        )
+        step = params.phase1.batch_size * 30 * 0.004 * (3 * trained + fixed) / body
+        assert answers == pytest.approx(params.phase1.steps * step)
 
 
 def test_a_model_is_measured_and_left_as_it_was(small: Params, lm: FrozenLM) -> None:

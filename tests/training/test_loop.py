@@ -145,7 +145,8 @@ def test_patience_that_runs_out_as_the_goal_is_reached_leaves_the_rate_to_decay(
 
 def test_a_reader_may_learn_nothing_about_answers_in_pretraining(params: Params) -> None:
     section = {"patience": 2, "pretrain_steps": 2000, "steps": 3000, "evaluate_every": 500}
-    schedule = Schedule.of(params.reader.model_copy(update=section).whole, 98.0)
+    schedule = Schedule.of(params.reader.model_copy(update=section), 98.0)
+    assert schedule.steps == 5000
     assert [schedule.ends(Progress(step=step, improved_step=0)) for step in (1000, 2000, 2500, 3000)] == [
         *(False, False, False, True)
     ]

@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 import torch
 import yaml
-from making import answerer_of, codec_of, phase1_loss_of, phase2_loss_of, seal_questions
+from making import answerer_of, codec_of, phase1_loss_of, phase2_loss_of, seal_questions, streaming_codec_of
 from safetensors.torch import load_file
 
 from narrowband.codec.adapter import Shape, make_adapter
@@ -110,6 +110,30 @@ def test_fitted_detectors_recover_some_of_what_pca_loses_and_are_saved(
     again.scale.copy_(codec.scale)
     fit_detectors(lm, again, draws, 4)
     assert error(again) == after
+
+
+@pytest.mark.parametrize(("source", "share"), [("block-1", 0.0), ("embeddings", 0.3)])
+def test_detectors_are_fitted_to_states_and_vocabulary_tokens_with_rounded_latents(
+    source: str, share: float, small: Params
+) -> None:
+    coding = small.latent_coding.model_copy(update={"kind": "entropy", "step": 0.5})
+    chosen = small.model_copy(update={"window": 1, "compress_dim": 12, "source": source, "latent_coding": coding})
+    sender = FrozenLM.load(chosen.base_model, source)
+    examples = [world_example(0, "train", i) for i in range(40)]
+    prompts = [encode_prompt(sender.tokenizer, e.context, e.question, small.prompt) for e in examples]
+    codec = streaming_codec_of(sender, prompts, chosen)
+    torch.nn.init.zeros_(codec.adapter.leave.weight)
+    draws = drawn_prompts(sender.tokenizer, prompts, Draws(0, 4), share)
+    batch = collate(draws(0), sender.pad_id)
+
+    def error() -> float:
+        with torch.no_grad():
+            found = coded_tokens(sender, codec, batch)
+        return float((found.original - found.reconstructed).square().mean())
+
+    before = error()
+    fit_detectors(sender, codec, draws, 4)
+    assert error() < 0.9 * before
 
 
 def test_a_codec_of_another_version_is_refused(codec: Codec, tmp_path: Path) -> None:

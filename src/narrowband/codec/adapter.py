@@ -20,14 +20,15 @@ class Shape(NamedTuple):
 
 
 class Sent(NamedTuple):
-    """Latents as they are received, which places of their windows hold tokens, and those tokens: ids and what is to be rebuilt."""
+    """Latents as they are received, which places of their windows hold tokens, and those tokens: ids and what is to be rebuilt.
+
+    `originals` are embeddings or states, over the codec's scale, which is applied afterwards.
+    """
 
     latents: Float[Tensor, "n compress"]
     places: Bool[Tensor, "n window"]
     ids: Int[Tensor, " tokens"]
-    originals: Float[
-        Tensor, "tokens hidden"
-    ]  # embeddings or states, over the codec's scale, which is applied afterwards
+    originals: Float[Tensor, "tokens hidden"]
 
 
 class ResidualAdapter(nn.Module):

@@ -45,7 +45,7 @@ PER_RECORD = 2
 """Approximate number of candidates per SFT record, rejected ones included."""
 
 ADAM = 5
-"""Numbers kept for each weight of an adapter: itself, gradient, two moments, best value."""
+"""Numbers kept for each trained weight of an adapter: itself, gradient, two moments, best value."""
 
 FLOAT = 4
 """Bytes of a float32."""
@@ -85,6 +85,13 @@ class Asked(NamedTuple):
         """The same with `size` prompts at a time padded to the longest."""
         batches = [self.train[start : start + size] for start in range(0, len(self.train), size)]
         return sum(max(len(prompt.ids) for prompt in batch) * len(batch) for batch in batches) / len(self.train)
+
+
+class AdapterSize(NamedTuple):
+    """Numbers of an adapter: weights that are trained, and those fitted in closed form, without PCA's."""
+
+    trained: int
+    fixed: int
 
 
 class Estimate(NamedTuple):
@@ -165,12 +172,13 @@ class _Costs:
 
     def phase(self, training: Training, step: float, known: bool = False) -> float:
         """All steps, and all quick evaluations, including the one before the first step unless its result is known."""
-        evaluations = (not known) + -(-training.steps // training.evaluate_every)
-        return training.steps * step + evaluations * self.answers(self.asked.train, self.params.data.quick, 1)
+        evaluations = (not known) + -(-training.all_steps // training.evaluate_every)
+        return training.all_steps * step + evaluations * self.answers(self.asked.train, self.params.data.quick, 1)
 
     def phase1_step(self) -> float:
-        """A step: forward and backward take 6 operations per token and adapter weight, the LM's forward 2 per LM weight."""
-        return 3 * self.params.phase1.batch_size * self.asked.length * self.speed.train * self.adapter / self.blocks
+        """A step: per token 6 operations for each trained number of the adapter, 2 for each fixed one and each LM weight read."""
+        passes = (3 * self.adapter.trained + self.adapter.fixed) / self.blocks
+        return passes * self.params.phase1.batch_size * self.asked.length * self.speed.train
 
     def phase2_step(self) -> float:
         """A step: the LM's forward and backward over the padded batch, and the teacher's forward."""
@@ -184,9 +192,7 @@ class _Costs:
         if k == 1:
             return 0.0
         passes = 1 + 3 * (self.copied + self.mlp / k) / self.blocks + 2 / k
-        return self.phase(
-            reader.whole, passes * reader.batch_size * self.asked.padded(reader.batch_size) * self.speed.train
-        )
+        return self.phase(reader, passes * reader.batch_size * self.asked.padded(reader.batch_size) * self.speed.train)
 
     def records(self) -> float:
         """SFT records: candidates are generated, and read twice by the critic."""
@@ -213,17 +219,18 @@ def estimate(params: Params, lm: FrozenLM, asked: Asked, speed: Speed) -> Estima
         "diagnose": costs.answers(test, replays, 0, 1) + costs.searches(test, EXAMINED, codecs),
     }
     rows = min(params.phase2.micro_batch or params.phase2.batch_size, params.phase2.batch_size)
+    adapter, encoder = ADAM * costs.adapter.trained + costs.adapter.fixed, ADAM * (costs.mlp + costs.copied)
     memory = {
         "weights": (1 + multiplies_in_bfloat16() / 2) * sum(parameter.nbytes for parameter in lm.model.parameters()),
         "vocabulary": float(2 * id_count(lm.tokenizer) * lm.hidden_size * FLOAT),  # as it is, and normalised
         "activations": rows * max(len(prompt.ids) for prompt in asked.train) * speed.kept,
-        "adapter or encoder": float(max(costs.adapter, costs.mlp + costs.copied) * ADAM * FLOAT),
+        "adapter or encoder": float(max(adapter, encoder) * FLOAT),
     }
     return Estimate(seconds, memory)
 
 
-def adapter_size(params: Params, hidden: int) -> int:
-    """Number of weights of the adapter that `params` ask for."""
+def adapter_size(params: Params, hidden: int) -> AdapterSize:
+    """The size of the adapter that `params` ask for."""
     width = params.vector_dim(hidden)
     with torch.device("meta"):
         pca = PCA(
@@ -233,7 +240,8 @@ def adapter_size(params: Params, hidden: int) -> int:
             torch.zeros(1),
         )
         adapter = make_adapter(pca, Shape(params.window, hidden), params.adapter)
-    return sum(parameter.numel() for parameter in adapter.parameters())
+    fixed = sum(buffer.numel() for name, buffer in adapter.named_buffers() if not name.startswith("pca."))
+    return AdapterSize(sum(parameter.numel() for parameter in adapter.parameters()), fixed)
 
 
 def encoder_size(reader: Reader, lm: FrozenLM) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from narrowband.params import Reader, Training
+from narrowband.params import Training
 from narrowband.runtime import distributed
 from narrowband.runtime.entry import console
 from narrowband.runtime.progress import bar
@@ -68,8 +68,8 @@ class Schedule(NamedTuple):
         """The schedule that a section of `params.yaml` asks for; a reader learns nothing about answers in pretraining."""
         patience = training.patience
         goal = goal if patience else math.inf
-        patient_from = training.pretrain_steps if isinstance(training, Reader) else 0
-        return cls(training.steps, training.warmup, training.evaluate_every, patience, TIE, goal, patient_from)
+        patient_from = training.all_steps - training.steps
+        return cls(training.all_steps, training.warmup, training.evaluate_every, patience, TIE, goal, patient_from)
 
     def factor(self, step: int, goal_step: int = -1) -> float:
         """Factor on the learning rate: linear warm-up to 1, cosine decay to 0; from `goal_step` on, linear decay on top."""
