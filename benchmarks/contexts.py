@@ -17,8 +17,7 @@ from benchmarks.results import save
 from benchmarks.setting import DATA, without_zeros
 from narrowband.codec.codec import Codec
 from narrowband.codec.config import CodecConfig
-from narrowband.codec.pca import PCA
-from narrowband.codec.token_windows import token_windows
+from narrowband.codec.fitting import fit_pca
 from narrowband.data.squad import Example, read_squad
 from narrowband.evaluation.answer import HasIds, QuestionAnswerer, QuestionSet
 from narrowband.evaluation.compare import Comparison, compare
@@ -74,8 +73,7 @@ def systems(asked: QuestionAnswerer, examples: Sequence[Example]) -> dict[str, C
     """PCA, and two adapters with different random weights."""
     lm, params = asked.lm, load_params().model_copy(update={"window": 1})
     params = params.model_copy(update={"compress_dim": lm.hidden_size // RATIO})
-    vectors, windows = token_windows(lm, asked.encode(examples), 1)
-    pca = PCA.fit(vectors, params.compress_dim, windows)
+    pca = fit_pca(lm, asked.encode(examples), params.compress_dim, 1)
     config = CodecConfig.of(params)
     made = {"pca": Codec(pca, config, pca_only=True)}
     for seed, name in enumerate(("phase1", "phase2")):

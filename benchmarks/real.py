@@ -15,8 +15,7 @@ from benchmarks.setting import DATA, phase_loss, without_zeros
 from benchmarks.training import stepper
 from narrowband.codec.codec import Codec
 from narrowband.codec.config import CodecConfig
-from narrowband.codec.pca import PCA
-from narrowband.codec.token_windows import token_windows
+from narrowband.codec.fitting import fit_pca
 from narrowband.data.prompts import SettledPrompt, collate, encode_answer, encode_prompts
 from narrowband.data.settled import draw_shots, with_examples
 from narrowband.data.squad import read_squad
@@ -59,8 +58,7 @@ def setting() -> Setting:
     prompt: SettledPrompt = with_examples(params.prompt, drawn.shots).model_copy(update={"bos": "text"})
     prompts = encode_prompts(lm.tokenizer, drawn.train, prompt)
     answers = [encode_answer(lm.tokenizer, one.golds[0]) for one in drawn.train]
-    vectors, windows = token_windows(lm, prompts, params.window)
-    pca = PCA.fit(vectors, params.compress_dim, windows)
+    pca = fit_pca(lm, prompts, params.compress_dim, params.window)
     codec = without_zeros(Codec(pca, CodecConfig.of(params), seed=params.seed))
     lessons = [Lesson(*pair) for pair in zip(prompts, answers, strict=True)]
     return Setting(params, lm, codec.train(), lessons)
@@ -129,7 +127,7 @@ def memory() -> Row:
         used / needed,
         1.3,
         False,
-        {"step": found["seconds"]},
+        {"whole process": found["seconds"]},
         {f"{name} GiB": found[name] / 2**30 for name in ("peak_bytes", "imports", "tokenizer", "weights", "kept")},
         f"without the tokenizer's {found['tokenizer'] / 2**30:.2f} GiB it is {(used - found['tokenizer']) / needed:.2f}",
     )

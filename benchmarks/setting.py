@@ -9,8 +9,7 @@ import torch
 
 from narrowband.codec.codec import Codec
 from narrowband.codec.config import CodecConfig
-from narrowband.codec.pca import PCA
-from narrowband.codec.token_windows import token_windows
+from narrowband.codec.fitting import fit_pca
 from narrowband.data.encoded import EncodedPrompt
 from narrowband.data.prompts import encode_answer, encode_prompts
 from narrowband.data.settled import draw_shots, with_examples
@@ -72,8 +71,7 @@ def lessons(n: int) -> list[Lesson]:
 def codec(window: int) -> Codec:
     """A codec with a fitted PCA and an adapter whose last layer is no longer zero."""
     params = setting(window)
-    vectors, windows = token_windows(base_lm(), prompts(600), window)
-    pca = PCA.fit(vectors, params.compress_dim, windows)
+    pca = fit_pca(base_lm(), prompts(600), params.compress_dim, window)
     return without_zeros(Codec(pca, CodecConfig.of(params), seed=params.seed))
 
 

@@ -36,7 +36,7 @@ def main() -> None:
     if read_cached(PASSED) != state:
         from narrowband.experiments.examine import examine  # slow to import
 
-        examine(params, *pools)
+        examine(params)
         write_json(PASSED, state)
     write_json(paths.CHECKED, revisions)
     if not (here := Path.cwd()).as_posix().isascii():

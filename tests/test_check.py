@@ -58,6 +58,25 @@ def test_a_model_without_a_part_that_a_reader_copies_is_refused(project: Path, e
         check()
 
 
+def test_what_sft_records_alone_need_is_asked_for_only_where_there_are_any(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for file in (project / "models" / "base").glob("*token*.json"):
+        file.write_text(file.read_text().replace("<|bos|>", "<|im_start|>"))
+    change(
+        project, {"generation": {"backend": "vllm"}, "data": {"bos": "text", "sft_records": 0, "phase2_sft_share": 0}}
+    )
+    check()
+    change(project, {"data": {"sft_records": 8}})
+    with pytest.raises(InputError, match=r"generation.backend vllm needs vLLM"):
+        check()
+    change(project, {"generation": {"backend": "transformers"}})
+    with pytest.raises(
+        InputError, match=r"data.bos is text, but BOS of this base model is <\|im_start\|>, a chat delim"
+    ):
+        check()
+
+
 @pytest.mark.parametrize("kept", ["", "[", "[]"])
 def test_a_damaged_record_of_the_last_check_counts_as_none(project: Path, kept: str) -> None:
     check()

@@ -93,27 +93,25 @@ def test_auto_is_measured_with_the_model(tiny_model: Path, params: Params) -> No
     assert found.bos == ("text" if choice["added"] else "none") and choice["with_bos"] < 0 > choice["without_bos"]
 
 
-def test_a_chat_delimiter_is_refused_and_never_chosen(tokenizer: PreTrainedTokenizerBase, params: Params) -> None:
+def test_a_chat_delimiter_is_refused_and_never_chosen(tokenizer: PreTrainedTokenizerBase) -> None:
     for bos in ("text", "codec", "auto", "none"):
-        require_bos(params.prompt.model_copy(update={"bos": bos}), tokenizer)
+        require_bos("prompt.bos", bos, tokenizer)
     tokenizer.bos_token = "<|im_start|>"
     for bos in ("auto", "none"):
-        require_bos(params.prompt.model_copy(update={"bos": bos}), tokenizer)
+        require_bos("prompt.bos", bos, tokenizer)
     with pytest.raises(
         InputError, match=r"BOS of this base model is <\|im_start\|>, a chat delimiter; set prompt.bos to"
     ):
-        require_bos(params.prompt.model_copy(update={"bos": "text"}), tokenizer)
+        require_bos("prompt.bos", "text", tokenizer)
 
 
 @pytest.mark.parametrize("bos", ["text", "codec"])
-def test_a_bos_that_the_tokenizer_does_not_have_is_refused(
-    tokenizer: PreTrainedTokenizerBase, params: Params, bos: str
-) -> None:
+def test_a_bos_that_the_tokenizer_does_not_have_is_refused(tokenizer: PreTrainedTokenizerBase, bos: str) -> None:
     tokenizer.bos_token = None
     with pytest.raises(InputError, match=f"prompt.bos is {bos}, but the tokenizer of this base model has no BOS; set"):
-        require_bos(params.prompt.model_copy(update={"bos": bos}), tokenizer)
+        require_bos("prompt.bos", bos, tokenizer)
     for bos in ("auto", "none"):
-        require_bos(params.prompt.model_copy(update={"bos": bos}), tokenizer)
+        require_bos("prompt.bos", bos, tokenizer)
 
 
 def test_later_stages_read_what_was_settled(params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

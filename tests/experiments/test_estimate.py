@@ -19,6 +19,7 @@ from narrowband.experiments.estimate import (
     Speed,
     adapter_size,
     estimate,
+    estimate_of,
     estimate_table,
     in_words,
     measure,
@@ -26,6 +27,7 @@ from narrowband.experiments.estimate import (
     sentence,
     tell_time,
 )
+from narrowband.lm import stop
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import InputError, Params
 from narrowband.reader.encoder import ContextEncoder, ReaderConfig
@@ -118,9 +120,8 @@ def test_the_adapter_is_counted_without_making_it(small: Params, lm: FrozenLM) -
     codec = codec_of(PCA.fit(torch.randn(100, 64, generator=torch.Generator().manual_seed(0)), 8), small)
     found = adapter_size(small, lm.hidden_size)
     assert found.trained == sum(p.numel() for p in codec.parameters() if p.requires_grad)
-    assert found.fixed == 1 + sum(
-        tensor.numel() for tensor in codec.adapter.detectors.state_dict().values()
-    )  # and the RMS
+    detectors = codec.adapter.detectors.state_dict().values()
+    assert found.fixed == sum(tensor.numel() for tensor in detectors) + 1  # the RMS
 
 
 def test_what_an_adapter_fits_in_closed_form_takes_time_and_memory(small: Params, lm: FrozenLM) -> None:
@@ -128,19 +129,12 @@ def test_what_an_adapter_fits_in_closed_form_takes_time_and_memory(small: Params
     body = sum(p.numel() for p in lm.model.parameters()) - 512 * 32
     for params in (small, layernorm):
         trained, fixed = adapter_size(params, lm.hidden_size)
-        found = estimate(params, lm, ASKED, SPEED)
+        empty = params.model_copy(update={"phase1": params.phase1.model_copy(update={"batch_size": 0})})
+        found, without_steps = (estimate(one, lm, ASKED, SPEED) for one in (params, empty))
         assert found.memory["adapter or encoder"] == 4 * (5 * trained + fixed)
-        answers = (
-            found.seconds["train_phase1"]
-            - estimate(
-                params.model_copy(update={"phase1": params.phase1.model_copy(update={"batch_size": 0})}),
-                lm,
-                ASKED,
-                SPEED,
-            ).seconds["train_phase1"]
-        )
         step = params.phase1.batch_size * 30 * 0.004 * (3 * trained + fixed) / body
-        assert answers == pytest.approx(params.phase1.steps * step)
+        steps = found.seconds["train_phase1"] - without_steps.seconds["train_phase1"]
+        assert steps == pytest.approx(params.phase1.steps * step)
 
 
 def test_a_model_is_measured_and_left_as_it_was(small: Params, lm: FrozenLM) -> None:
@@ -149,6 +143,29 @@ def test_a_model_is_measured_and_left_as_it_was(small: Params, lm: FrozenLM) -> 
     assert speed.train > 0 and speed.read > 0 and speed.write > 0
     assert speed.kept > lm.hidden_size * 4  # at least the embeddings themselves
     assert all(parameter.grad is None for parameter in lm.model.parameters())
+
+
+def test_new_tokens_are_timed_even_if_answers_end_at_once(
+    small: Params, lm: FrozenLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[int] = []
+    lm.model.register_forward_hook(lambda *given: passes.append(1))
+    monkeypatch.setattr(stop, "until_end", lambda text, at: (text, True))
+    monkeypatch.setattr(estimates, "_clock", lambda: float(len(passes)))
+    prompts = answerer_of(lm, small).encode([world_example(0, "train", i) for i in range(3)])
+    assert measure(lm, prompts, 4).write == 1 / 4  # a pass for each new token of four rows
+
+
+def test_fewer_questions_than_asked_for_take_less_time_unless_they_are_made(
+    small: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimates, "measure", lambda *given: SPEED)
+    splits = {split: [world_example(0, split, i) for i in range(5)] for split in ("train", "validation", "test")}
+    of_a_file = small.model_copy(update={"dataset": "few.json"})
+    made, found = (estimate_of(params, splits).seconds for params in (small, of_a_file))
+    assert found["evaluate"] == pytest.approx(made["evaluate"] * 5 / small.data.test)
+    assert found["references"] == pytest.approx(made["references"] * min(5 / small.baselines.questions, 1))
+    assert found["uncompressed"] < made["uncompressed"]
 
 
 def test_the_last_stage_ends_the_estimate_and_an_unknown_one_is_refused(small: Params, lm: FrozenLM) -> None:

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,11 @@ def test_queued_experiments_are_waiting_then_finished_or_failed(
     with pytest.raises(InputError, match="dvc exp show failed"):
         collect(["no-such-revision"])
 
+    # DVC's worker ends 10 s after its last experiment, and loses one that it is handed just then.
+    deadline = time.monotonic() + 60
+    while "0 active, 0 idle" not in subprocess.check_output(["dvc", "queue", "status"], text=True):
+        assert time.monotonic() < deadline
+        time.sleep(1)
     run("git", "commit", "-q", "--allow-empty", "-m", "next")
     enqueue("good-seed1", {"f1": 61, "seed": 1})
     enqueue("new-seed0", {"f1": 70})

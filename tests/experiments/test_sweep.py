@@ -31,14 +31,15 @@ def test_every_run_has_vectors_that_shrink_by_its_ratio() -> None:
         assert 256 * run.window == int(overrides["compress_dim"]) * run.compression
 
 
-def test_rows_are_those_of_finished_runs_with_their_intervals() -> None:
+def test_rows_are_those_of_finished_runs_with_their_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
     row = {"f1": 50.0, "em": 40.0, "agreement": 45.0, "cosine": 0.9, "norm_ratio": 1.0, "token_match": 99.0}
     interval = {"f1_interval": {"low": 47.0, "high": 53.0}}
     gain = {"f1_gain": 2.0, "f1_gain_interval": {"low": 1.0, "high": 3.0}, "unseen": {"token_match": 80.0}}
-    metrics = {name: {**row, **interval} for name in ("pca", "phase1", "phase2")}
-    metrics["phase2"] |= {**gain, "mse": 0.1}
-    metrics["uncompressed"] = {"f1": 98.0, "em": 97.0, **interval}
+    metrics = dict.fromkeys(("pca", "phase1", "phase2"), row) | {"uncompressed": {"f1": 98.0, "em": 97.0}}
+    details = dict.fromkeys(metrics, interval) | {"phase2": {**interval, **gain, "mse": 0.1}}
     name = SweepRun(32, 16, 2).name
+    read = {(name, queue.DETAILS): details}  # another experiment may have none
+    monkeypatch.setattr(queue, "read_result", lambda experiments, *which: read[which])
     origins = {name: Origin("c" * 40, "exp")}
     rows = sweep_rows(Experiments(("abc",), {name: metrics, "another": {}}, frozenset(), origins))
     assert [row["system"] for row in rows] == ["uncompressed", "pca", "phase1", "phase2"]

@@ -55,6 +55,14 @@ def test_a_changed_byte_of_a_large_file_changes_the_revision(weights: Path, plac
     assert file_sha256(weights) == expected(weights)
 
 
+def test_a_file_counts_whatever_the_case_of_its_ending(tmp_path: Path) -> None:
+    found = set()
+    for content in ("a", "b"):
+        (tmp_path / "Model.GGUF").write_text(content)
+        found.add(model_revision(str(tmp_path)))
+    assert len(found) == 2
+
+
 def test_a_large_file_is_read_once(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = file_sha256(weights)
     assert first == expected(weights)

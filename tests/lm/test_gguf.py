@@ -1,6 +1,7 @@
 """GGUF files as base models: the same model as the folder they were written from, and a sentence for whatever is no such file."""
 
 import json
+import math
 import struct
 import tracemalloc
 from collections.abc import Callable
@@ -64,7 +65,7 @@ def write_gguf(model: Path, path: Path, **metadata: object) -> Path:
     writer.add_eos_token_id(backend.eos_token_id)
     writer.add_pad_token_id(backend.pad_token_id)
     for key, value in {"tokenizer.ggml.pre": "gpt-2", **metadata}.items():
-        add = writer.add_string if isinstance(value, str) else writer.add_uint32
+        add = {str: writer.add_string, float: writer.add_float32, int: writer.add_uint32}[type(value)]
         add(key, value)
     for name, tensor in lm.state_dict().items():
         if ".q_proj" in name or ".k_proj" in name:  # whose halves llama.cpp interleaves
@@ -180,7 +181,7 @@ def test_digits_are_parted_before_spaces_are_where_the_vocabulary_was_made_so(ti
         ({"llama.rope.scaling.type": "yarn"}, r"scales its positions \(yarn\), which transformers does not read"),
         ({"split.count": 3}, "is one of 3 parts; join them with llama-gguf-split --merge"),
         ({"general.alignment": 24}, "has an alignment of 24, which is not a power of two"),
-        ({"llama.vocab_size": 1 << 31}, r"says that llama\.vocab_size is 2\.14748e\+09; 16777216 is the most"),
+        ({"llama.vocab_size": 1 << 31}, r"says that llama\.vocab_size is 2147483648; 16777216 is the most"),
         ({"llama.vocab_size": 1 << 23}, r"holds \d+ weights and transformers .* reads 536\d+ of such a llama model"),
     ],
 )
@@ -196,6 +197,18 @@ def test_a_folder_with_several_files(file: Path) -> None:
     (file.parent / "more.gguf").write_bytes(file.read_bytes())
     with pytest.raises(InputError, match=r"holds 2 GGUF files; name one of them, such as .*more\.gguf"):
         locate(str(file.parent))
+
+
+@pytest.mark.parametrize(("base", "allowed"), [(283461213.0, True), (math.inf, False), (math.nan, False)])
+def test_the_base_of_rotary_embeddings_may_be_any_number(
+    tiny_model: Path, tmp_path: Path, base: float, allowed: bool
+) -> None:
+    path = write_gguf(tiny_model, tmp_path / "long.gguf", **{"llama.rope.freq_base": base})
+    if allowed:
+        assert outline(str(path)).config.rope_parameters["rope_theta"] == pytest.approx(base, rel=1e-6)
+    else:
+        with pytest.raises(InputError, match=r"says that llama.rope.freq_base is (inf|nan)"):
+            outline(str(path))
 
 
 HEAD = b"GGUF" + struct.pack("<I", 3)

@@ -61,12 +61,20 @@ def test_an_instruction_pool_that_is_none_is_refused(tmp_path: Path, content: st
     assert "\n" not in str(refusal.value)
 
 
+def test_a_block_of_text_in_a_pool_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "pool.yaml").write_text(
+        "- category: a\n  topics: [rain]\n  forms:\n    - |\n      Write about {topic}.\n"
+    )
+    assert read_instructions(tmp_path / "pool.yaml") == [Instruction("Write about rain.", "a", "pool")]
+
+
 def test_a_numbered_list_is_read_as_far_as_it_is_one() -> None:
     prompt = list_prompt(read_pool(ROOT / "pools" / "few_shot.yaml"), 0)
     assert prompt.startswith("1. ") and prompt.endswith("\n4.") and prompt.count("\n") == 3
     text = " What is fog?\n5. Explain rain. \n6. Compute 3*4.\n"
     assert read_list(Continuation(text, "eos")) == ["What is fog?", "Explain rain.", "Compute 3*4."]
     assert read_list(Continuation(text[:-8], "length")) == ["What is fog?", "Explain rain."]
+    assert read_list(Continuation(text + "7", "length")) == ["What is fog?", "Explain rain.", "Compute 3*4."]
     assert read_list(Continuation(" What is fog?\n7. Explain rain.", "eos")) == ["What is fog?"]
     assert read_list(Continuation("\n\n", "stop")) == []
 

@@ -89,14 +89,26 @@ ENTRY = "{category: b, instruction: c, completion: d, id: "
     "content",
     [
         "3",
+        "[a]",
+        "[null]",
         "- {id: a}",
         "- {id: a, category: b, instruction: c, completion: d}",
         "a: [",
         "".join(f"- {ENTRY}a}}\n" for _ in range(5)),
         "".join(f"- {ENTRY}{i}}}\n" for i in range(5)),
+        "".join(f"- {ENTRY}n{i}}}\n" for i in range(5)),
     ],
 )
 def test_a_pool_that_is_no_pool_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "pool.yaml").write_text(content)
-    with pytest.raises(InputError, match="few-shot pool"):
+    with pytest.raises(InputError, match="few-shot pool") as refusal:
         read_pool(tmp_path / "pool.yaml")
+    assert not any(word in str(refusal.value) for word in ("__", "NoneType", "mapping", "iterable"))
+
+
+def test_spaces_and_line_breaks_around_a_text_are_no_part_of_it(tmp_path: Path) -> None:
+    entries = "".join(
+        f"- id: n{i}\n  category: b\n  instruction: |\n    Write {i}.\n  completion: ' d '\n" for i in range(5)
+    )
+    (tmp_path / "pool.yaml").write_text(entries)
+    assert read_pool(tmp_path / "pool.yaml")[3] == FewShotExample("n3", "b", "Write 3.", "d")

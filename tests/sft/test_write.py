@@ -61,7 +61,7 @@ def test_records_provenance_and_card_are_written_and_the_folder_loads(settings: 
     assert said["fingerprint"] == repr(settings) and said["libraries"]["torch"]
     assert said["parameters"] == {"seed": settings.seed} and said["counts"]["kept"] == 12
     for name, found in said["sha256"].items():
-        path = tmp_path / "sft" / name if name in FILES else ROOT / "pools" / name
+        path = tmp_path / "sft" / name if name in FILES else ROOT / name
         assert found == hashlib.sha256(path.read_bytes()).hexdigest()
 
     loaded = load_dataset(str(tmp_path / "sft"), cache_dir=str(tmp_path / "cache"))

@@ -35,7 +35,7 @@ def write_questions(params: Params, apart: int) -> Questions:
     drawn = draw_shots(splits["train"][: data.train], prompt.shots, params.seed)
     splits["train"] = drawn.train
     tokenizer = load_tokenizer(params.base_model)
-    require_bos(prompt, tokenizer)
+    require_bos("prompt.bos", prompt.bos, tokenizer)
     settled, decided = settle(prompt, drawn, params.base_model)
     for examples in splits.values():
         check_questions(tokenizer, examples, settled)

@@ -59,22 +59,21 @@ def with_examples(prompt: Prompt, shots: Sequence[Example]) -> SettledPrompt:
     return SettledPrompt(**prompt.model_dump(), examples=worked_examples(shots))
 
 
-def require_bos(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Check that `bos` asks for a token that the base model has, and for none that marks turns of a conversation.
+def require_bos(name: str, bos: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Check that the parameter `name` asks for a BOS that the base model has, and for none that marks turns of a conversation.
 
     Raises:
         InputError: it does not.
     """
-    if prompt.bos not in ("text", "codec"):
+    if bos not in ("text", "codec"):
         return
     if is_chat_delimiter(str(tokenizer.bos_token)):
         raise InputError(
-            f"prompt.bos is {prompt.bos}, but BOS of this base model is {tokenizer.bos_token}, a chat delimiter; set "
-            "prompt.bos to auto or none"
+            f"{name} is {bos}, but BOS of this base model is {tokenizer.bos_token}, a chat delimiter; set {name} to auto or none"
         )
     if tokenizer.bos_token_id is None:
         raise InputError(
-            f"prompt.bos is {prompt.bos}, but the tokenizer of this base model has no BOS; set prompt.bos to auto or none"
+            f"{name} is {bos}, but the tokenizer of this base model has no BOS; set {name} to auto or none"
         )
 
 

@@ -16,6 +16,12 @@ from narrowband.world.passages import Question, make_passage
 
 BUNDLED = "bundled"
 
+
+def are_generated(dataset: str, test_dataset: str | None) -> bool:
+    """Whether all questions are made when they are asked for, so that there are always enough."""
+    return dataset == BUNDLED and not test_dataset
+
+
 Sizes = Mapping[Split, int]
 """Number of questions wanted in each split."""
 

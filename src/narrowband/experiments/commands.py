@@ -27,7 +27,7 @@ Revisions = Annotated[
     list[str],
     typer.Option(
         default_factory=lambda: ["HEAD"],
-        help="Commit that the experiments start from; of several, the first that has one counts.",
+        help="Commit that the experiments start from; if several have one of the same name, that of the first is used.",
     ),
 ]
 
@@ -74,7 +74,8 @@ def hypotheses(
     if queue:
         console.print(f"queued {', '.join(queue_missing(asked.runs(), experiments)) or 'nothing'}", soft_wrap=True)
         return
-    write_text(HYPOTHESES.with_suffix(".md"), markdown(asked, with_details(experiments)))
+    found = with_details(experiments.only(name for name in asked.runs() if name in experiments.finished))
+    write_text(HYPOTHESES.with_suffix(".md"), markdown(asked, found))
     names = missing(asked, experiments)
     console.print(f"{len(asked.runs()) - len(names)} of {len(asked.runs())} experiments have finished")
 
@@ -106,7 +107,7 @@ def sweep(
 
 @profiles.command(name="list")
 def list_profiles() -> None:
-    """List the profiles and the hardware they need; of damaged ones, the first is then named."""
+    """List the profiles and the hardware they need; then report the first damaged one, if any."""
     shown = Table("profile", "about", "base model", "data set", "GPU memory", "disk")
     damaged: list[InputError] = []
     for name in profile_names():

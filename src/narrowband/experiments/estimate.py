@@ -15,6 +15,7 @@ from narrowband.codec.adapter import Shape, make_adapter
 from narrowband.codec.pca import PCA
 from narrowband.data.encoded import EncodedPrompt
 from narrowband.data.prompts import collate, encode_prompts
+from narrowband.data.splits import are_generated
 from narrowband.data.squad import Example
 from narrowband.diagnosis.figures import EXAMINED
 from narrowband.diagnosis.replay import REPLAYED
@@ -24,6 +25,7 @@ from narrowband.lm.base_model import id_count, is_here
 from narrowband.lm.device import best_device, mixed_precision, multiplies_in_bfloat16
 from narrowband.lm.frozen import FrozenLM
 from narrowband.lm.split import blocks
+from narrowband.lm.stop import TextEnd
 from narrowband.params import InputError, Params, Reader, Training
 from narrowband.reader.encoder import HIDDEN_MULT
 from narrowband.runtime.entry import console, set_up_torch
@@ -88,7 +90,7 @@ class Asked(NamedTuple):
 
 
 class AdapterSize(NamedTuple):
-    """Numbers of an adapter: weights that are trained, and those fitted in closed form, without PCA's."""
+    """Numbers of an adapter: weights that are trained, and those fitted in closed form."""
 
     trained: int
     fixed: int
@@ -122,12 +124,12 @@ def measure(lm: FrozenLM, prompts: Sequence[EncodedPrompt], rows: int) -> Speed:
         return tensor
 
     def passed(*contexts: AbstractContextManager[object]) -> float:
-        began = time.perf_counter()
+        began = _clock()
         with ExitStack() as stack:
             for context in contexts:
                 stack.enter_context(context)
             lm.logits(embeddings, mask, last=1)
-        return (time.perf_counter() - began) / tokens
+        return (_clock() - began) / tokens
 
     train = passed(torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor), mixed_precision())
     return Speed(train, passed(torch.no_grad()), write, sum(kept.values()) / tokens)
@@ -135,11 +137,20 @@ def measure(lm: FrozenLM, prompts: Sequence[EncodedPrompt], rows: int) -> Speed:
 
 def _writing(lm: FrozenLM, cue: Float[Tensor, "rows cue hidden"]) -> float:
     """Seconds per generated token, in a batch of the given rows, after a warm-up that brings the weights into memory."""
-    mask = torch.ones(cue.shape[:2], dtype=torch.bool, device=lm.device)
-    lm.generate(cue, mask, 1)
-    began = time.perf_counter()
-    lm.generate(cue, mask, NEW)
-    return (time.perf_counter() - began) / (NEW * len(cue))
+    cue = cue if lm.batchable else cue[:1]
+    prompt = {"inputs_embeds": cue.to(lm.model.dtype), "attention_mask": cue.new_ones(cue.shape[:2], dtype=torch.long)}
+    going_on = TextEnd(lm.tokenizer, lambda text: False, 0)
+    lm.greedy(going_on, 1, **prompt)
+    began = _clock()
+    tokens = lm.greedy(going_on, NEW, **prompt)
+    return (_clock() - began) / tokens.numel()
+
+
+def _clock() -> float:
+    """Seconds, once a GPU has done what it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 class _Costs:
@@ -240,7 +251,7 @@ def adapter_size(params: Params, hidden: int) -> AdapterSize:
             torch.zeros(1),
         )
         adapter = make_adapter(pca, Shape(params.window, hidden), params.adapter)
-    fixed = sum(buffer.numel() for name, buffer in adapter.named_buffers() if not name.startswith("pca."))
+    fixed = sum(buffer.numel() for buffer in adapter.buffers())
     return AdapterSize(sum(parameter.numel() for parameter in adapter.parameters()), fixed)
 
 
@@ -262,7 +273,9 @@ def require_stage(name: str) -> None:
 
 
 def estimate_of(params: Params, splits: Mapping[Split, Sequence[Example]]) -> Estimate:
-    """Load the base model of `params` and estimate a run with the questions of `splits`.
+    """Load the base model of `params` and estimate a run with the questions of `splits`, which may hold fewer than asked for.
+
+    Bundled questions are made, so a few of them are enough.
 
     Raises:
         InputError: the base model can't be loaded.
@@ -270,7 +283,19 @@ def estimate_of(params: Params, splits: Mapping[Split, Sequence[Example]]) -> Es
     lm = FrozenLM.load(params.base_model)
     train, test = (splits["train"][:SAMPLED_QUESTIONS], splits["test"])
     asked = Asked(*(encode_prompts(lm.tokenizer, examples, params.prompt) for examples in (train, test)))
+    if not are_generated(params.dataset, params.test_dataset):
+        params = _as_many_as_there_are(params, len(splits["validation"]), len(test))
     return estimate(params, lm, asked, measure(lm, asked.train, params.generation.batch_size))
+
+
+def _as_many_as_there_are(params: Params, validation: int, test: int) -> Params:
+    data = params.data.model_copy(
+        update={"quick": min(params.data.quick, validation), "test": min(params.data.test, test)}
+    )
+    questions = min(params.baselines.questions, test)
+    return params.model_copy(
+        update={"data": data, "baselines": params.baselines.model_copy(update={"questions": questions})}
+    )
 
 
 def tell_time(params: Params, model: PreTrainedModel, splits: Mapping[Split, Sequence[Example]]) -> None:

@@ -9,7 +9,7 @@ from narrowband.codec.token_windows import check_windows
 from narrowband.data.legible import require_legible
 from narrowband.data.prompts import check_questions, stream_prompts
 from narrowband.data.settled import draw_shots, require_bos, with_examples
-from narrowband.data.splits import BUNDLED, check_dataset
+from narrowband.data.splits import are_generated, check_dataset
 from narrowband.experiments.estimate import tell_time
 from narrowband.lm.base_model import load_tokenizer, max_positions, outline
 from narrowband.lm.needs import check_needs
@@ -22,7 +22,7 @@ from narrowband.sft.pool import read_pool
 from narrowband.sft.vllm import require_vllm
 
 
-def examine(params: Params, few_shot_pool: Path, instruction_pool: Path) -> None:
+def examine(params: Params) -> None:
     """Open base model, pools and data set; raises an InputError if one of them can't be used."""
     check_needs(params.base_model, params.needs)
     model = outline(params.base_model)
@@ -40,17 +40,19 @@ def examine(params: Params, few_shot_pool: Path, instruction_pool: Path) -> None
     require_depth(model, params.reader.depth)
     if params.reader.tokens_per_position > 1 and params.reader.encoder != "embeddings":
         require_copy(model)
-    read_pool(few_shot_pool)
-    read_instructions(instruction_pool)
-    if params.generation.backend == "vllm":
-        require_vllm()
     data, prompt, dim = params.data, params.prompt, params.compress_dim
-    made = params.dataset == BUNDLED and not params.test_dataset  # of generated questions a few are enough
-    few = dim + 1 + prompt.shots
+    read_pool(Path(data.few_shot_pool))
+    read_instructions(Path(data.instruction_pool))
+    if data.sft_records and params.generation.backend == "vllm":
+        require_vllm()
+    few = dim + 1 + prompt.shots  # of generated questions these are enough
+    made = are_generated(params.dataset, params.test_dataset)
     sizes = {split: min(n, few) for split, n in data.sizes.items()} if made else data.sizes
     splits = check_dataset(params.dataset, sizes, params.seed, data.unanswerable, params.test_dataset)
     tokenizer = load_tokenizer(params.base_model)
-    require_bos(prompt, tokenizer)
+    require_bos("prompt.bos", prompt.bos, tokenizer)
+    if data.sft_records:
+        require_bos("data.bos", data.bos, tokenizer)
     shots, train = draw_shots(splits["train"], prompt.shots, params.seed) if "train" in splits else ([], [])
     asked = with_examples(prompt, shots)
     for examples in splits.values():
@@ -59,8 +61,4 @@ def examine(params: Params, few_shot_pool: Path, instruction_pool: Path) -> None
     if train:
         check_windows(stream_prompts(tokenizer, train, asked), params.window, dim)
     if splits.keys() == sizes.keys():
-        if not made:  # there may be fewer questions than asked for
-            found: dict[str, int] = {split: len(examples) for split, examples in splits.items()}
-            quick = min(data.quick, found["validation"])
-            params = params.model_copy(update={"data": data.model_copy(update={**found, "quick": quick})})
         tell_time(params, model, splits)

@@ -14,12 +14,12 @@ from narrowband.params import InputError, Natural, Section
 from narrowband.runtime.files import read_yaml
 
 RULE = """F1 is 0 to 100 on the test questions, with its 95% interval. The difference is F1 minus that of the system in the column
-"against", whose experiment `hypotheses.yaml` names. Its interval combines the two intervals as if they were independent (Zou & Donner 2008, doi:10.1002/sim.3095),
-so it is too wide rather than too narrow for systems that answered the same questions. Intervals cover the choice of
-questions, not that of the random seed; with several random seeds, which change data and training, all figures are means. A
-claim **holds** if the difference has the claimed sign with every random seed and its interval excludes zero; the
-**opposite** holds if the same is true with the other sign; otherwise the claim is **not shown**. Of as many claims as here, one
-may hold by chance; those with one random seed were not repeated."""
+"against", whose experiment `hypotheses.yaml` names. Its interval combines the two intervals as if they were independent
+(Zou & Donner 2008, doi:10.1002/sim.3095), so it is too wide rather than too narrow for systems that answered the same
+questions. Intervals cover the choice of questions, not that of the random seed; with several random seeds, which change
+data and training, all figures are means. A claim **holds** if the difference has the claimed sign with every random seed
+and its interval excludes zero; the **opposite** holds if the same is true with the other sign; otherwise the claim is **not
+shown**. Of as many claims as here, one may hold by chance; those with one random seed were not repeated."""
 
 COLUMNS = (
     *("hypothesis", "what the diagnosis expected", "command", "random seeds", "F1", "against", "difference"),

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from narrowband.experiments.queue import Experiments, Overrides, Rows, Runs, earlier_rows, rows_of, with_details
+from narrowband.experiments.queue import Experiments, Overrides, Rows, Runs, rows_of, with_details, with_earlier
 
 ROWS = Path("docs/positions.json")
 
@@ -54,8 +54,7 @@ def reader_rows(experiments: Experiments) -> Rows:
     """
     found = with_details(experiments.only(run.name for run in RUNS if run.name in experiments.finished))
     rows = [row for run in RUNS if run.name in found.finished for row in _rows(found, run)]
-    done = {_row_of(row) for row in rows}
-    return sorted([row for row in earlier_rows(ROWS) if _row_of(row) not in done] + rows, key=_run_of)
+    return sorted(with_earlier(rows, ROWS, _row_of), key=_run_of)
 
 
 def _row_of(row: Mapping[str, Any]) -> tuple[int, str, str]:

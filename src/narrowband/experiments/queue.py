@@ -4,11 +4,12 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from narrowband.experiments.revisions import read_json_at
 from narrowband.params import InputError
 from narrowband.runtime.files import read_json
 
@@ -126,12 +127,9 @@ def read_result(experiments: Experiments, name: str, path: str) -> dict[str, Any
     Raises:
         InputError: it has none.
     """
-    import dvc.api
-    from dvc.exceptions import DvcException
-
     try:
-        content: dict[str, Any] = json.loads(dvc.api.read(path, rev=experiments.origins[name].revision))
-    except (DvcException, OSError, ValueError):
+        content: dict[str, Any] = read_json_at([path], experiments.origins[name].revision)[path]
+    except InputError:
         raise InputError(
             f"experiment {name} has no {path}; remove it (dvc exp remove {name}) and run it again"
         ) from None
@@ -151,10 +149,10 @@ def baseline_rows(experiments: Experiments, runs: Mapping[str, Mapping[str, Any]
     return list(rows.values())
 
 
-def earlier_rows(path: Path) -> Rows:
-    """The rows that are committed at `path`; none if there is no such file."""
-    rows: Rows = read_json(path) if path.exists() else []
-    return rows
+def with_earlier(rows: Rows, path: Path, key: Callable[[Mapping[str, Any]], Any]) -> Rows:
+    """`rows`, then those in the file at `path`, if there is one, whose `key` none of `rows` has."""
+    done = {key(row) for row in rows}
+    return [*rows, *(row for row in (read_json(path) if path.exists() else []) if key(row) not in done)]
 
 
 def queue_missing(runs: Runs, experiments: Experiments, stage: str = STAGE) -> list[str]:

@@ -11,9 +11,9 @@ from narrowband.experiments.queue import (
     Rows,
     Runs,
     baseline_rows,
-    earlier_rows,
     rows_of,
     with_details,
+    with_earlier,
 )
 from narrowband.params import Params
 
@@ -101,16 +101,14 @@ def real_rows(experiments: Experiments) -> Rows:
     runs = {name: run for name in experiments.finished for run in RUNS if name.endswith(f"-{run.name}")}
     found = with_details(experiments.only(runs))
     rows = [row for name, run in runs.items() for row in rows_of(found, name, _about(name, run), SYSTEMS)]
-    done = {_run_of(row) for row in rows}
-    return sorted([row for row in earlier_rows(ROWS) if _run_of(row) not in done] + rows, key=_run_of)
+    return sorted(with_earlier(rows, ROWS, _run_of), key=_run_of)
 
 
 def real_bit_rows(experiments: Experiments) -> Rows:
     """The rows of `results/baselines.json` of all finished runs, before those in `BIT_ROWS` that are not among them."""
     ends = [(name, end) for end in BIT_RUNS for name in experiments.finished if name.endswith(f"-{end}")]
     rows = baseline_rows(experiments, {name: {"model": name.removesuffix(f"-{end}")} for name, end in ends})
-    done = {_setting_of(row) for row in rows}
-    return rows + [row for row in earlier_rows(BIT_ROWS) if _setting_of(row) not in done]
+    return with_earlier(rows, BIT_ROWS, _setting_of)
 
 
 def by_model(picture: str, rows: Rows) -> dict[Path, Rows]:
@@ -127,5 +125,5 @@ def _about(name: str, run: RealRun) -> dict[str, Any]:
     return {"model": name.removesuffix(f"-{run.name}"), "compression": run.compression, "control": run.control}
 
 
-def _run_of(row: dict[str, Any]) -> tuple[str, str, int]:
+def _run_of(row: Mapping[str, Any]) -> tuple[str, str, int]:
     return row["model"], row["control"], row["compression"]

@@ -69,7 +69,7 @@ class Sweep(NamedTuple):
     """The function of `report/charts.py` that draws its pictures, if it has any."""
 
     def write(self, rows: Rows) -> list[Path]:
-        """Write the rows, and pictures of those with seed 0; return the paths of the pictures.
+        """Write the rows, and draw the pictures; return the paths of the pictures.
 
         Raises:
             InputError: there are no rows.
@@ -120,12 +120,9 @@ def sweep_runs(hidden: int) -> Runs:
 
 def sweep_rows(experiments: Experiments) -> Rows:
     """A row for each finished run and system."""
-    return [
-        row
-        for run in RUNS
-        if run.name in experiments.finished
-        for row in rows_of(experiments, run.name, run._asdict(), SYSTEMS)
-    ]
+    done = [run for run in RUNS if run.name in experiments.finished]
+    found = with_details(experiments.only(run.name for run in done))
+    return [row for run in done for row in rows_of(found, run.name, run._asdict(), SYSTEMS)]
 
 
 class BitRun(NamedTuple):
@@ -183,7 +180,7 @@ SWEEPS = {
             PICTURES / "f1-and-cosine-window-1.svg": _of_seed_0(rows, WINDOWS[1]),
         },
         lambda params, hidden: sweep_runs(hidden),
-        lambda experiments: sweep_rows(with_details(experiments)),
+        sweep_rows,
         "f1_and_cosine_chart",
     ),
     Axis.BITS: Sweep(

@@ -46,8 +46,8 @@ def compare_metrics(
 ) -> list[Drift]:
     """Compare every number of both sides; a metric that only one side has differs infinitely.
 
-    Items of a list are named by their index. A null is no metric, and neither is text, as the numbers in it are metrics of
-    their own.
+    Items of a list are named by their index. Null and text are skipped; numbers that occur in a text are listed by themselves,
+    too.
 
     `tolerances` maps patterns of dotted names to absolute differences; the first match counts.
 

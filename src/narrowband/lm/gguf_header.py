@@ -186,8 +186,12 @@ def _check_metadata(metadata: dict[str, Any], tensors: int) -> None:
     if (parts := metadata.get("split.count", 1)) != 1:
         raise MalformedError(f"is one of {parts} parts; join them with llama-gguf-split --merge")
     for key, value in metadata.items():
-        if key.startswith(f"{architecture}.") and isinstance(value, int | float) and not abs(value) <= LARGEST:
-            raise MalformedError(f"says that {key} is {value:g}; {LARGEST} is the most that is allowed")
+        if not key.startswith(f"{architecture}."):
+            continue
+        if isinstance(value, int) and abs(value) > LARGEST:
+            raise MalformedError(f"says that {key} is {value}; {LARGEST} is the most that is allowed")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise MalformedError(f"says that {key} is {value}, which is not finite")
     blocks = metadata.get(f"{architecture}.block_count", 0)
     if not isinstance(blocks, int) or blocks > tensors:
         raise MalformedError(f"claims to have {blocks} blocks and holds {tensors} tensors")

@@ -15,7 +15,7 @@ def model_revision(name: str) -> str:
     """
     path = Path(name)
     if path.is_dir():
-        files = [file for file in sorted(path.iterdir()) if file.suffix in SUFFIXES]
+        files = [file for file in sorted(path.iterdir()) if file.suffix.lower() in SUFFIXES]
     elif path.is_file():
         files = [path]
     else:

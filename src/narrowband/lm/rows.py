@@ -12,8 +12,8 @@ from torch.nn.utils.rnn import pad_sequence
 class KnownTokens(NamedTuple):
     """What is known of the tokens of rows that are given as embeddings.
 
-    All rows begin with the tokens `shared`. Rows of the same number in `alike` have a context in common; it is empty unless the
-    model continues (see `prefill.continues`). `ids` are the tokens of all rows.
+    All rows begin with the tokens `shared`. Rows of the same number in `alike` have a context in common; all numbers differ
+    if the model can't continue (see `prefill.continues`). `ids` are the tokens of all rows.
     """
 
     shared: tuple[int, ...] = ()

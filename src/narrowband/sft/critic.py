@@ -1,9 +1,7 @@
 """The base model as its own critic: is an answer good (A) or bad (B), by the difference of their log-probabilities?"""
 
 from collections.abc import Sequence
-from itertools import product
 from random import Random
-from statistics import fmean
 from typing import NamedTuple
 
 from narrowband.data.prompts import ANCHOR
@@ -78,10 +76,11 @@ class Critic:
 
 
 def _auc(margins: Sequence[float]) -> float:
-    """Area under the ROC curve of margins whose first half belongs to good texts, and second half to bad ones."""
+    """Area under the ROC curve, from Mann and Whitney's U; the first half of `margins` belongs to good texts, the rest to bad."""
+    from scipy.stats import mannwhitneyu  # slow to import
+
     half = len(margins) // 2
-    pairs = list(product(margins[:half], margins[half:]))
-    return fmean((good > bad) + (good == bad) / 2 for good, bad in pairs)
+    return float(mannwhitneyu(margins[:half], margins[half:]).statistic) / half**2
 
 
 def _examples(good: tuple[str, str], bad: tuple[str, str]) -> str:

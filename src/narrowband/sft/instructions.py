@@ -8,17 +8,14 @@ from pathlib import Path
 from random import Random
 from typing import Annotated, NamedTuple
 
-import yaml
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field
 
 from narrowband.data.prompts import qa_prompt
 from narrowband.data.squad import Example
 from narrowband.data.words import is_latin, words
-from narrowband.params import InputError, Section, first_line
-from narrowband.runtime.files import read_yaml
 from narrowband.sft.backend import Continuation
 from narrowband.sft.filters import has_residue, is_printable
-from narrowband.sft.pool import FORMS, FewShotExample, InstructionType
+from narrowband.sft.pool import FORMS, FewShotExample, InstructionType, Text, read_entries
 
 GENERATION_VERBS = {"write", "tell", "describe", "compose", "create", "invent", "make", "imagine", "draft"}
 QUESTION_MARKS = ("?", "？", "؟")
@@ -52,10 +49,10 @@ class Instruction(NamedTuple):
         return "response" if self.text.endswith(FULL_STOPS) else "completion"
 
 
-class _Entry(Section):
-    category: Annotated[str, Field(min_length=1)]
-    forms: Annotated[list[str], Field(min_length=1)]
-    topics: Annotated[list[str], Field(min_length=1)]
+class _Entry(NamedTuple):
+    category: Text
+    forms: Annotated[list[Text], Field(min_length=1)]
+    topics: Annotated[list[Text], Field(min_length=1)]
 
 
 def read_instructions(path: Path) -> list[Instruction]:
@@ -64,28 +61,12 @@ def read_instructions(path: Path) -> list[Instruction]:
     Raises:
         InputError: the file is missing, or is not a list of category, forms, topics.
     """
-    try:
-        entries = TypeAdapter(list[_Entry]).validate_python(read_yaml(path))
-    except OSError:
-        raise InputError(
-            f"instruction pool {path} does not exist; restore it from Git or change data.instruction_pool"
-        ) from None
-    except yaml.YAMLError as error:
-        raise InputError(f"instruction pool {path} is not YAML ({first_line(error)}); correct it") from None
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(map(str, problem["loc"])) or "the file"
-        raise InputError(
-            f"instruction pool {path}: {where} is {problem['input']!r}, but the file must be a list of category, forms, topics, "
-            "all text; correct it"
-        ) from None
-    texts = (
+    return [
         Instruction(form.replace("{topic}", topic), entry.category, "pool")
-        for entry in entries
+        for entry in read_entries(_Entry, path, "instruction")
         for form in entry.forms
         for topic in entry.topics
-    )
-    return [instruction for instruction in texts if instruction.text.strip()]
+    ]
 
 
 def reading(examples: Iterable[Example]) -> list[Instruction]:
@@ -100,14 +81,15 @@ def list_prompt(pool: Sequence[FewShotExample], seed: int) -> str:
 
 
 def read_list(said: Continuation) -> list[str]:
-    """The instructions that a model added to a numbered list, without a last one that the token limit may have cut."""
+    """The instructions that a model added to a numbered list, without a last line that the token limit may have cut."""
     found = []
-    for number, line in enumerate(f"{LISTED + 1}.{said.text}".split("\n"), start=LISTED + 1):
+    lines = f"{LISTED + 1}.{said.text}".split("\n")
+    for number, line in enumerate(lines[:-1] if said.finish == "length" else lines, start=LISTED + 1):
         match = re.fullmatch(r"(\d{1,3})[.。、۔\uff0e][ \u3000]*(.*\S)\s*", line)
         if not match or int(match[1]) != number:
             break
         found.append(match[2])
-    return found[:-1] if said.finish == "length" else found
+    return found
 
 
 def well_formed(text: str) -> bool:

@@ -64,7 +64,7 @@ def write_provenance(folder: Path, content: Mapping[str, Any], pools: Sequence[P
                 **{name: version(name) for name in libraries},
             },
             **content,
-            "sha256": {path.name: sha256(path) for path in [*files, *pools]},
+            "sha256": {**{file.name: sha256(file) for file in files}, **{str(pool): sha256(pool) for pool in pools}},
         },
     )
     write_text(folder / "README.md", CARD.format(records=records, **content["model"]))

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, TypeVar
 
 import yaml
+from pydantic import StringConstraints, TypeAdapter, ValidationError
 from rapidfuzz.distance import Postfix, Prefix
 from transformers import PreTrainedTokenizerBase
 
@@ -29,38 +30,55 @@ FORMS: dict[InstructionType, str] = {
 MINIMUM_EXAMPLES = 5
 
 
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+"""Text of a pool, without spaces and line breaks around it."""
+
+Entry = TypeVar("Entry", bound=NamedTuple)
+
+
 class FewShotExample(NamedTuple):
     """An instruction with a good completion."""
 
-    id: str
-    category: str
-    instruction: str
-    completion: str
+    id: Text
+    category: Text
+    instruction: Text
+    completion: Text
+
+
+def read_entries(kind: type[Entry], path: Path, pool: Literal["few-shot", "instruction"]) -> list[Entry]:
+    """The entries of a pool.
+
+    Raises:
+        InputError: the file is missing, or is not a list of such entries.
+    """
+    try:
+        return TypeAdapter(list[kind]).validate_python(read_yaml(path))  # type: ignore[valid-type]
+    except OSError:
+        parameter = f"data.{pool.replace('-', '_')}_pool"
+        raise InputError(f"{pool} pool {path} does not exist; restore it from Git or change {parameter}") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{pool} pool {path} is not YAML ({first_line(error)}); correct it") from None
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"])) or "the file"
+        raise InputError(
+            f"{pool} pool {path}: {where} is {problem['input']!r}, but the file must be a list of {', '.join(kind._fields)}, all "
+            "text; correct it, or put it in quotes"
+        ) from None
 
 
 def read_pool(path: Path) -> list[FewShotExample]:
     """The pool of few-shot examples.
 
     Raises:
-        InputError: the file is missing, is not a list of examples, repeats an id, or has fewer than five.
+        InputError: the file is missing, is not a list of examples, repeats an id or an instruction, or has fewer than five.
     """
-    try:
-        pool = [FewShotExample(**entry) for entry in read_yaml(path)]
-    except OSError:
+    pool = read_entries(FewShotExample, path, "few-shot")
+    distinct = min(len({example.id for example in pool}), len({example.instruction for example in pool}))
+    if len(pool) < MINIMUM_EXAMPLES or distinct < len(pool):
         raise InputError(
-            f"few-shot pool {path} does not exist; restore it from Git or change data.few_shot_pool"
-        ) from None
-    except (yaml.YAMLError, TypeError) as error:
-        raise InputError(
-            f"few-shot pool {path} is not a list of id, category, instruction, completion ({first_line(error)}); correct it"
-        ) from None
-    odd = next((example for example in pool if not all(isinstance(value, str) and value for value in example)), None)
-    if odd:
-        raise InputError(f"few-shot pool {path}: example {odd.id!r} has a value that is not text; put it in quotes")
-    if len(pool) < MINIMUM_EXAMPLES or len({example.id for example in pool}) < len(pool):
-        raise InputError(
-            f"few-shot pool {path} has {len(pool)} examples with {len({example.id for example in pool})} ids; "
-            f"give at least {MINIMUM_EXAMPLES}, each with an id of its own"
+            f"few-shot pool {path} has {len(pool)} examples, {distinct} of them distinct; give at least {MINIMUM_EXAMPLES}, each "
+            "with an id and an instruction of its own"
         )
     return pool
 

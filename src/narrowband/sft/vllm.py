@@ -1,6 +1,6 @@
 """The generation backend that runs on vLLM, for large base models.
 
-Prefix caching reuses shared beginnings of prompts: the few-shot header, and the examples before each judgement.
+Prefix caching reuses what prompts to continue begin with alike: the few-shot header.
 """
 
 import importlib.util
@@ -51,7 +51,6 @@ class VllmBackend:
                 temperature=sampling.temperature,
                 max_tokens=sampling.max_new_tokens,
                 stop=list(sampling.stop_strings),
-                include_stop_str_in_output=True,
                 skip_special_tokens=False,
                 spaces_between_special_tokens=False,
                 seed=seed,
@@ -59,13 +58,7 @@ class VllmBackend:
             for seed in seeds
         ]
         outputs = [result.outputs[0] for result in self._run(prompts, settings)]
-        return [
-            Continuation(
-                output.text,
-                "length" if output.finish_reason == "length" else "stop" if output.stop_reason is not None else "eos",
-            )
-            for output in outputs
-        ]
+        return [_continuation(output) for output in outputs]
 
     def margins(self, prompts: Sequence[Sequence[int]], good: Sequence[int], bad: Sequence[int]) -> list[float]:
         """See `Backend.margins`; both tokens are fed, because vLLM reports log-probabilities reliably only for prompt tokens."""
@@ -85,6 +78,13 @@ class VllmBackend:
         return self.engine.generate(
             [{"prompt_token_ids": list(ids)} for ids in prompts], list(settings), use_tqdm=False
         )
+
+
+def _continuation(output: Any) -> Continuation:
+    """What vLLM wrote, without EOS; it leaves out the stop string, too, which is its `stop_reason` (of several EOS the id)."""
+    if isinstance(output.stop_reason, str):
+        return Continuation(output.text + output.stop_reason, "stop")
+    return Continuation(output.text, "length" if output.finish_reason == "length" else "eos")
 
 
 def require_vllm() -> None:

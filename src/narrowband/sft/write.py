@@ -8,12 +8,12 @@ from typing import Any
 from rich.panel import Panel
 from rich.text import Text
 
-from narrowband.data.settled import told
+from narrowband.data.settled import require_bos, told
 from narrowband.lm.base_model import load_tokenizer
-from narrowband.lm.bos import BosChoice, is_chat_delimiter, measure_bos
+from narrowband.lm.bos import BosChoice, measure_bos
 from narrowband.lm.frozen import FrozenLM
 from narrowband.lm.model_revision import model_revision
-from narrowband.params import BackendName, Data, InputError, SftBos
+from narrowband.params import BackendName, Data, SftBos
 from narrowband.runtime.entry import console
 from narrowband.runtime.files import whole_file
 from narrowband.runtime.progress import progress
@@ -90,17 +90,13 @@ def with_bos(model: PlainModel, setting: SftBos, inputs: Inputs) -> tuple[PlainM
         InputError: `text` asks for a BOS that the tokenizer lacks, or that is a chat delimiter.
     """
     tokenizer = model.tokenizer
+    require_bos("data.bos", setting, tokenizer)
     examples = [f"{example.instruction}\n{example.completion}" for example in inputs.pool]
     step = max(1, len(inputs.instructions) // len(examples))
     texts = [*examples, *(instruction.text for instruction in inputs.instructions[::step])]
     choice = measure_bos(tokenizer, texts, model.log_probs)
     if setting != "auto":
         choice = choice._replace(added=setting == "text", reason=f"data.bos is {setting}")
-    if choice.added and (tokenizer.bos_token is None or is_chat_delimiter(str(tokenizer.bos_token))):
-        raise InputError(
-            f"data.bos is text, but BOS of this base model is {tokenizer.bos_token or 'missing'}"
-            f"{', a chat delimiter' if tokenizer.bos_token else ''}; set data.bos to auto or none"
-        )
     return (replace(model, bos=(int(tokenizer.bos_token_id),)) if choice.added else model), choice
 
 
