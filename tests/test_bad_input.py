@@ -166,10 +166,10 @@ TABLE: list[tuple[str, Change, str]] = [
     ("check", qa(), "leaves the"),
     ("check", removed("qa.json"), "qa.json does not exist"),
     # Pools of instructions
-    ("check", pool("few_shot", "3"), "pools/few_shot.yaml is not a list"),
-    ("check", pool("few_shot", "a: ["), "pools/few_shot.yaml is not a list"),
+    ("check", pool("few_shot", "3"), "pools/few_shot.yaml: the file is 3, but the file must be a list of id,"),
+    ("check", pool("few_shot", "a: ["), "pools/few_shot.yaml is not YAML ("),
     ("check", pool("few_shot", EXAMPLE), "pools/few_shot.yaml has 1 examples"),
-    ("check", pool("few_shot", EXAMPLE * 6), "pools/few_shot.yaml has 6 examples with 1 ids"),
+    ("check", pool("few_shot", EXAMPLE * 6), "pools/few_shot.yaml has 6 examples, 1 of them distinct"),
     ("check", pool("few_shot", EXAMPLE.replace("c", "4")), "pools/few_shot.yaml"),
     ("check", removed("pools/few_shot.yaml"), "few-shot pool pools/few_shot.yaml does not exist"),
     ("check", pool("instructions", "a: ["), "instruction pool pools/instructions.yaml is not YAML"),
