@@ -65,7 +65,9 @@ def distinct_tokens(batch_size: int) -> Row:
 def phase1_efficiency() -> Row:
     """Phase 1 at width 4096: every matrix of the adapter is 4096 x 4096."""
     params = setting(1)
-    config = replace(CodecConfig.of(params), adapter=params.adapter.model_copy(update={"hidden_mult": 1}))
+    config = replace(
+        CodecConfig.of(params), adapter=params.adapter.model_copy(update={"hidden_mult": 1, "detectors": WIDTH})
+    )
     generator = torch.Generator().manual_seed(0)
     components = torch.linalg.qr(torch.randn(WIDTH, 256, generator=generator)).Q.T.contiguous()
     pca = PCA(components, torch.zeros(WIDTH), torch.ones(256), torch.ones(1) * WIDTH)

@@ -90,7 +90,7 @@ IMPORT = "from narrowband.runtime.parameters import load_params\nparams = load_p
         (
             "def main():\n    from narrowband.codec.config import CodecConfig\n    CodecConfig.of(params)",
             {"base_model", "source", "compress_dim", "window", "magnitude", "latent_bits"}
-            | {f"adapter.{name}" for name in ("kind", "hidden_mult", "dropout")}
+            | {f"adapter.{name}" for name in ("kind", "hidden_mult", "detectors", "dropout")}
             | {f"latent_coding.{name}" for name in ("kind", "bits_per_token", "step")},
         ),
         ("def f(n, all_of_them):\n    return all_of_them.seed\nf(1, params)", {"seed"}),

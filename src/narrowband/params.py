@@ -86,10 +86,14 @@ class Section(BaseModel):
 
 
 class Adapter(Section):
-    """The fitted part of the decoder; its hidden width is `hidden_mult` times the hidden size (`layernorm`: `compress_dim`)."""
+    """The fitted part of the decoder; its hidden width is `hidden_mult` times the hidden size (`layernorm`: `compress_dim`).
+
+    `detectors` of the most frequent tokens are fitted in closed form before training (`layernorm` has none).
+    """
 
     kind: Annotated[Literal["residual", "layernorm"], BeforeValidator(_renamed("seed", "layernorm"))]
     hidden_mult: Count
+    detectors: Natural
     dropout: Annotated[Real, Field(ge=0, lt=1)]
 
 

@@ -158,13 +158,17 @@ def test_detectors_are_those_of_the_most_frequent_tokens(lm: FrozenLM, lessons: 
     assert counts == sorted(found.values(), reverse=True)
 
 
-def test_an_adapter_without_detectors_is_left_as_it_is(lm: FrozenLM, lessons: list[Lesson], small: Params) -> None:
-    layernorm = small.model_copy(update={"adapter": small.adapter.model_copy(update={"kind": "layernorm"})})
+@pytest.mark.parametrize("adapter", [{"kind": "layernorm"}, {"detectors": 0}])
+def test_an_adapter_without_detectors_is_left_as_it_is(
+    adapter: dict[str, object], lm: FrozenLM, lessons: list[Lesson], small: Params, tmp_path: Path
+) -> None:
+    without = small.model_copy(update={"adapter": small.adapter.model_copy(update=adapter)})
     prompts = [lesson.prompt for lesson in lessons]
-    codec = codec_of(fit_pca(lm, prompts, 8, 2), layernorm)
+    codec = codec_of(fit_pca(lm, prompts, 8, 2), without)
     before = {name: tensor.clone() for name, tensor in codec.state_dict().items()}
     fit_detectors(lm, codec, drawn_prompts(lm.tokenizer, prompts, Draws(0, 4), 0.0), 4)
-    for name, tensor in codec.state_dict().items():
+    codec.save(tmp_path, {})
+    for name, tensor in Codec.load(tmp_path).state_dict().items():
         assert torch.equal(tensor, before[name]), name
 
 

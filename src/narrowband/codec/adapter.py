@@ -47,7 +47,7 @@ class ResidualAdapter(nn.Module):
         self.pca, self.shape = pca, shape
         width = params.hidden_mult * shape.hidden
         self.register_buffer("rms", ((pca.total_variance + pca.mean.square().sum()) / pca.mean.numel()).sqrt())
-        self.detectors = Detectors(shape.hidden, width)
+        self.detectors = Detectors(shape.hidden, params.detectors)
         self.norm = nn.LayerNorm(shape.hidden)
         self.shifts = (0, 1, 2) if shape.window > 1 else (1,)
         self.enter = nn.Linear(len(self.shifts) * shape.hidden, width)
@@ -68,7 +68,8 @@ class ResidualAdapter(nn.Module):
 
     def fit(self, batches: Callable[[], Iterable[Sent]], tokens: Int[Tensor, " n"]) -> None:
         """Fit the detectors to training tokens; `tokens` lists them, most frequent first, `batches` are the same at each call."""
-        self.detectors.fit(lambda: map(self._sample, batches()), tokens)
+        if len(self.detectors):
+            self.detectors.fit(lambda: map(self._sample, batches()), tokens)
 
     def _sample(self, sent: Sent) -> Sample:
         base = self.pca.decode(sent.latents).view(-1, *self.shape)[sent.places]  # [tokens, hidden]

@@ -35,7 +35,7 @@ Samples = Callable[[], Iterable[Sample]]
 
 
 class Detectors(nn.Module):
-    """`A gelu(D x + b) + c`: a detector for each of `width` tokens (D, b), what is added where it fires (A), and everywhere (c).
+    """`A gelu(D x + b) + c`: a detector for each of `count` tokens (D, b), what is added where it fires (A), and everywhere (c).
 
     Before `fit` nothing is added.
     """
@@ -45,12 +45,15 @@ class Detectors(nn.Module):
     additions: Tensor
     offset: Tensor
 
-    def __init__(self, hidden: int, width: int) -> None:
+    def __init__(self, hidden: int, count: int) -> None:
         super().__init__()
-        self.register_buffer("directions", torch.zeros(width, hidden))
-        self.register_buffer("biases", torch.zeros(width))
-        self.register_buffer("additions", torch.zeros(hidden, width))
+        self.register_buffer("directions", torch.zeros(count, hidden))
+        self.register_buffer("biases", torch.zeros(count))
+        self.register_buffer("additions", torch.zeros(hidden, count))
         self.register_buffer("offset", torch.zeros(hidden))
+
+    def __len__(self) -> int:
+        return len(self.biases)
 
     def forward(self, inputs: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch hidden"]:
         """What to add to the tokens' reconstructions."""
@@ -58,17 +61,17 @@ class Detectors(nn.Module):
 
     @torch.no_grad()
     def fit(self, samples: Samples, tokens: Int[Tensor, " n"]) -> None:
-        """Fit to `samples`, with detectors for the first `width` of `tokens`.
+        """Fit to `samples`, with detectors for the first `count` of `tokens`.
 
         A detector is the linear discriminant (Hastie, Tibshirani and Friedman, The Elements of Statistical Learning, 4.3) between
         two normal distributions with the covariance within tokens, one around its token's mean, one around the mean of all,
         scaled so that the token's mean scores `OWN_SCORE`. The additions are ridge regression on what was lost, with errors
         relative to the originals' lengths, as in a cosine.
         """
-        self._set_detectors(samples(), tokens[: len(self.biases)])
-        width = len(self.biases)
-        squares = torch.zeros(width + 1, width + 1, dtype=torch.float64, device=self.offset.device)
-        products = torch.zeros(width + 1, len(self.offset), dtype=torch.float64, device=self.offset.device)
+        self._set_detectors(samples(), tokens[: len(self)])
+        size, device = len(self) + 1, self.offset.device
+        squares = torch.zeros(size, size, dtype=torch.float64, device=device)
+        products = torch.zeros(size, len(self.offset), dtype=torch.float64, device=device)
         for sample in samples():
             weights = 1 / sample.rms.clamp(min=SHORTEST)
             fired = weights * F.pad(self._fired(sample.inputs), (0, 1), value=1.0)
