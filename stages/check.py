@@ -1,8 +1,10 @@
 """Refuse impossible parameters, models and data sets before any stage touches its outputs. Runs before everything else."""
 
 import hashlib
+import platform
 from pathlib import Path
 
+import narrowband
 from narrowband.data.dataset_revision import dataset_revision
 from narrowband.lm.model_revision import model_revision
 from narrowband.params import InputError
@@ -13,11 +15,15 @@ from narrowband.runtime.files import read_cached, write_json
 from narrowband.runtime.parameters import load_params
 
 FEWEST = 2  # one to train on, one held out
+PACKAGE = Path(narrowband.__file__).parent
 PASSED = paths.CHECKPOINTS / "checked.json"
 
 
 def main() -> None:
-    """Write revisions of base model and data set to artifacts/checked; examine them unless nothing changed since they passed."""
+    """Write revisions of base model and data set to artifacts/checked; examine them unless nothing changed since they passed.
+
+    Nothing: neither them nor pools, parameters, the package's code and the machine.
+    """
     params = load_params()
     if params.data.phase2_sft_share and params.data.sft_records < FEWEST:
         raise InputError(
@@ -32,6 +38,8 @@ def main() -> None:
         **revisions,
         "pools": [sha256(pool) for pool in pools if pool.is_file()],
         "params": hashlib.sha256(params.model_dump_json().encode()).hexdigest(),
+        "code": hashlib.sha256(b"".join(file.read_bytes() for file in sorted(PACKAGE.rglob("*.py")))).hexdigest(),
+        "machine": platform.node(),
     }
     if read_cached(PASSED) != state:
         from narrowband.experiments.examine import examine  # slow to import

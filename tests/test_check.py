@@ -1,6 +1,7 @@
 """What `check` sees before any output is replaced, and no other stage's table of bad input has."""
 
 import json
+import platform
 import runpy
 import shutil
 from dataclasses import replace
@@ -14,7 +15,8 @@ from transformers import ElectraConfig
 from narrowband.data import dataset_revision, splits
 from narrowband.data.splits import world_example
 from narrowband.data.squad import write_squad
-from narrowband.params import InputError
+from narrowband.experiments import examine
+from narrowband.params import InputError, Params
 from narrowband.runtime import paths
 
 
@@ -75,6 +77,15 @@ def test_what_sft_records_alone_need_is_asked_for_only_where_there_are_any(
         InputError, match=r"data.bos is text, but BOS of this base model is <\|im_start\|>, a chat delim"
     ):
         check()
+
+
+def test_another_machine_is_examined_once_more(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    examined: list[Params] = []
+    monkeypatch.setattr(examine, "examine", examined.append)
+    for machine in ("here", "here", "there"):
+        monkeypatch.setattr(platform, "node", lambda machine=machine: machine)
+        check()
+    assert len(examined) == 2
 
 
 @pytest.mark.parametrize("kept", ["", "[", "[]"])

@@ -54,7 +54,7 @@ def ask(
     context: Annotated[str | None, typer.Option(help="A passage to read.")] = None,
     encoded: Annotated[Path | None, typer.Option(help="Instead: a file from `narrowband encode-context`.")] = None,
 ) -> None:
-    """Answer a question with every system of the workspace, and show the prompt as each reconstructs it.
+    """Answer a question with the uncompressed model, PCA and both phases, and show the prompt as each reconstructs it.
 
     With --encoded, answer from the vectors in that file instead.
     """

@@ -369,7 +369,7 @@ class Params(Section):
         Raises:
             InputError: they don't.
         """
-        new = max(self.generation.max_new_tokens, self.data.sft_max_new_tokens)
+        new = max(self.generation.max_new_tokens, self.data.sft_max_new_tokens if self.data.sft_records else 0)
         if positions is not None and self.prompt.max_length + new > positions:
             left = positions - new
             fix = f"lower prompt.max_length to {left}"

@@ -123,5 +123,7 @@ def test_what_cannot_be_coded_is_refused(model: EntropyModel, latents: torch.Ten
     for bits in (0.0, -1.0, math.inf, math.nan):
         with pytest.raises(InputError, match="bits a vector of latents can't be met"):
             EntropyModel.fit_rate(latents, bits)
-    with pytest.raises(InputError, match="cells but at most"):
+    with pytest.raises(InputError, match=r"cells each; lower latent_coding.bits_per_token or raise compress_dim"):
         EntropyModel.fit_rate(latents, 100.0)
+    with pytest.raises(InputError, match="cells but at most"):
+        EntropyModel.fit(latents, 1e-9)

@@ -1,9 +1,11 @@
 """Worked examples and BOS: decided once, with the data."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from families import save_family
 from making import seal_questions
 from transformers import PreTrainedTokenizerBase
 
@@ -41,11 +43,13 @@ def test_each_example_has_an_answer_and_a_passage_of_its_own() -> None:
     own = [Example(str(i), "It rains.", f"What {i}?", (Answer("rains", 3),)) for i in range(9)]
     none = [Example(f"n{i}", f"It is {i}.", "Why?", ()) for i in range(9)]
     shots, train = draw_shots([*none, *own, TRAIN[0]], 2, seed=0)
-    assert [one.context for one in shots] == ["It rains.", TRAIN[0].context] and len(train) == 17
+    assert [one.context for one in shots] == ["It rains.", TRAIN[0].context] and train == none
     with pytest.raises(InputError, match=r"prompt.shots 3 is too many: the training split has 19 questions, 2 of them"):
         draw_shots([*none, *own, TRAIN[0]], 3, seed=0)
     with pytest.raises(InputError, match=r"one must be left to train on; lower it"):
         draw_shots(TRAIN[:2], 2, seed=0)
+    with pytest.raises(InputError, match=r"one must be left to train on; lower it"):
+        draw_shots(own, 1, seed=0)
 
 
 def test_examples_are_written_as_answers_are() -> None:
@@ -84,6 +88,15 @@ def test_auto_is_decided_on_training_questions_with_their_answers(
     one, bare = drawn.train[0], prompt.model_copy(update={"bos": "none"})
     text = encode_prompt(lm.tokenizer, one.context, one.question, bare).ids
     assert measured[0] == text + encode_answer(lm.tokenizer, one.golds[0]) and len(measured) == MEASURED
+
+
+def test_auto_is_measured_on_no_more_tokens_than_the_model_has_positions(params: Params, tmp_path: Path) -> None:
+    """The model embeds absolute positions and has no more, so a longer row would end in an IndexError."""
+    model = save_family("gpt2", tmp_path, n_positions=96)
+    prompt = params.prompt.model_copy(update={"bos": "auto", "max_length": 80})
+    long = [replace(one, answers=(Answer(one.context, 0),)) for one in TRAIN]
+    _, decided = settle(prompt, draw_shots(long, 0, seed=0), str(model))
+    assert decided["bos_choice"]["with_bos"] < 0
 
 
 def test_auto_is_measured_with_the_model(tiny_model: Path, params: Params) -> None:

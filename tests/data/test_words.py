@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from narrowband.data.words import is_latin, words
+from narrowband.data.words import is_latin, words, words_and_symbols
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,20 @@ def test_words_keep_their_marks_and_scripts_without_spaces_are_cut_at_characters
 @given(st.text(st.characters(max_codepoint=0xFF)))
 def test_words_of_latin_text_are_those_of_a_regular_expression(text: str) -> None:
     assert words(text) == re.findall(r"\w+", text.lower())
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("北京🗽", ["北", "京", "🗽"]),
+        ("5℃以下", ["5", "℃", "以", "下"]),
+        ("م 🏔\ufe0f،", ["م", "🏔"]),
+        ("👩\u200d💻", ["👩", "💻"]),
+        ("5\ufe0f\u20e3", ["5\ufe0f\u20e3"]),
+    ],
+)
+def test_scores_also_count_symbols(text: str, expected: list[str]) -> None:
+    assert words_and_symbols(text) == expected
 
 
 def test_one_letter_of_another_script_is_enough() -> None:

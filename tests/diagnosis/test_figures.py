@@ -27,13 +27,15 @@ from narrowband.data.encoded import EncodedPrompt
 from narrowband.data.prompts import encode_prompt
 from narrowband.data.splits import world_example
 from narrowband.data.squad import Answer, Example
-from narrowband.diagnosis.conditions import Case, norm_status
-from narrowband.diagnosis.figures import Diagnosis, Figures, diagnose, gains
+from narrowband.diagnosis.conditions import Case, magnitude, norm_status
+from narrowband.diagnosis.figures import Diagnosis, Figures, diagnose, diversity, gains
 from narrowband.diagnosis.reconstructions import effective_rank, overlap, pairwise_cosine
-from narrowband.diagnosis.table import TABLE, Row
+from narrowband.diagnosis.replay import Rescaled
+from narrowband.diagnosis.table import BUNDLED_MODEL, TABLE, Row
 from narrowband.diagnosis.verdicts import Verdict, judge, verdicts
 from narrowband.evaluation.answer import QuestionSet
 from narrowband.evaluation.scoring import Scored, agreement, score_all
+from narrowband.experiments.profiles import profile_params
 from narrowband.lm.frozen import FrozenLM
 from narrowband.lm.stop import Reply
 from narrowband.params import Params, Stop
@@ -162,6 +164,23 @@ def test_a_missing_attention_mask(
     _, found = run(lm, sound, examples, small)
     assert names(found) == ["attention_mask"]
     assert found[0].command == "dvc exp run -S generation.batch_size=1"
+
+
+def test_a_missing_attention_mask_where_questions_share_contexts(
+    lm: FrozenLM, sound: Codec, examples: list[Example], small: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such questions are answered in other batches, with other padding, than by length alone."""
+    several = [
+        replace(one, id=f"{one.id}-{i}", question=f"{'so ' * 7 * i}{one.question}")
+        for one in examples
+        for i in range(3)
+    ]
+    generate = FrozenLM.generate
+    monkeypatch.setattr(
+        FrozenLM, "generate", lambda self, embeddings, mask, *rest: generate(self, embeddings, mask | True, *rest)
+    )
+    diagnosis, _ = run(lm, sound, several, small)
+    assert diagnosis.call_path.without_mask == 1 > diagnosis.call_path.with_bos
 
 
 def test_bos_dropped_by_the_parameters(lm: FrozenLM, sound: Codec, examples: list[Example], small: Params) -> None:
@@ -413,7 +432,34 @@ def test_every_row_proposes_something_new_that_is_allowed(
     case = Case(system, diagnosis.systems["phase1"], diagnosis.call_path, 100.0, diagnosis.form, small, 64)
     proposed = [changed(small, settings) for settings in row.remedies(case)]
     assert any(other != small for other in proposed)
-    assert all(other.vector_dim(32) == 64 for other in proposed)
+    assert all(other.vector_dim(256 if other.base_model == "models/base" else 32) for other in proposed)
+
+
+@pytest.mark.parametrize("name", ["llama-3.1-8b", "smollm2-135m", "bundled"])
+def test_the_bundled_model_is_proposed_with_a_codec_that_fits_it(name: str) -> None:
+    assert changed(profile_params(name), BUNDLED_MODEL).vector_dim(256) == 4096
+
+
+def test_empty_answers_are_never_the_commonest() -> None:
+    """As where half of the questions are unanswerable (SQuAD v2.0)."""
+    asked = [Example(str(i), "C.", "Q?", (Answer(f"gold {i}", 0),) if i % 2 else ()) for i in range(100)]
+    found = diversity(["London"] * 90 + [""] * 10, asked)
+    assert (found.commonest_prediction, found.commonest_gold, found.empty_predictions) == (0.9, 0.01, 0.1)
+    assert diversity([""], [replace(asked[0], id="a")]).commonest_gold == 0
+
+
+def test_norms_are_restored_as_far_as_the_same_questions_are_answered_without_a_codec(
+    healthy: tuple[Diagnosis, list[Verdict]], small: Params
+) -> None:
+    diagnosis, _ = healthy
+    figures = diagnosis.systems["phase1"]
+
+    def confidence(own: float) -> str:
+        trial = Rescaled(f1_before=0, f1_after=46, f1_uncompressed=own, gain_low=20)
+        lossy = replace(figures, f1=2, rescaled=trial)
+        return magnitude(Case("phase1", lossy, diagnosis.call_path, 50.0, diagnosis.form, small, 64)).confidence
+
+    assert (confidence(80), confidence(50)) == ("medium", "high")
 
 
 @pytest.mark.parametrize(("ratio", "status"), [(0.79, "TOO LOW"), (0.8, "OK"), (1.2, "OK"), (1.21, "TOO HIGH")])

@@ -54,6 +54,15 @@ def test_each_kind_of_question_has_its_own_f1_where_some_are_unanswerable(
     assert "answerable_f1" not in compared(lm, ANSWERABLE, settings).details["phase2"]
 
 
+def test_of_no_f1_none_is_retained(lm: FrozenLM, settings: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = iter(["", "", *["town"] * 6])
+    monkeypatch.setattr(
+        FrozenLM, "generate", lambda self, embeddings, *rest: [Reply(next(said), False) for _ in embeddings]
+    )
+    headline = compared(lm, ANSWERABLE, settings).headline
+    assert headline["uncompressed"]["f1"] == 0 < headline["phase2"]["f1"] and headline["f1_retained"] == 0
+
+
 def test_of_a_large_vocabulary_some_places_are_searched_for(
     lm: FrozenLM, settings: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:

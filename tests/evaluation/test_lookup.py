@@ -54,6 +54,17 @@ def prompt(table: torch.Tensor, length: int) -> tuple[torch.Tensor, torch.Tensor
     return table[ids], coded
 
 
+def test_float16_numbers_that_hardly_differ_are_told_apart(params: Params) -> None:
+    """Latents of large norms and small distances, which products in float32 lose."""
+    table = torch.zeros(400, HIDDEN)
+    table[:, 0], table[:, 1] = torch.tensor([30.0, -30.0]).repeat(200), torch.linspace(-1, 1, 400)
+    pca = codec(params, table, 1, 2)
+    received = pca.received(table)
+    assert len(received.unique(dim=0)) == len(table)
+    coded = torch.ones(1, len(table), dtype=torch.bool)
+    assert torch.equal(lookup(pca, table)(table[None], coded), table[None])
+
+
 def test_two_coarse_numbers_a_token_are_lossless_as_they_tell_all_tokens_apart(params: Params) -> None:
     table = vocabulary(200)
     embeddings, coded = prompt(table, 40)

@@ -244,4 +244,6 @@ def test_limits_of_the_model_are_those_of_the_parameters(copy: Path, params: Par
     with pytest.raises(InputError, match=r"lower prompt.max_length to 1$"):
         params.check_length(49)
     params.check_length(560)
+    without_records = params.data.model_copy(update={"sft_records": 0})
+    params.model_copy(update={"data": without_records}).check_length(512 + params.generation.max_new_tokens)
     params.check_length(None)

@@ -109,7 +109,23 @@ def test_a_rate_quality_curve_is_drawn_only_where_there_are_baselines(inputs: In
 
 def test_the_page_tells_agreement_beside_the_f1_that_is_retained(report: Path, inputs: Inputs) -> None:
     agreement = inputs[1].headline["phase2"]["agreement"]
-    assert f"% of F1 retained, agreement {agreement:.1f}</h1>" in report.read_text(encoding="utf-8")
+    known = inputs[1].headline
+    headline = {**known, "uncompressed": {**known["uncompressed"], "f1": 80.0}, "f1_retained": 0.625}
+    page = render(inputs[0], inputs[1]._replace(headline=headline), inputs[2])
+    assert f"F1 retained 62.5%, agreement {agreement:.1f}</h1>" in page
+    assert f"uncompressed F1 0, agreement {agreement:.1f}</h1>" in report.read_text(encoding="utf-8")
+
+
+def test_the_page_has_the_row_of_a_reader(inputs: Inputs) -> None:
+    params, results, diagnosed = inputs
+    row = {"f1": 61.5, "em": 50.25, "agreement": 70.0, "positions_ratio": 1.9, "bits_per_token": 2048.0}
+    with_reader = results._replace(
+        headline={**results.headline, "reader": row},
+        details={**results.details, "reader": {"f1_interval": {"low": 55.0, "high": 68.0}}},
+    )
+    page = render(params, with_reader, diagnosed)
+    assert "Reader, 1.9x fewer positions" in page and "55.0 to 68.0" in page
+    assert "Reader" not in render(*inputs)
 
 
 def test_the_page_compares_the_spectrum_with_real_models(report: Path, inputs: Inputs) -> None:

@@ -7,6 +7,7 @@ from typing import Literal
 import pytest
 import torch
 import yaml
+from families import save_family
 from making import answerer_of, codec_of, phase1_loss_of, phase2_loss_of, seal_questions, streaming_codec_of
 from safetensors.torch import load_file
 
@@ -32,7 +33,7 @@ from narrowband.training.loop import Evaluation, StepLoss
 from narrowband.training.losses import Reconstruction, reconstruction_loss
 from narrowband.training.phase1 import coded_tokens, drawn_prompts, fit_detectors
 from narrowband.training.phase2 import Lesson
-from narrowband.training.phases import PhaseRun, quick_evaluation, validated_with
+from narrowband.training.phases import PhaseRun, quick_evaluation, read_lessons, validated_with
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -170,6 +171,21 @@ def test_an_adapter_without_detectors_is_left_as_it_is(
     codec.save(tmp_path, {})
     for name, tensor in Codec.load(tmp_path).state_dict().items():
         assert torch.equal(tensor, before[name]), name
+
+
+def test_a_long_answer_is_taught_as_far_as_the_model_has_positions(params: Params, tmp_path: Path) -> None:
+    """The model embeds absolute positions and has no more, so a longer row would end in an IndexError."""
+    lm = FrozenLM.load(str(save_family("gpt2", tmp_path / "model", n_positions=96)))
+    prompt = params.prompt.model_copy(update={"max_length": 80})
+    few = params.model_copy(update={"prompt": prompt, "window": 2, "compress_dim": 8})
+    examples = [
+        replace(one, answers=(Answer(one.context, 0),)) for one in (world_example(0, "train", i) for i in range(4))
+    ]
+    write_squad(tmp_path / "qa.json", "any", examples)
+    lessons = read_lessons(answerer_of(lm, few), tmp_path / "qa.json")
+    assert max(len(lesson.prompt.ids) + len(lesson.answer) for lesson in lessons) == 96
+    codec = codec_of(PCA.fit(torch.randn(100, 2 * lm.hidden_size), 8), few)
+    assert phase2_loss_of(lm, codec, lessons, few)(0).loss.isfinite()
 
 
 def test_teacher_forced_logits_sit_where_generation_would_produce_the_answer(

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from families import save_family
 from narrowband.data.prompts import encode_answer
 from narrowband.data.settled import with_examples
 from narrowband.data.splits import world_example
+from narrowband.data.squad import Answer
 from narrowband.lm.base_model import max_positions
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import Params
@@ -71,6 +73,15 @@ def test_a_context_is_repeated_as_far_as_the_model_has_positions(params: Params,
     assert lengths[1] == lengths[3] == 96 and max(lengths) == 96
     for prompt, answer in lessons.at(0)[1::2]:
         assert answer == prompt.context[: len(answer)]
+    assert reader_loss(lm, ContextEncoder(lm, CONFIG), lessons, params.loss.phase2)(0).loss.isfinite()
+
+
+def test_a_long_answer_is_taught_as_far_as_the_model_has_positions(params: Params, tmp_path: Path) -> None:
+    lm = FrozenLM.load(str(save_family("gpt2", tmp_path, n_positions=96)))
+    prompt = params.prompt.model_copy(update={"max_length": 80})
+    long = [replace(one, answers=(Answer(one.context, 0),)) for one in fresh_questions(0, 4)(0)]
+    lessons = Lessons(lm.tokenizer, prompt, lambda step: long, 0, max_positions(lm.model))
+    assert max(len(lesson.prompt.ids) + len(lesson.answer) for lesson in lessons.at(0)) == 96
     assert reader_loss(lm, ContextEncoder(lm, CONFIG), lessons, params.loss.phase2)(0).loss.isfinite()
 
 

@@ -64,9 +64,14 @@ class Codec(nn.Module):
         return self.pca.vector_dim / len(self.pca.components)
 
     def with_rate(self, config: CodecConfig, coder: LatentCoder | None) -> "Codec":
-        """A copy that shares the weights and codes latents as `config` says, with `coder` if there is one."""
+        """A copy that shares the weights and codes latents and side information as `config` says, with `coder` if there is one."""
         other = copy(self)
-        other.config = replace(self.config, latent_bits=config.latent_bits, latent_coding=config.latent_coding)
+        other.config = replace(
+            self.config,
+            latent_bits=config.latent_bits,
+            latent_coding=config.latent_coding,
+            magnitude=config.magnitude,
+        )
         other.coder, other._known = coder, None
         return other
 

@@ -36,6 +36,10 @@ PRIOR = 64
 """Weight of the Gaussian prior, in training vectors; it matters for cells seen rarely or never."""
 
 
+class TooFineError(InputError):
+    """A step cuts a component into more cells than are coded."""
+
+
 @dataclass(frozen=True)
 class EntropyModel:
     """A step, and for each component the alphabet, probabilities and reconstruction points of its symbols.
@@ -110,8 +114,14 @@ class EntropyModel:
                 fine, coarse = coarse, coarse + stride
             return fine if fine == coarse else float(brentq(surplus, fine, coarse, xtol=2e-4))
 
-        near = root(latents[:: -(-len(latents) // TRIED_FIRST)], math.log(spread), 1.0)
-        return cls.fit(latents, math.exp(root(latents, near, 0.02)))
+        try:
+            near = root(latents[:: -(-len(latents) // TRIED_FIRST)], math.log(spread), 1.0)
+            return cls.fit(latents, math.exp(root(latents, near, 0.02)))
+        except TooFineError:
+            raise InputError(
+                f"{bits:.3g} bits are more than a vector of {latents.shape[1]} latents can be cut finely enough for, at most "
+                f"{LARGEST_ALPHABET} cells each; lower latent_coding.bits_per_token or raise compress_dim"
+            ) from None
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -180,7 +190,7 @@ def _alphabets(symbols: Tensor, latents: Tensor, step: float) -> tuple[Tensor, T
     sizes = torch.where(dropped, 1, high - low + 2 * margin + 2)
     if (largest := int(sizes.max())) > LARGEST_ALPHABET:
         least = float((latents.amax(0) - latents.amin(0)).max()) * 1.5 / LARGEST_ALPHABET
-        raise InputError(
+        raise TooFineError(
             f"a step of {step:.3g} cuts a component into {largest} cells but at most {LARGEST_ALPHABET} are coded; "
             f"choose a step of at least {least:.2g} or set latent_coding.kind to fixed"
         )

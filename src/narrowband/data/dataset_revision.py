@@ -21,7 +21,7 @@ def dataset_revision(where: str, name: str) -> str:
 def is_hub_id(name: str) -> bool:
     """Whether a name is OWNER/NAME or OWNER/NAME@REVISION (branch, tag or commit), and of nothing on this machine."""
     path, repository = Path(name), name.partition("@")[0]
-    named = name.startswith(("/", "./", "../")) or path.suffix == ".json" or path.exists()
+    named = name.startswith(("/", "./", "../")) or path.suffix.lower() == ".json" or path.exists()
     return repository.count("/") == 1 and not named
 
 

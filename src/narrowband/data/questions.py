@@ -44,7 +44,8 @@ def write_questions(params: Params, apart: int) -> Questions:
     datasets = dict.fromkeys(splits, params.dataset) | {"test": params.test_dataset or params.dataset}
     for split, examples in splits.items():
         write_squad(paths.QA / f"{split}.json", f"{datasets[split]} {split}", examples)
-        console.print(f"{split}: {len(examples)} questions")
+        fewer = f" (data.{split} asks for {data.sizes[split]})" if len(examples) < data.sizes[split] else ""
+        console.print(f"{split}: {len(examples)} questions{fewer}")
     write_settled(settled)
     made_with = {"seed": params.seed, "dataset": params.dataset, "test_dataset": params.test_dataset}
     write_config(paths.QA, {**made_with, "data": data.sizes, **asked_for(prompt)})

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from narrowband.data.prompts import SettledPrompt, encode_answer, encode_prompt, qa_prompt, worked_examples
 from narrowband.data.squad import Example
+from narrowband.lm.base_model import max_positions
 from narrowband.lm.bos import BosChoice, choose_bos, is_chat_delimiter
 from narrowband.lm.frozen import FrozenLM
 from narrowband.params import InputError, Prompt
@@ -36,7 +37,7 @@ class Drawn(NamedTuple):
 def draw_shots(train: Sequence[Example], count: int, seed: int) -> Drawn:
     """`count` worked examples: the shortest of `DRAWN` answerable questions, each with another passage, drawn by `seed`.
 
-    They are taken out of training: a question right after its own answer would teach the adapter to copy.
+    All questions about their passages are taken out of training: their answers stand in the examples, in plain text.
 
     Raises:
         InputError: there are too few, or none is left to train on.
@@ -45,13 +46,15 @@ def draw_shots(train: Sequence[Example], count: int, seed: int) -> Drawn:
     for i in Random(f"{seed}/shots").sample(range(len(train)), len(train)) if count else ():
         if train[i].answers and len(pool) < max(DRAWN, count):
             pool.setdefault(train[i].context, i)
-    if count and (count > len(pool) or count >= len(train)):
+    chosen = sorted(pool.values(), key=lambda i: (len(qa_prompt(train[i].context, train[i].question)), i))[:count]
+    passages = {train[i].context for i in chosen}
+    left = [one for one in train if one.context not in passages]
+    if count and (count > len(pool) or not left):
         raise InputError(
             f"prompt.shots {count} is too many: the training split has {len(train)} questions, {len(pool)} of them with an "
             f"answer and a passage of their own, and one must be left to train on; lower it"
         )
-    chosen = sorted(pool.values(), key=lambda i: (len(qa_prompt(train[i].context, train[i].question)), i))[:count]
-    return Drawn([train[i] for i in chosen], [one for i, one in enumerate(train) if i not in chosen])
+    return Drawn([train[i] for i in chosen], left)
 
 
 def with_examples(prompt: Prompt, shots: Sequence[Example]) -> SettledPrompt:
@@ -87,12 +90,12 @@ def settle(prompt: Prompt, drawn: Drawn, base_model: str) -> tuple[SettledPrompt
     if prompt.bos != "auto":
         return settled, {"bos": prompt.bos, "shots": len(drawn.shots)}
     lm = FrozenLM.load(base_model)
-    plain = prompt.model_copy(update={"bos": "none"})
+    plain, positions = prompt.model_copy(update={"bos": "none"}), max_positions(lm.model)
     rows = [
         encode_prompt(lm.tokenizer, one.context, one.question, plain).ids + encode_answer(lm.tokenizer, one.golds[0])
         for one in drawn.train[:MEASURED]
     ]
-    choice = choose_bos(lm, rows)
+    choice = choose_bos(lm, [row[: positions and positions - 1] for row in rows])
     del lm
     torch.cuda.empty_cache()  # for the model that writes SFT records next
     bos = "text" if choice.added else "none"

@@ -94,7 +94,10 @@ def _filled(stream: _Stream, sizes: Sizes, unanswerable: Unanswerable) -> dict[S
             break
     for split in stream.fills:
         if not splits[split]:
-            raise InputError(f"{stream.name} leaves the {split} split empty; give more contexts")
+            raise InputError(
+                f"{stream.name} leaves the {split} split empty: its contexts are shared out by a hash, about a tenth each to "
+                "validation and test; give more contexts, or a file of its own as test_dataset"
+            )
     return splits
 
 
@@ -118,9 +121,9 @@ def _require_apart(dataset: str, test_dataset: str | None, splits: Mapping[Split
 def world_example(seed: int, split: Split, index: int) -> Example:
     """Question `index` of a split of the bundled world; each has a passage of its own.
 
-    Training questions contain none of `held_out_words`, so that the test split has tokens that training never saw. No question
-    asks for a value that its passage states before the name ("Mara Velt founded Tornby."): the bundled model, with four layers,
-    can't answer such questions (docs/log.md).
+    Training questions contain none of `held_out_words`, so that the test split has tokens that occur in no training prompt. No
+    question asks for a value that its passage states before the name ("Mara Velt founded Tornby."): the bundled model, with four
+    layers, can't answer such questions (docs/log.md).
     """
     rng = Random(f"{seed}/qa/{split}/{index}")
     questions: list[Question] = []
@@ -168,7 +171,7 @@ def _world(seed: int, split: Split) -> Iterator[tuple[Split, Example]]:
 
 
 def _is_file(name: str) -> bool:
-    return Path(name).suffix == ".json"
+    return Path(name).suffix.lower() == ".json"
 
 
 def _bucket(example: Example) -> Split:

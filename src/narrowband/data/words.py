@@ -3,7 +3,9 @@
 import regex
 
 _NO_SPACES = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
-_WORD = regex.compile(rf"(?V1)[{_NO_SPACES}]\p{{M}}*|[[\p{{L}}\p{{N}}\p{{M}}_\u200c\u200d]--[{_NO_SPACES}]]+")
+_WORDS = rf"(?V1)[{_NO_SPACES}]\p{{M}}*|[[\p{{L}}\p{{N}}\p{{M}}_\u200c\u200d]--[{_NO_SPACES}]]+"
+_WORD, _WORD_OR_SYMBOL = regex.compile(_WORDS), regex.compile(rf"{_WORDS}|\p{{S}}")
+_MARKS = regex.compile(r"[\p{M}\u200c\u200d]+")
 _CHARACTER = regex.compile(rf"[{_NO_SPACES}]")
 _OTHER_SCRIPT = regex.compile(
     r"(?V1)[[\p{L}\p{P}]--[\p{scx=Latin}\p{scx=Common}\p{scx=Inherited}]]|[\p{P}&&[\uff01-\uff65]]"
@@ -18,6 +20,12 @@ def words(text: str) -> list[str]:
     evaluation of MLQA (Lewis et al. 2020, arXiv:1910.07475).
     """
     return _WORD.findall(text.lower())
+
+
+def words_and_symbols(text: str) -> list[str]:
+    """`words`, and each symbol (emoji, signs of units and currencies), which MLQA keeps; without marks and joiners of symbols."""
+    found = _WORD_OR_SYMBOL.findall(text.lower())
+    return [word for word in found if not _MARKS.fullmatch(word)]
 
 
 def is_unspaced(word: str) -> bool:

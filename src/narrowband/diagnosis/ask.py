@@ -1,4 +1,4 @@
-"""One question to every system of the workspace."""
+"""One question to the uncompressed model, PCA and both phases."""
 
 import torch
 from rich.table import Table
@@ -26,6 +26,8 @@ def ask_systems(context: str, question: str, answerer: QuestionAnswerer, config:
     batch = collate([prompt], lm.pad_id)
     original = lm.embed(batch.ids)
     shown = Table("system", "answer", "token match", "cosine", "nearest tokens", show_lines=True)
+    for column in shown.columns:
+        column.overflow = "fold"  # also texts without spaces, which would be cut off
     systems: dict[str, Codec | None] = {"uncompressed": None, **load_systems(answerer, config)}
     for name, codec in systems.items():
         with torch.no_grad():

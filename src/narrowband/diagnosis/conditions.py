@@ -137,16 +137,17 @@ def magnitude(case: Case) -> Found | None:
     status = norm_status(ratio)
     if not case.lost or (status == "OK" and trial.gain_low <= 0):
         return None
-    restored = trial.f1_after >= RETAINED * case.uncompressed_f1
+    restored = trial.f1_after >= RETAINED * trial.f1_uncompressed
     return Found(
         f"norm ratio {ratio:.2f} is {status}; with the originals' norms F1 on a batch of at most "
-        f"{case.params.generation.batch_size} questions goes from {trial.f1_before:.1f} to {trial.f1_after:.1f}",
+        f"{case.params.generation.batch_size} questions goes from {trial.f1_before:.1f} to {trial.f1_after:.1f} "
+        f"(uncompressed {trial.f1_uncompressed:.1f})",
         "low" if trial.gain_low <= 0 else "high" if restored else "medium",
     )
 
 
 def unseen_tokens(case: Case) -> Found | None:
-    """F1 is lost, and tokens that training never saw account for many of the wrong ones."""
+    """F1 is lost, and tokens that occur in no training prompt account for many of the wrong ones."""
     rebuilt = case.figures.reconstruction
     blamed = rebuilt.unseen_share * (100 - rebuilt.unseen_match) / max(1e-9, 100 - rebuilt.token_match)
     if not case.lost or rebuilt.seen_match - rebuilt.unseen_match <= 100 * MARGIN or blamed <= MARGIN:

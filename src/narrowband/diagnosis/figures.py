@@ -22,7 +22,7 @@ EXAMINED = 200
 
 @dataclass(frozen=True)
 class Diversity:
-    """How much the answers differ, as shares of all questions; empty answers never count as the commonest."""
+    """How much the answers differ, as shares of all questions; empty ones never count as the commonest."""
 
     commonest_prediction: float
     commonest_gold: float
@@ -88,7 +88,9 @@ def diagnose(
     """
     examples, seed, seen = questions
     prompts = answerer.encode(examples)
-    rows = max(batches_by_length(prompts, answerer.batch_size), key=lambda rows: _padding(prompts, rows))
+    batches = batches_by_length(prompts, answerer.batch_size, answerer.alike(examples, prompts))
+    rows = max(batches, key=lambda rows: _padding(prompts, rows))
+    rows.sort(key=lambda row: len(prompts[row].ids))
     probed = Probed([examples[i] for i in rows], [prompts[i] for i in rows])
     figures, norms, uncompressed = {}, {}, predictions["uncompressed"]
     for name, codec in systems.items():
@@ -104,7 +106,7 @@ def diagnose(
             agreement(predictions[name], uncompressed),
             reconstruction,
             diversity(list(predictions[name].values()), examples),
-            try_scales(answerer, codec, probed, predictions[name], seed),
+            try_scales(answerer, codec, probed, predictions[name], uncompressed, seed),
             gains(predictions, questions) if name == "phase2" else None,
         )
         advance(1)
@@ -144,9 +146,10 @@ def diversity(predictions: Sequence[str], examples: Sequence[Example]) -> Divers
     found = Counter(normalize(text) for text in predictions)
     empty = found.pop("", 0)
     golds = Counter(normalize(example.golds[0]) for example in examples)
+    del golds[""]
     return Diversity(
         max(found.values(), default=0) / len(predictions),
-        max(golds.values()) / len(examples),
+        max(golds.values(), default=0) / len(examples),
         len(found) / len(predictions),
         empty / len(predictions),
     )

@@ -40,7 +40,7 @@ class ReconstructionFigures:
     original_effective_rank: float
     own_overlap: float  # share of a prompt's nearest tokens that stand in that prompt
     other_overlap: float  # the same for the best-matching other prompt of its batch
-    unseen_share: float  # share of tokens that training never saw
+    unseen_share: float  # share of tokens that occur in no training prompt
     unseen_match: float  # token_match of unseen tokens; of all tokens if there are none
     seen_match: float  # token_match of the other tokens
 

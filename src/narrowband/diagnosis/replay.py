@@ -6,6 +6,7 @@ prompts with the norms of the originals (is scale the problem?).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import NamedTuple
 
 import torch
@@ -33,10 +34,11 @@ class Probed(NamedTuple):
 
 @dataclass(frozen=True)
 class Rescaled:
-    """F1 on one batch with the codec as it is, and with every token given its original's norm."""
+    """F1 on one batch with the codec as it is, with every token given its original's norm, and of the uncompressed model."""
 
     f1_before: float
     f1_after: float
+    f1_uncompressed: float
     gain_low: float  # lower end of the paired 95% interval of the gain
 
 
@@ -55,8 +57,13 @@ class CallPath:
 
 
 @torch.no_grad()
-def try_scales(answerer: QuestionAnswerer, codec: Codec, probed: Probed, saved: Predictions, seed: int) -> Rescaled:
-    """F1 on `probed` with the norms of the originals, as `magnitude: token` would send them, and of the saved answers."""
+def try_scales(
+    answerer: QuestionAnswerer, codec: Codec, probed: Probed, saved: Predictions, uncompressed: Predictions, seed: int
+) -> Rescaled:
+    """F1 on `probed` with the norms of the originals, as `magnitude: token` would send them, and of the saved answers.
+
+    `saved` are the codec's answers, `uncompressed` those of the model itself.
+    """
     lm = answerer.lm
     batch = collate(probed.prompts, lm.pad_id)
     original, coded = lm.embed(batch.ids), batch.coded.to(lm.device)
@@ -65,9 +72,11 @@ def try_scales(answerer: QuestionAnswerer, codec: Codec, probed: Probed, saved: 
     )
     replies = answerer.generate(rebuilt, batch.mask, KnownTokens(batch.shared))
     answers = {e.id: reply.text for e, reply in zip(probed.examples, replies, strict=True)}
-    before, after = ([score.f1 for score in score_all(texts, probed.examples)] for texts in (saved, answers))
+    before, after, own = (
+        [score.f1 for score in score_all(texts, probed.examples)] for texts in (saved, answers, uncompressed)
+    )
     gains = [b - a for a, b in zip(before, after, strict=True)]
-    return Rescaled(sum(before) / len(before), sum(after) / len(after), _low(gains, probed.examples, seed))
+    return Rescaled(fmean(before), fmean(after), fmean(own), _low(gains, probed.examples, seed))
 
 
 @torch.no_grad()

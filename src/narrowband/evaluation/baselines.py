@@ -277,9 +277,10 @@ def rates(codec: Codec, coder: LatentCoder | None) -> dict[str, Codec]:
 
 
 def lookups(fitting: Fitting) -> dict[str, System]:
-    """PCA's latents, at their own rate and entropy-coded, decoded with the embedding table."""
+    """PCA's latents, at their own rate and entropy-coded, decoded with the embedding table, which needs no magnitudes."""
     own, coded = fitting.pca, rates(fitting.pca, fitting.coder)
     kept = {rate_of(own.config): own, **{rate: codec for rate, codec in coded.items() if codec.coder}}
+    kept = {rate: codec.with_rate(replace(codec.config, magnitude="none"), codec.coder) for rate, codec in kept.items()}
     known = fitting.answerer.lm.nearest, fitting.counts, fitting.windows
     return {rate: Lookup.fit(codec, *known) for rate, codec in kept.items()}
 

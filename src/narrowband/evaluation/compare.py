@@ -40,7 +40,7 @@ def compare(
     headline: dict[str, Any] = {name: _headline(result, own) for name, result in answered.items()}
     headline["compression_ratio"] = next(iter(systems.values())).compression_ratio
     headline["bits_per_token"] = answered["phase2"].bits_per_token
-    headline["f1_retained"] = answered["phase2"].f1 / max(own.f1, 1e-9)
+    headline["f1_retained"] = answered["phase2"].f1 / own.f1 if own.f1 else 0.0
     details: dict[str, Any] = {name: _details(result, questions) for name, result in answered.items()}
     details["uncompressed"]["bits_per_token"] = FLOAT16_BITS * answerer.lm.hidden_size
     for before, after in (("pca", "phase1"), ("phase1", "phase2")):

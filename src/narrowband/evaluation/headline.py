@@ -15,7 +15,7 @@ def headline_table(headline: Mapping[str, Any], details: Mapping[str, Any]) -> T
     `p of EM` is the p-value of McNemar's test against the row above, which treats questions about one context as independent.
     """
     fewer = f"{headline['compression_ratio']:g}x fewer numbers"
-    kept = f"F1 retained {headline['f1_retained']:.1%}, agreement {headline['phase2']['agreement']:.1f}"
+    kept = f"{retained(headline)}, agreement {headline['phase2']['agreement']:.1f}"
     shown = Table(title=f"{fewer}{_fewer_bits(headline, details)}, {kept}")
     shown.add_column("system")
     for column in ("F1", "95% interval", "EM", "p of EM", "agreement", "cosine", "norm ratio", "token match"):
@@ -43,6 +43,11 @@ def headline_table(headline: Mapping[str, Any], details: Mapping[str, Any]) -> T
     if row := headline.get("reader"):
         shown.add_row(*_reader_cells(row, details.get("reader", {})))
     return shown
+
+
+def retained(headline: Mapping[str, Any]) -> str:
+    """How much of the uncompressed F1 Phase 2 retains, if there is any."""
+    return f"F1 retained {headline['f1_retained']:.1%}" if headline["uncompressed"]["f1"] else "uncompressed F1 0"
 
 
 def _reader_cells(row: Mapping[str, float], more: Mapping[str, Any]) -> list[str]:

@@ -84,14 +84,17 @@ class Lookup:
 
     def _nearest(self, latents: Float[Tensor, "n compress"]) -> Int[Tensor, "n 1"]:
         order, arrived = self._arrived
-        nearest = torch.cat([torch.cdist(block, arrived).argmin(1) for block in latents.split(DECODED_AT_ONCE)])
+        # float64, since |a|^2 + |b|^2 - 2ab loses small distances in float32
+        nearest = torch.cat(
+            [torch.cdist(block.double(), arrived).argmin(1) for block in latents.split(DECODED_AT_ONCE)]
+        )
         return order[nearest][:, None]
 
     @cached_property
     def _arrived(self) -> tuple[Int[Tensor, " vocab"], Float[Tensor, "vocab compress"]]:
         """Vocabulary entries, most frequent in training text first, and their quantised latents."""
         order = self.prior.argsort(descending=True, stable=True)
-        return order, self.codec.received(self.vocabulary[order])
+        return order, self.codec.received(self.vocabulary[order]).double()
 
     def _likeliest(
         self, latents: Float[Tensor, "n compress"], filled: Bool[Tensor, "n window"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from narrowband.data.squad import Example
-from narrowband.data.words import is_latin, without_punctuation, words
+from narrowband.data.words import is_latin, without_punctuation, words_and_symbols
 from narrowband.params import InputError
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -49,11 +49,11 @@ def normalize(text: str, *others: str) -> str:
     """Lower case without ASCII punctuation, articles and extra white space, composed characters in Unicode's form C.
 
     The official rule takes a Chinese sentence for one word and leaves its full stop on. So if the text, or one of the `others`
-    that it is compared with, is not in the Latin script, it loses all punctuation and is split into `words`.
+    that it is compared with, is not in the Latin script, it loses all punctuation and is split into words and symbols.
     """
     lower = unicodedata.normalize("NFC", text).lower()
     official = all(map(is_latin, (text, *others)))
-    plain = lower.translate(_PUNCTUATION) if official else " ".join(words(without_punctuation(lower)))
+    plain = lower.translate(_PUNCTUATION) if official else " ".join(words_and_symbols(without_punctuation(lower)))
     return " ".join(_ARTICLES.sub(" ", plain).split())
 
 

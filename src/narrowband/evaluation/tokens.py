@@ -10,6 +10,7 @@ from narrowband.data.encoded import EncodedPrompt
 from narrowband.data.prompts import collate
 from narrowband.evaluation.reconstruction import Quality
 from narrowband.lm.frozen import FrozenLM
+from narrowband.lm.stop import decode_after
 
 
 class TokenView(NamedTuple):
@@ -40,8 +41,9 @@ def token_view(lm: FrozenLM, codec: Codec, prompt: EncodedPrompt) -> TokenView:
 
 
 def token_texts(lm: FrozenLM, ids: list[int]) -> list[str]:
-    """The text of each token alone, line breaks and other control characters made visible."""
-    texts = lm.tokenizer.batch_decode([[i] for i in ids], clean_up_tokenization_spaces=False)
+    """The text of each token behind another one, with its space; line breaks and other control characters are made visible."""
+    before = lm.tokenizer(":", add_special_tokens=False).input_ids
+    texts = (decode_after(lm.tokenizer, before, [i]) for i in ids)
     return ["".join(map(_visible, text)) for text in texts]
 
 

@@ -17,6 +17,7 @@ from narrowband.lm.split import require_source
 from narrowband.params import Params
 from narrowband.reader.encoder import require_copy, require_depth
 from narrowband.runtime.entry import console
+from narrowband.sft.critic import require_critic
 from narrowband.sft.instructions import read_instructions
 from narrowband.sft.pool import read_pool
 from narrowband.sft.vllm import require_vllm
@@ -53,6 +54,7 @@ def examine(params: Params) -> None:
     require_bos("prompt.bos", prompt.bos, tokenizer)
     if data.sft_records:
         require_bos("data.bos", data.bos, tokenizer)
+        require_critic(tokenizer)
     shots, train = draw_shots(splits["train"], prompt.shots, params.seed) if "train" in splits else ([], [])
     asked = with_examples(prompt, shots)
     for examples in splits.values():

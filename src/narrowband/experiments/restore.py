@@ -24,9 +24,12 @@ def restore() -> None:
         Path(name).unlink(missing_ok=True)
     _git("checkout", "--quiet", "HEAD", "--", *tracked)
     try:
-        run_dvc("checkout", "--force", "--quiet")
+        run_dvc("checkout", "--force")
     except InputError as error:
-        raise InputError(f"parameters and metrics are back, but not all outputs ({error}); run dvc repro") from None
+        raise InputError(
+            "parameters and metrics are back, but not all outputs: DVC's cache lacks some, maybe because dvc repro has never run "
+            f"at this commit ({error}); run dvc repro"
+        ) from None
 
 
 def _git(*arguments: str) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from narrowband.diagnosis.table import FINDINGS
-from narrowband.evaluation.headline import TITLES, headline_table
+from narrowband.evaluation.headline import TITLES, headline_table, retained
 from narrowband.params import InputError, Params, first_line
 from narrowband.report.spectra import real_spectra
 from narrowband.runtime import paths
@@ -107,6 +107,7 @@ def render(params: Params, results: Results, diagnosed: Diagnosed) -> str:
     return environment.get_template("page.html.j2").render(
         params=params,
         headline=results.headline,
+        retained=retained,
         details=results.details,
         diagnosis=diagnosed.figures,
         findings=FINDINGS,

@@ -3,7 +3,22 @@
 from collections.abc import Mapping
 from typing import Any
 
-DECIMALS = dict.fromkeys(("f1", "em", "agreement", "token_match", "low", "high", "f1_gain", "bits_per_token"), 2)
+PERCENTAGES = (
+    *("f1", "em", "agreement", "token_match", "seen_match", "unseen_match", "answerable_f1", "unanswerable_f1"),
+    *(
+        "uncompressed_f1",
+        "f1_before",
+        "f1_after",
+        "f1_uncompressed",
+        "low",
+        "high",
+        "f1_gain",
+        "gain_low",
+        "bos_gain_low",
+    ),
+    *("f1_over_uncompressed", "f1_over_phase1", "agreement_over_phase1", "excess_over_phase1"),
+)
+DECIMALS = dict.fromkeys((*PERCENTAGES, "bits_per_token"), 2)
 SIGNIFICANT = {"mse", "p"}
 OTHERWISE = 4
 

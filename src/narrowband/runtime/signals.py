@@ -1,4 +1,4 @@
-"""SIGINT (Ctrl-C) and SIGTERM: a step that has begun is finished and saved before the process ends."""
+"""SIGINT (Ctrl-C) and SIGTERM: they end the process at once, or where work is `postponed`, after what has begun is saved."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -9,12 +9,13 @@ from types import FrameType
 class Stopped(BaseException):
     """A signal asked this process to end; `what` says where it stopped, `code` is the exit code (128 + signal number).
 
-    It is a `BaseException`, so that no `except Exception` swallows it.
+    `saved` is whether the same command continues from there; otherwise it does this part of the work again. It is a
+    `BaseException`, so that no `except Exception` swallows it.
     """
 
-    def __init__(self, number: int, what: str = "Stopped") -> None:
-        name = signal.Signals(number).name
-        super().__init__(f"{what} by {name}; run the same command again to continue")
+    def __init__(self, number: int, what: str = "Stopped", *, saved: bool = False) -> None:
+        then = "run the same command again to continue" if saved else "run the same command again"
+        super().__init__(f"{what} by {signal.Signals(number).name}; {then}")
         self.code = 128 + number
 
 
@@ -46,7 +47,7 @@ def postponed() -> Iterator[Callable[[], int]]:
     with _handled_by(keep):
         yield lambda: received[0] if received else 0
     if received:
-        raise Stopped(received[0])
+        raise Stopped(received[0], saved=True)
 
 
 @contextmanager

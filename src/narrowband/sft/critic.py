@@ -4,8 +4,11 @@ from collections.abc import Sequence
 from random import Random
 from typing import NamedTuple
 
+from transformers import PreTrainedTokenizerBase
+
 from narrowband.data.prompts import ANCHOR
-from narrowband.sft.model import PlainModel
+from narrowband.lm.plain_text import encode_plainly
+from narrowband.sft.model import PlainModel, require_one_token
 from narrowband.sft.pool import FewShotExample
 
 FORM = "Task: {}\nAnswer: {}\nIs the answer good (A) or bad (B)?"
@@ -14,6 +17,16 @@ GOOD, BAD = " A", " B"
 
 JUDGES = 0.7
 """Minimum AUC for a critic to decide: "acceptable discrimination" in Hosmer and Lemeshow, Applied Logistic Regression."""
+
+
+def require_critic(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Check that a tokenizer has one token for each of the critic's two verdicts.
+
+    Raises:
+        InputError: it hasn't.
+    """
+    rows = [[encode_plainly(tokenizer, FORM + end).input_ids] for end in (GOOD, BAD)]
+    require_one_token(GOOD, BAD, *rows)
 
 
 class Reliability(NamedTuple):

@@ -21,6 +21,19 @@ class Limits(NamedTuple):
     max_length: int
 
 
+def require_one_token(good: str, bad: str, rows: Sequence[list[int]], others: Sequence[list[int]]) -> None:
+    """Check that `rows`, which end in `good`, and `others`, which end in `bad`, differ in the last token alone.
+
+    Raises:
+        InputError: they don't.
+    """
+    if any(row[:-1] != other[:-1] for row, other in zip(rows, others, strict=True)):
+        raise InputError(
+            f"the base model's tokenizer splits {good!r} or {bad!r} into several tokens, so the critic of SFT records can't "
+            "compare them; set data.sft_records to 0, or use another base model"
+        )
+
+
 @dataclass(frozen=True)
 class PlainModel:
     """A backend with its tokenizer and journal; `bos` holds the id that goes before every prompt, if any does.
@@ -71,11 +84,7 @@ class PlainModel:
             InputError: for this tokenizer, `good` and `bad` differ in more than the last token.
         """
         rows, others = (self.encode([prompt + end for prompt in prompts]) for end in (good, bad))
-        if any(row[:-1] != other[:-1] for row, other in zip(rows, others, strict=True)):
-            raise InputError(
-                f"the base model's tokenizer splits {good!r} or {bad!r} into several tokens, so the critic can't compare them; "
-                "use another base model"
-            )
+        require_one_token(good, bad, rows, others)
         return self._in_batches(
             rows,
             lambda at: self.backend.margins(

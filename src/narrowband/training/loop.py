@@ -147,7 +147,8 @@ class Trainer:
                 elif signalled() or time.monotonic() > self.due:
                     self.keep()
                 if signalled():
-                    raise Stopped(signalled(), f"{self.title}, stopped at step {progress.step} of {schedule.steps}")
+                    where = f"{self.title}, stopped at step {progress.step} of {schedule.steps}"
+                    raise Stopped(signalled(), where, saved=True)
         return self.outcome()
 
     def update(self, losses: Iterable[StepLoss]) -> None:

@@ -19,6 +19,7 @@ from narrowband.evaluation.answer import QuestionAnswerer
 from narrowband.evaluation.systems import Fitted, validation_questions, validation_settings
 from narrowband.evaluation.tokens import marked, token_view
 from narrowband.evaluation.uncompressed import read_uncompressed
+from narrowband.lm.base_model import max_positions
 from narrowband.lm.device import mixed_precision
 from narrowband.params import Training
 from narrowband.runtime import distributed, paths
@@ -77,10 +78,11 @@ class StepLog:
 
 
 def read_lessons(answerer: QuestionAnswerer, path: Path) -> list[Lesson]:
-    """The questions of a QA file with their first gold answers."""
-    examples = read_squad(path)
+    """The questions of a QA file with their first gold answers, of which as much is taken as the model has positions for."""
+    examples, positions = read_squad(path), max_positions(answerer.lm.model)
     answers = (encode_answer(answerer.lm.tokenizer, example.golds[0]) for example in examples)
-    return [Lesson(*pair) for pair in zip(answerer.encode(examples), answers, strict=True)]
+    pairs = zip(answerer.encode(examples), answers, strict=True)
+    return [Lesson(prompt, answer[: positions and positions - len(prompt.ids)]) for prompt, answer in pairs]
 
 
 @runtime_checkable

@@ -64,7 +64,7 @@ def drawn_questions(examples: Sequence[Example], draws: Draws) -> Questions:
 class Lessons:
     """The lessons of each step: repeat and continue contexts for `pretrain_steps` steps, then answer questions.
 
-    Of a long context only the beginning is repeated, as far as the base model has `positions` (`None`: no limit).
+    Of a long context or answer only the beginning is repeated, as far as the base model has `positions` (`None`: no limit).
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -91,13 +91,15 @@ class Lessons:
         if step < self.pretrain_steps:
             return [self._repeat(p) if i % 2 else _continue(p) for i, p in enumerate(prompts)]
         answers = [encode_answer(self.tokenizer, example.golds[0]) for example in examples]
-        return [ReaderLesson(*pair) for pair in zip(prompts, answers, strict=True)]
+        return [self._fitting(*pair) for pair in zip(prompts, answers, strict=True)]
 
     def _repeat(self, prompt: SplitPrompt) -> ReaderLesson:
         cue: list[int] = self.tokenizer(CUE, add_special_tokens=False).input_ids
-        asked = prompt._replace(question=cue)
-        room = None if self.positions is None else max(1, self.positions - len(asked.ids))
-        return ReaderLesson(asked, prompt.context[:room])
+        return self._fitting(prompt._replace(question=cue), prompt.context)
+
+    def _fitting(self, prompt: SplitPrompt, answer: list[int]) -> ReaderLesson:
+        room = None if self.positions is None else max(1, self.positions - len(prompt.ids))
+        return ReaderLesson(prompt, answer[:room])
 
 
 def _continue(prompt: SplitPrompt) -> ReaderLesson:
