@@ -23,7 +23,7 @@ PICTURES = Path("docs/pictures")
 
 SYSTEMS = tuple(TITLES)
 
-RATES = (32, 128)
+RATES = (64, 32, 128)
 """Bits per token that both phases are trained at, in addition to the run at 16x on fixed grids."""
 
 BIT_RUNS = (*(f"{rate}-bits" for rate in RATES), "16x-bits")
