@@ -8,6 +8,7 @@ from narrowband.experiments import queue
 from narrowband.experiments.queue import Experiments, Origin
 from narrowband.experiments.sweep import (
     BIT_RUNS,
+    BITS,
     RUNS,
     SWEEPS,
     Axis,
@@ -64,8 +65,9 @@ def test_every_rate_is_a_run_whose_codecs_and_rivals_are_set_to_it() -> None:
 
 
 def test_rows_of_all_rates_are_put_together_and_what_has_one_rate_stands_there_once(
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     results = {
         name: [
             row("pca", f"entropy-coded to {rate} bits", rate - 0.1),
@@ -85,6 +87,10 @@ def test_rows_of_all_rates_are_put_together_and_what_has_one_rate_stands_there_o
         ("block-1", "pca", 63.9),
         ("block-1", "rotation", 272),
     ]
+    BITS.parent.mkdir()
+    BITS.write_text(json.dumps([{**rows[0], "commit": "old"}, {**rows[0], "source": "block-2", "commit": "old"}]))
+    later = bit_rows(Experiments(("abc",), results, frozenset(), origins))
+    assert later[:-1] == rows and (later[-1]["source"], later[-1]["commit"]) == ("block-2", "old")
 
 
 PICTURES = {

@@ -1,13 +1,23 @@
 """The sweeps behind the README's pictures: runs at every compression ratio or rate, and their results."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from narrowband.experiments.positions import ROWS as READER_ROWS
 from narrowband.experiments.positions import reader_rows, reader_runs
-from narrowband.experiments.queue import STAGE, Experiments, Overrides, Rows, Runs, baseline_rows, rows_of, with_details
+from narrowband.experiments.queue import (
+    STAGE,
+    Experiments,
+    Overrides,
+    Rows,
+    Runs,
+    baseline_rows,
+    rows_of,
+    with_details,
+    with_earlier,
+)
 from narrowband.experiments.real import (
     BIT_ROWS,
     PICTURES,
@@ -37,6 +47,8 @@ STATES, STATE_RATES = ("block-1", "block-2"), (64, 128, 256)
 
 BITS_PER_LATENT = 4
 """Bits per token over latents per token."""
+
+BITS = Path("docs/bits.json")
 
 QUESTIONS = 500
 """Test questions that systems are compared on at each rate."""
@@ -162,9 +174,16 @@ BIT_RUNS = (
 
 
 def bit_rows(experiments: Experiments) -> Rows:
-    """The rows of `results/baselines.json` of all finished runs, without latents on fixed grids; equal settings appear once."""
+    """The rows of `results/baselines.json` of all finished runs, without latents on fixed grids; equal settings appear once.
+
+    After them come the rows in `BITS` of settings that none of these runs has; each row names its commit.
+    """
     rows = baseline_rows(experiments, {run.name: {"seed": 0, "source": run.source} for run in BIT_RUNS})
-    return [row for row in rows if GRID not in row["setting"]]
+    return with_earlier([row for row in rows if GRID not in row["setting"]], BITS, _setting_of)
+
+
+def _setting_of(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    return row["source"], row["system"], row["setting"]
 
 
 def _of_seed_0(rows: Rows, window: int) -> Rows:
@@ -185,7 +204,7 @@ SWEEPS = {
     ),
     Axis.BITS: Sweep(
         "baselines",
-        Path("docs/bits.json"),
+        BITS,
         lambda rows: {
             PICTURES / "f1-against-bits.svg": [row for row in rows if row["source"] == EMBEDDINGS],
             **{
