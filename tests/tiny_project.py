@@ -35,6 +35,7 @@ PHASE = {"steps": 12, "batch_size": 4, "warmup": 2, "evaluate_every": 4}
 SMALL = {
     "compress_dim": 16,
     "window": 4,
+    "adapter": {"detectors": 128},
     "phase1": {**PHASE, "vocabulary_share": 0.25},
     "phase2": PHASE,
     "reader": {**PHASE, "encoder": "pretrained", "tokens_per_position": 2, "pretrain_steps": 4, "steps": 8},

@@ -47,6 +47,7 @@ QUESTIONS = 40
 def small(tiny_model: Path) -> Params:
     content = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
     content |= {"base_model": str(tiny_model), "window": 2, "compress_dim": 64}
+    content["adapter"]["detectors"] = 128
     content["generation"] |= {"max_new_tokens": 6, "batch_size": 20}
     content["phase1"]["lr"], content["phase2"]["steps"] = 0.002, 300
     content["loss"]["phase2"]["reconstruction"] = 0.1

@@ -50,6 +50,7 @@ BASELINES = [baseline("truncation", 256, 50), baseline("truncation", 512, 60), b
 def inputs(lm: FrozenLM, tiny_model: Path) -> Inputs:
     content = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
     content |= {"base_model": str(tiny_model), "window": 2, "compress_dim": 20}
+    content["adapter"]["detectors"] = 128
     content["generation"] |= {"max_new_tokens": 4, "batch_size": 8}
     params = Params.model_validate(content)
     pca = PCA.fit(lm.vocabulary.view(-1, 64), 20)
