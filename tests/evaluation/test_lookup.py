@@ -1,4 +1,5 @@
 from itertools import product
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from narrowband.codec.coder import LatentCoder, Rate
 from narrowband.codec.config import CodecConfig
 from narrowband.codec.pca import PCA
 from narrowband.codec.windows import cut, token_places
+from narrowband.evaluation.baselines import lookups
 from narrowband.evaluation.lookup import Lookup
 from narrowband.lm.nearest import NearestTokens
 from narrowband.params import LatentCoding, Params
@@ -63,6 +65,20 @@ def test_float16_numbers_that_hardly_differ_are_told_apart(params: Params) -> No
     assert len(received.unique(dim=0)) == len(table)
     coded = torch.ones(1, len(table), dtype=torch.bool)
     assert torch.equal(lookup(pca, table)(table[None], coded), table[None])
+
+
+def test_magnitudes_which_it_does_not_read_are_not_counted(params: Params) -> None:
+    table = vocabulary(60)
+    embeddings, coded = prompt(table, 20)
+    with_magnitudes = codec(params.model_copy(update={"magnitude": "token"}), table, 1, 4)
+    known = SimpleNamespace(lm=SimpleNamespace(nearest=NearestTokens(table)))
+    counts = torch.ones(len(table), dtype=torch.long)
+    fitting = SimpleNamespace(
+        pca=with_magnitudes, coder=None, answerer=known, counts=counts, windows=windows_of(table, 1)
+    )
+    (found,) = lookups(fitting).values()
+    assert with_magnitudes.bits(embeddings, coded) == 5 * 16 * int(coded.sum())
+    assert found.bits(embeddings, coded) == 4 * 16 * int(coded.sum())
 
 
 def test_two_coarse_numbers_a_token_are_lossless_as_they_tell_all_tokens_apart(params: Params) -> None:

@@ -15,7 +15,7 @@ from narrowband.lm.frozen import FrozenLM
 from narrowband.lm.sampling import Sampling, SeededRows
 from narrowband.params import InputError
 from narrowband.sft.backend import Continuation, TransformersBackend
-from narrowband.sft.critic import ASK_FOR_TASK, BAD, GOOD, Critic, Reliability
+from narrowband.sft.critic import ASK_FOR_TASK, BAD, FORM, GOOD, Critic, Reliability, require_critic
 from narrowband.sft.pool import FewShotExample, encode_exactly
 from narrowband.world.completions import make_document
 
@@ -139,6 +139,14 @@ def test_margins_are_differences_of_log_probabilities_at_the_last_position(lm: F
     assert model.margins(prompts, GOOD, BAD) == pytest.approx(expected, abs=1e-4)
     with pytest.raises(InputError, match="into several tokens"):
         model.margins(prompts, " A", " B too")
+
+
+def test_a_tokenizer_without_a_token_for_each_verdict_is_refused(lm: FrozenLM) -> None:
+    require_critic(lm.tokenizer)
+    characters = {character: i for i, character in enumerate(sorted({*FORM, *GOOD, *BAD}))}
+    uneven = Tokenizer(models.BPE({**characters, GOOD: len(characters)}, [tuple(GOOD)]))
+    with pytest.raises(InputError, match=r"splits ' A' or ' B' into several tokens, .* set data.sft_records to 0"):
+        require_critic(PreTrainedTokenizerFast(tokenizer_object=uneven))
 
 
 def test_batches_are_sorted_by_length_and_answers_come_in_the_order_asked(lm: FrozenLM, tmp_path: Path) -> None:
